@@ -631,6 +631,37 @@ bool feed_may_begin(const struct feed *f, uint64_t now_ns)
     return false;
 }
 
+/* t, or those of its flows that are looked at. */
+static void tenant_lacks(const struct feed *f, const struct feed_tenant *t, uint64_t now_ns,
+                         int *looked)
+{
+    if (is_full(&t->share, now_ns)) {
+        f->on_lack(t->share.limit);
+        return;
+    }
+    for (struct list_node *n = list_first(&t->flows); n != NULL && *looked < BEGIN_LOOKED;
+         n = list_next(&t->flows, n)) {
+        const struct share *s = &LIST_ENTRY(n, struct feed_flow, share.node)->share;
+
+        ++*looked;
+        if (is_full(s, now_ns))
+            f->on_lack(s->limit);
+    }
+}
+
+void feed_lack(const struct feed *f, uint64_t now_ns)
+{
+    int looked = 0;
+
+    for (uint32_t bands = f->busy; bands != 0; bands &= bands - 1) {
+        const struct list *tenants = &f->bands[__builtin_ctz(bands)];
+
+        for (struct list_node *n = list_first(tenants); n != NULL && looked++ < BEGIN_LOOKED;
+             n = list_next(tenants, n))
+            tenant_lacks(f, LIST_ENTRY(n, struct feed_tenant, share.node), now_ns, &looked);
+    }
+}
+
 const struct limit *feed_sessions_full(const struct feed *f, const struct lane *lane,
                                        uint64_t now_ns)
 {

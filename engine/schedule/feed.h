@@ -38,6 +38,7 @@ struct feed {
     uint32_t counting; /* shares that limit sessions */
     /* Told when a share that limits sessions has nothing left. */
     void (*on_idle)(const struct limit *limit);
+    void (*on_lack)(const struct limit *limit); /* see feed_lack() */
     /* Asked when a flow is new. NULL: nobody has such limits. */
     struct feed_limits (*limits_of)(const struct lane *lane);
     struct list held; /* shares that would take part, but for their limits */
@@ -88,6 +89,8 @@ void feed_set_aside(struct feed *f, const struct lane *lane, const struct limit 
 void feed_set_back(struct feed *f);
 /* Whether some share may have one session more; where there are many, it is not looked at all. */
 bool feed_may_begin(const struct feed *f, uint64_t now_ns);
+/* None may, and there is no session that would ask: on_lack() is told what limits them. */
+void feed_lack(const struct feed *f, uint64_t now_ns);
 /* What limit of lane's shares has all its sessions. NULL: none; lane may have left the feed. */
 const struct limit *feed_sessions_full(const struct feed *f, const struct lane *lane,
                                        uint64_t now_ns);

@@ -13,7 +13,7 @@
 
 #define SHARE_MIN_BYTES (64u << 10) /* a site with less under way may always take a message */
 #define SHARE_LOOK_MS   100
-#define GIVE_WAY_MS     60 /* to other workers, of a session that a tenant or campaign may have */
+#define GIVE_WAY_MS     60 /* to others, of a session that a tenant or campaign may have */
 
 /* What the set of exchangers is called, in patterns too, and the site where no provider has it. It
  * has the port, for another port is another server. */
@@ -174,9 +174,11 @@ struct share_limit {
     struct map_node node; /* site->shares, by entry */
     struct limit limit;
     /* Of one that limits sessions: those of this worker, since when it has some while others lack
-     * one, and until when it takes no more. */
+     * one, whether none of them takes more until one has nothing left, and until when behind that.
+     */
     struct site *site;
     uint32_t sessions;
+    bool gives;
     uint64_t slice_ms, give_way_ms;
 };
 
@@ -273,22 +275,31 @@ static struct share_limit *share_of(const struct limit *limit)
     return (struct share_limit *)CONTAINER_OF(limit, const struct share_limit, limit);
 }
 
-/* Whether the worker leaves the next session to others that lack one: whoever holds more than its
+/* Who holds and who lacks sessions, to the governor: the worker; of a provider, whose sites have
+ * the limit together, each site of it. */
+static uint32_t share_holder(const struct share_limit *own)
+{
+    return own->site->provider == NULL ? own->site->worker->index : site_who(own->site);
+}
+
+/* Whether the site leaves the next session to others that lack one: whoever holds more than its
  * share does, and who holds the only one after a while. */
 static bool gives_way(struct share_limit *own, uint32_t more)
 {
     const struct worker *w = own->site->worker;
     uint64_t now_ms = io_now_ms(w->io);
 
-    if (!governor_contended(own->limit.entry, w->index)) {
+    if (!governor_contended(own->limit.entry, share_holder(own))) {
         own->slice_ms = now_ms;
+        own->gives = false;
         return false;
     }
-    if (now_ms < own->give_way_ms)
+    if (own->gives || now_ms < own->give_way_ms)
         return true;
-    if (!governor_should_yield(own->limit.entry, w->index, own->sessions + more,
+    if (!governor_should_yield(own->limit.entry, share_holder(own), own->sessions + more,
                                now_ms - own->slice_ms, io_now_ns(w->io)))
         return false;
+    own->gives = own->sessions > 0; /* what it has under way may take a while */
     own->give_way_ms = own->slice_ms = now_ms + GIVE_WAY_MS;
     return true;
 }
@@ -302,7 +313,7 @@ bool site_share_enter(const struct limit *limit, bool counts)
         return false;
     if (counts)
         return true;
-    if (!governor_session_take(limit->entry, w->index, io_now_ns(w->io)))
+    if (!governor_session_take(limit->entry, share_holder(own), io_now_ns(w->io)))
         return false;
     own->sessions++;
     return true;
@@ -315,13 +326,26 @@ void site_share_leave(const struct limit *limit)
     ASSERT(own->sessions > 0);
     own->sessions--;
     governor_session_give(limit->entry);
+    if (!own->gives)
+        return;
+    own->gives = false;
+    own->give_way_ms = own->slice_ms = io_now_ms(own->site->worker->io) + GIVE_WAY_MS;
+}
+
+void site_share_lack(const struct limit *limit)
+{
+    struct share_limit *own = share_of(limit);
+
+    if (own->sessions == 0 &&
+        governor_session_take(limit->entry, share_holder(own), io_now_ns(own->site->worker->io)))
+        governor_session_give(limit->entry); /* it is free by now: the next look finds it */
 }
 
 void site_share_idle(const struct limit *limit)
 {
     struct share_limit *own = share_of(limit);
 
-    governor_session_withdraw(limit->entry, own->site->worker->index, own->sessions);
+    governor_session_withdraw(limit->entry, share_holder(own), own->sessions);
 }
 
 static void shares_put(struct site *site)

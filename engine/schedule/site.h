@@ -81,6 +81,8 @@ struct feed_limits site_limits(struct site *site, struct str tenant, struct str 
 bool site_share_enter(const struct limit *limit, bool counts) MUST_USE;
 /* A session that was counted has none under way any more. */
 void site_share_leave(const struct limit *limit);
+/* Its mail waits for a session, which others hear who hold more. */
+void site_share_lack(const struct limit *limit);
 /* No mail of it waits in the worker. */
 void site_share_idle(const struct limit *limit);
 /* Which of the rates over all sources lets nothing go. 0: none; -EAGAIN: that of *why. */

@@ -111,6 +111,7 @@ static struct supply *supply_new(struct site *site, const struct config_pool *po
     feed_init(&s->feed);
     s->feed.limits_of = limits_of;
     s->feed.on_idle = site_share_idle;
+    s->feed.on_lack = site_share_lack;
     s->feed.paced = site->provider != NULL;
     s->seats = calloc(seats, sizeof(*s->seats));
     ASSERT(s->seats != NULL);
@@ -593,8 +594,11 @@ void supply_look(struct supply *s)
     look_slow(s);
     if (feed_empty(&s->feed))
         return;
-    if (!may_begin(s)) /* another worker may give a session back */
+    if (!may_begin(s)) { /* others may give a session back */
+        if (s->turns.len > 0 || s->overflow.len > 0)
+            feed_lack(&s->feed, io_now_ns(s->site->worker->io));
         supply_wake(s, io_now_ms(s->site->worker->io) + SUPPLY_SESSION_LOOK_MS);
+    }
     site_look_held(s->site);
     if (site_waits(s->site)) {
         site_claim(s->site, feed_priority(&s->feed));

@@ -391,6 +391,29 @@ def test_tenant_sessions():
             raise Failure(f"sessions at a time: {most}")
 
 
+def test_tenant_sessions_at_a_provider():
+    """The sites of a provider take turns at what a tenant may have there: one with much mail keeps no others."""
+    sink = Receiver()
+    sink.behaviour = sink.dir / "world.yaml"
+    sink.behaviour.write_text("classes:\n" + "".join(
+        f"- {{name: c{i}, domains: [d{i}.example], address: 127.0.0.{60 + i}, exchanger: mx.p{i}.example, "
+        "latency: {dot: 40ms}}\n" for i in range(5)))
+    config = settings(sink, [1], routes={}, workers=1, destinations={"*": {"sessions_max": 6}},
+                      providers={"p": {"mx": [f"p{i}.example" for i in range(5)]}},
+                      tenants={"acme": {"sites": {"p": {"sessions_max": 1}}}})
+    with sink, Engine(config) as engine:
+        with Client(engine) as client:
+            body = "X-Hayauma-Tenant: acme\r\nSubject: x\r\n\r\nx\r\n"
+            client.messages([("a@sender.example", f"r{i}@d0.example", body) for i in range(250)])
+            sink.wait_mails(5)
+            client.messages([("a@sender.example", f"r@d{i}.example", body) for i in range(1, 5)])
+        sink.wait_mails(254, 90)
+        places = [i for i, row in enumerate(sink.ledger()) if not row[3].endswith("@d0.example")]
+        print("the others:", places)
+        if places[0] > 200:
+            raise Failure(f"the others' mail: {places}")
+
+
 def full(sites=1000, sources=8, seconds=200):
     """The row of the manual's chapter, on an idle machine."""
     size = 32000  # of which the Received field, which the ledger leaves out, is one hundredth
