@@ -34,7 +34,9 @@
 #define BREAKS_PART 16
 /* What it asks for is what some commits write. In the main row of bench/run, runs of 128, 256 and
  * 512 pages gave 0.25, 0.18 and 0.14 requests to the disk a message (without: 0.6), in files of 31,
- * 45 and 67 MB. The file may become longer by the run, once. */
+ * 45 and 67 MB. Where none is free the file becomes longer by it. Of mail of which some stays that
+ * ends where so much is free that its list is too long to be read, 128 MB: 2 % that stayed for
+ * 1,500 commits of 64 made 79 MB of 13 in 2.4 million messages. */
 #define GATHER_PAGES      256
 #define GATHER_UNUSED_MIN (UINT64_C(64) << 20)
 /* What it reads, and stores again, is bounded: so many transactions' lists, in so many pages of 512
