@@ -350,7 +350,7 @@ def test_domains():
     name, = wait_until("the cap", lambda: [n for (scope, _), n in suspended().items()
                                            if scope == "signer_cap"], 20)
     assert name.startswith("signs.example@"), name
-    record, = rule_records(world, "slow")
+    record, = wait_until("its record", lambda: rule_records(world, "slow"), 20)
     assert (record["lowered"]["scope"], record["lowered"]["name"]) == ("signer_cap", name), record
     for i in range(1, 10):
         submit("slow", f"v{i}", author="signs.example")
@@ -368,8 +368,8 @@ def test_domains():
     three = wait_until("the three", lambda: len(suspended()) == 3 and suspended(), 20)
     assert set(three) == {("source_site", "default"), ("signer_site", "signs.example"),
                           ("envelope_site", "path.example")}, three
-    assert sorted(r["suspended"]["scope"] for r in rule_records(world, "all")) == [
-        "envelope_site", "signer_site", "source_site"], rule_records(world, "all")
+    wait_until("their records", lambda: sorted(r["suspended"]["scope"] for r in rule_records(world, "all")) == [
+        "envelope_site", "signer_site", "source_site"], 20)
     world.engine.stop()
     world.sink.stop()
     temp.close()
