@@ -697,8 +697,8 @@ static void on_idle(const struct limit *limit)
  * meanwhile. */
 static void test_set_aside(void **state)
 {
-    const struct config_share_site one = {.sessions_max = 1};
-    const struct limit sessions = {.kind = LIMIT_TENANT, .at = &one};
+    static const struct config_share_site one = {.sessions_max = 1};
+    static const struct limit sessions = {.kind = LIMIT_TENANT, .at = &one};
     const struct limit *out[FEED_SESSION_LIMITS];
     struct lane *a, *b;
 
