@@ -447,7 +447,7 @@ def test_one_message():
         with smtplib.SMTP(engine.host, engine.port) as smtp:
             for i in range(8):
                 smtp.sendmail("a@sender.example", [f"u@d{i}.example"], f"Subject: {i}\r\n\r\nx\r\n")
-        wait_until("eight deferrals", lambda: len(engine.records("TransientFailure")) == 8)
+        wait_until("eight deferrals", lambda: len(engine.records("TransientFailure")) == 8, 90)
         rows = lines(engine.run_ok("queue", "list", "--json"))
         assert len(rows) == 8
         for left, row in zip(range(7, -1, -1), rows):
