@@ -130,9 +130,10 @@ static const struct config_field tls_reports_fields[] = {
             "is for trials."},
     {"target_max", CONFIG_COUNT, AT(tls_reports.target_max), .def = "1000", RANGE(1, 1000000),
      .doc =
-         "Reports of a `period` to one mail domain or web host, whoever's they are. A domain says "
-         "itself where its report goes: without a bound, whoever owns many domains could have "
-         "somebody else's mailbox filled. The count begins anew with a restart."},
+         "Reports in each `period` to one mail domain or web host, counted over all domains that "
+         "name it. A domain says itself where its report goes: without a bound, whoever owns many "
+         "domains could have somebody else's mailbox filled. The count begins anew with a "
+         "restart."},
     {"delay", CONFIG_SECONDS, AT(tls_reports.delay_s), .def = "4h", RANGE(0, 12 * 3600),
      .doc = "Reports of a day go out within that time behind its end, each domain's at another "
             "moment."},
@@ -212,8 +213,8 @@ static const struct config_field dkim_fields[] = {
             "goes out unsigned."},
     {"platform", CONFIG_NAME, AT(dkim.platform), .def_text = "none", .zero = "none",
      .example = "mail.example.net",
-     .doc = "Domain of `keys` that signs all mail besides: the sending service's own, which its "
-            "feedback loops are registered with."},
+     .doc = "Domain of `keys` that adds a second signature to all mail: the sending service's "
+            "own, which its feedback loops are registered with."},
     {"canonicalization", CONFIG_CHOICE, AT(dkim.canonicalization), .def = "relaxed/relaxed",
      .choices = "relaxed/relaxed, relaxed/simple, simple/relaxed, simple/simple",
      .doc = "Of header and body. 'relaxed' outlives changes of white space on the way."},
@@ -972,7 +973,7 @@ static const struct config_field share_site_fields[] = {
     {"sessions_max", CONFIG_COUNT, AT_SHARE_SITE(sessions_max), .def = "0", RANGE(0, 1000000),
      .zero = "none",
      .doc = "Sessions at a time that have its mail under way, over all sources. Others' mail goes "
-            "by the other sessions, and by these in between."},
+            "by the other sessions, and by these sessions when they have none of its mail."},
     {"rate", CONFIG_RATE, AT_SHARE_SITE(rate.count),
      .offset2 = offsetof(struct config_share_site, rate.period_ms), .def = "none", .zero = "none",
      .example = "100/min", .doc = "Messages per time, over all sources."},

@@ -27,7 +27,7 @@ static const char help[] =
     "  show        one: its state, and what became of its recipients\n"
     "  report      what became of it: over time, by provider and reason, with plots\n"
     "  recipients  who of it is in the queue, and why still\n"
-    "  start       it is sent, now or at a time; no recipients are added any more, but with "
+    "  start       it is sent, now or at a time; no recipients are added any more, unless with "
     "--open\n"
     "  pause       no further letter of it is begun\n"
     "  resume      it goes on\n"

@@ -35,7 +35,7 @@ static const char usage[] =
     "                    by which sources, and how soon beside other mail: 0 (first) to 9\n"
     "  --rate RATE       so many letters at most, over all sites: 500/s, 60/min\n"
     "  --at TIME         when letters begin to go: 2026-12-01T09:00:00+09:00\n"
-    "  --expires TIME    what is left then gets no letter\n"
+    "  --expires TIME    recipients that are left then get no letter\n"
     "  --check           only make every letter, and say what is wrong: lines that are no\n"
     "                    recipients, addresses that are there twice, missing variables, lines "
     "that\n"
