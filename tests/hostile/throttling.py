@@ -87,7 +87,7 @@ def test_workers_share_sessions():
              "--sessions", "64", "--pipeline", "8", "--size", "1024", "--rcpt-domains", "100"],
             capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stderr
-        wait_until("all delivered", lambda: engine.status()["counters"]["delivered"] == count, 60,
+        wait_until("all delivered", lambda: engine.status()["counters"]["delivered"] == count, 140,
                    process=engine.process)
         connects = engine.status()["counters"]["connects"]
         assert connects <= 4 * sessions_max, f"{connects} connections for {sessions_max} sessions"

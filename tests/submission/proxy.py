@@ -183,8 +183,14 @@ def test_xclient():
             assert client.reply().startswith("500 ")
 
         def proxied(command, hello="EHLO c.example", code=220):
-            client = b.connect()
-            client.expect(client.reply(), 220)
+            for _ in range(100):  # the session before may not have been missed yet
+                client = b.connect()
+                first = client.reply()
+                if not first.startswith("421"):
+                    break
+                client.close()
+                time.sleep(0.1)
+            client.expect(first, 220)
             client.command(hello)
             client.expect(client.command(command), code)
             return client
