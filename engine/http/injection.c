@@ -8,6 +8,7 @@
 #include <glib.h>
 #include <jansson.h>
 
+#include "base/base64.h"
 #include "http/mail_fields.h"
 #include "mail/mime.h"
 #include "mail/trace.h"
@@ -286,19 +287,18 @@ static struct json_t *meta_of(const struct injection *in, const json_t *one, con
 static char *reference_text(const struct injection *in, const json_t *one)
 {
     json_t *all = json_object(), *v;
+    int err = json_object_set_new(all, "_@_", json_string("\\_/"));
     char *text;
 
-    ASSERT(all != NULL);
-    ASSERT(json_object_set_new(all, "_@_", json_string("\\_/")) == 0);
-    ASSERT(json_object_set(all, "recipient", json_object_get(one, "email")) == 0);
+    err |= json_object_set(all, "recipient", json_object_get(one, "email"));
     for (size_t i = 0; i < json_array_size(in->reference_meta); i++) {
         const char *name = json_string_value(json_array_get(in->reference_meta, i));
 
         if (json_object_get(all, name) == NULL && (v = meta_of(in, one, name)) != NULL)
-            ASSERT(json_object_set_new(all, name, v) == 0);
+            err |= json_object_set_new(all, name, v);
     }
     text = json_dumps(all, JSON_COMPACT);
-    ASSERT(text != NULL);
+    ASSERT(err == 0 && text != NULL); /* memory alone */
     json_decref(all);
     return text;
 }
@@ -307,13 +307,14 @@ static char *reference_text(const struct injection *in, const json_t *one)
 static int put_reference(const struct injection *in, const json_t *one, struct buf *out, size_t at,
                          struct json_mistake *mistake)
 {
-    char *text = reference_text(in, one), *coded = NULL;
+    char *text = reference_text(in, one);
     struct buf field = {0};
     size_t len = strlen(text);
 
     if (len <= REFERENCE_BYTES_MAX) {
-        coded = g_base64_encode((const guchar *)text, len);
-        buf_printf(&field, "%.*s: %s\r\n", STR_FMT(in->reference_name), coded);
+        buf_printf(&field, "%.*s: ", STR_FMT(in->reference_name));
+        base64_put(&field, (struct str){text, len});
+        buf_puts(&field, "\r\n");
         at += trace_lead(out->data + at, out->len - at);
         buf_room(out, field.len);
         memmove(out->data + at + field.len, out->data + at, out->len - at);
@@ -323,7 +324,6 @@ static int put_reference(const struct injection *in, const json_t *one, struct b
         json_mistake(mistake, 422, "trace_headers.include_meta_names",
                      "what they name takes more than %d bytes", REFERENCE_BYTES_MAX);
     }
-    g_free(coded);
     free(text);
     buf_done(&field);
     return len <= REFERENCE_BYTES_MAX ? 0 : -EINVAL;
