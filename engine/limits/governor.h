@@ -46,6 +46,13 @@ struct governor_limits {
     uint64_t generation; /* of the configuration that says so */
 };
 
+/* Whether l limits anything. */
+static inline bool governor_limits_any(const struct governor_limits *l)
+{
+    return l->sessions_max != 0 || l->rate_messages != 0 || l->recipients.count != 0 ||
+           l->bytes.count != 0 || l->connects.count != 0;
+}
+
 /* What an answer of the peer lowers the limits of an entry to: for step_ms to this, then to twice
  * as much, and so on; behind GOVERNOR_CAP_STEPS of them it is over. */
 #define GOVERNOR_CAP_STEPS 6

@@ -83,8 +83,7 @@ static void source_limits_set(struct channel *c)
                                      .connects = limit_rate(&of->connect_rate),
                                      .generation = c->site->config->generation};
 
-    if (limits.sessions_max == 0 && limits.rate_messages == 0 && limits.recipients.count == 0 &&
-        limits.bytes.count == 0 && limits.connects.count == 0)
+    if (!governor_limits_any(&limits))
         return;
     rollup_set(c, CHANNEL_SOURCE, rollup_get(c->site->worker, of->name, NULL, &limits),
                LIMIT_SOURCE, NULL);

@@ -116,24 +116,18 @@ static struct governor_limits totals_of(const struct site *site,
                                     .generation = site->config->generation};
 }
 
-static bool is_limit(const struct governor_limits *l)
-{
-    return l->sessions_max != 0 || l->rate_messages != 0 || l->recipients.count != 0 ||
-           l->bytes.count != 0 || l->connects.count != 0;
-}
-
 /* The limits over all sources, where there are some. */
 static void totals_get(struct site *site)
 {
     static const char no_source[] = ""; /* none is called so */
     struct governor_limits limits = totals_of(site, site->dest);
 
-    if (site_is_limited(site) && is_limit(&limits))
+    if (site_is_limited(site) && governor_limits_any(&limits))
         site->total = site_governor(site, no_source, limits);
     if (site->provider == NULL)
         return;
     limits = totals_of(site, &site->provider->dest);
-    if (is_limit(&limits))
+    if (governor_limits_any(&limits))
         site->rollup = rollup_get(site->worker, no_source, site->provider->name, &limits);
 }
 
@@ -229,7 +223,7 @@ static const struct limit *share_limit(struct site *site, enum limit_kind kind,
                                       .recipients = limit_rate(&at->recipient_rate),
                                       .bytes = limit_rate(&at->byte_rate),
                                       .generation = site->config->generation};
-    if (!is_limit(&limits))
+    if (!governor_limits_any(&limits))
         return NULL;
     buf_printf(&key, ":%s|%.*s|%s", kind == LIMIT_TENANT ? "tenant" : "campaign", STR_FMT(name),
                site->name);
