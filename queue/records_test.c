@@ -79,22 +79,29 @@ static int teardown(void **state)
     return 0;
 }
 
+/* A change with numbered lines, of so many bytes at least. */
+static void run_change(struct fixture *f, size_t bytes)
+{
+    struct kit_change *c = kit_change();
+
+    do
+        buf_printf(&c->change.records, "{\"line\":%u,\"fill\":\"%0100u\"}\n", ++f->lines, 0u);
+    while (c->change.records.len < bytes);
+    queue_submit(f->port, 0, &c->change);
+    while (!c->done) {
+        queue_pump(f->q);
+        queue_port_poll(f->port);
+    }
+    assert_int_equal(c->result, 0);
+    buf_done(&c->change.records);
+    free(c);
+}
+
 /* n changes with one numbered line each. */
 static void run_lines(struct fixture *f, unsigned n)
 {
-    for (unsigned i = 0; i < n; i++) {
-        struct kit_change *c = kit_change();
-
-        buf_printf(&c->change.records, "{\"line\":%u,\"fill\":\"%0100u\"}\n", ++f->lines, 0u);
-        queue_submit(f->port, 0, &c->change);
-        while (!c->done) {
-            queue_pump(f->q);
-            queue_port_poll(f->port);
-        }
-        assert_int_equal(c->result, 0);
-        buf_done(&c->change.records);
-        free(c);
-    }
+    for (unsigned i = 0; i < n; i++)
+        run_change(f, 1);
 }
 
 static size_t read_plain(const char *path, char *out, size_t n, bool compressed)
@@ -379,24 +386,6 @@ static int fails(int fd)
     return EIO;
 }
 
-/* Lines that fill some pages, in one transaction; nothing of them is synced when the queue closes.
- */
-static void leave_pages(struct fixture *f)
-{
-    struct kit_change *c = kit_change();
-
-    while (c->change.records.len < 20000)
-        buf_printf(&c->change.records, "{\"line\":%u,\"fill\":\"%0100u\"}\n", ++f->lines, 0u);
-    queue_submit(f->port, 0, &c->change);
-    while (!c->done) {
-        queue_pump(f->q);
-        queue_port_poll(f->port);
-    }
-    assert_int_equal(c->result, 0);
-    buf_done(&c->change.records);
-    free(c);
-}
-
 static MDB_stat outbox_stat(const struct shard *s)
 {
     MDB_stat stat;
@@ -446,14 +435,14 @@ static void test_pages(void **state)
 
     f->options.records.segment_bytes_max = 1u << 20;
     open_queue(f);
-    leave_pages(f);
+    run_change(f, 20000); /* some pages */
     assert_int_equal(outbox_stat(f->q->shards[0]).ms_overflow_pages, 5);
     close_unsynced(f);
     open_queue(f);
     assert_int_equal(look(f).lines, f->lines);
     assert_int_equal(outbox_stat(f->q->shards[0]).ms_entries, 0);
     left = f->lines + 1;
-    leave_pages(f);
+    run_change(f, 20000); /* some pages */
     close_unsynced(f);
     damage_header(f, left);
     for (int i = 0; i < 3; i++) {

@@ -45,37 +45,20 @@ backend engine
         return ["/usr/sbin/haproxy", "-db", "-f", self.dir / "haproxy.cfg"]
 
 
-class Nginx(peers.Peer):
-    tree = "nginx"
-
+class Nginx(peers.Nginx):
     def __init__(self, engine):
         super().__init__("", "127.0.0.1")
         self.web = engine.web
 
-    def configure(self):
-        self.write("nginx.conf", f"""
-user root;
-daemon off;
-worker_processes 1;
-pid {self.dir}/nginx.pid;
-error_log stderr;
-events {{}}
-http {{
-  access_log {self.dir}/access;
-  client_body_temp_path {self.dir}/body; proxy_temp_path {self.dir}/proxy;
-  fastcgi_temp_path {self.dir}/fastcgi; uwsgi_temp_path {self.dir}/uwsgi; scgi_temp_path {self.dir}/scgi;
+    def http(self):
+        return f"""
   upstream engine {{ server 127.0.0.1:{self.web}; keepalive 4; }}
   server {{
     listen 127.0.0.1:{self.port};
     client_max_body_size 50m;
     location / {{ proxy_pass http://engine; proxy_http_version 1.1; proxy_set_header Connection "";
                   proxy_request_buffering off; }}
-  }}
-}}
-""")
-
-    def argv(self):
-        return ["/usr/sbin/nginx", "-e", "stderr", "-c", self.dir / "nginx.conf"]
+  }}"""
 
 
 def letter(name):

@@ -325,6 +325,34 @@ service pop3-login {{
             wait_port((self.host, port), self.process)
 
 
+class Nginx(Peer):
+    """Subclasses say in http() what stands in its http block."""
+
+    tree = "nginx"
+
+    def http(self):
+        raise NotImplementedError
+
+    def configure(self):
+        self.write("nginx.conf", f"""
+user root;
+daemon off;
+worker_processes 1;
+pid {self.dir}/nginx.pid;
+error_log stderr;
+events {{}}
+http {{
+  access_log {self.dir}/access;
+  client_body_temp_path {self.dir}/body; proxy_temp_path {self.dir}/proxy;
+  fastcgi_temp_path {self.dir}/fastcgi; uwsgi_temp_path {self.dir}/uwsgi; scgi_temp_path {self.dir}/scgi;
+{self.http()}
+}}
+""")
+
+    def argv(self):
+        return ["/usr/sbin/nginx", "-e", "stderr", "-c", self.dir / "nginx.conf"]
+
+
 class Knot(Peer):
     """Authoritative server of the zone example., whose records are zone file lines."""
 

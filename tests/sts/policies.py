@@ -65,10 +65,8 @@ def txt_data(text):
     return bytes([len(text)]) + text.encode()
 
 
-class Nginx(peers.Peer):
+class Nginx(peers.Nginx):
     """`sites`: host to (chain, key, lines of its location). Policies are files of `www`."""
-
-    tree = "nginx"
 
     def __init__(self):
         super().__init__("")
@@ -80,7 +78,7 @@ class Nginx(peers.Peer):
         path = self.www / f"mta-sts.{domain}"
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
 
-    def configure(self):
+    def http(self):
         servers = "".join(f"""
   server {{
     listen {self.host}:{self.port} ssl;
@@ -89,26 +87,11 @@ class Nginx(peers.Peer):
     ssl_certificate_key {self.write(f"tls/{host}.key", key.read_text())};
     location = /.well-known/mta-sts.txt {{ {more or f"alias {self.www}/{host};"} }}
   }}""" for host, (chain, key, more) in self.sites.items())
-        self.write("nginx.conf", f"""
-user root;
-daemon off;
-worker_processes 1;
-pid {self.dir}/nginx.pid;
-error_log stderr;
-events {{}}
-http {{
-  access_log {self.dir}/access;
+        return f"""
   types {{}}
   default_type text/plain;
   server_names_hash_bucket_size 128;
-  client_body_temp_path {self.dir}/body; proxy_temp_path {self.dir}/proxy;
-  fastcgi_temp_path {self.dir}/fastcgi; uwsgi_temp_path {self.dir}/uwsgi; scgi_temp_path {self.dir}/scgi;
-{servers}
-}}
-""")
-
-    def argv(self):
-        return ["/usr/sbin/nginx", "-e", "stderr", "-c", self.dir / "nginx.conf"]
+{servers}"""
 
 
 class World:
