@@ -287,11 +287,10 @@ static const struct config_field listener_fields[] = {
     {"xclient_from", CONFIG_NETWORK_LIST, AT_LISTENER(xclient_from),
      .offset2 = offsetof(struct config_listener, xclient_from_len), .def_text = "`[]`: nobody",
      .example = "[10.0.0.9]",
-     .doc =
-         "SMTP proxies, such as nginx's, that may say by XCLIENT whose commands follow. The "
-         "session "
-         "then begins anew as that client's: for limits, `relay_networks`, records and Received. "
-         "Others have no such command."},
+     .doc = "SMTP proxies, such as nginx's, that may say by XCLIENT whose commands follow. The "
+            "session then begins anew as that client's: for limits, `relay_networks`, records and "
+            "Received. "
+            "Others have no such command."},
     {"auth", CONFIG_CHOICE, AT_LISTENER(auth), .def = "none", .choices = "none, offered, required",
      .doc = "Whether clients may log in (AUTH PLAIN, LOGIN and, where each user has keys for it, "
             "SCRAM-SHA-256), and then send mail anywhere. "

@@ -15,40 +15,39 @@ struct locale {
     uint8_t group_min; /* digits in front of the first separator, for there to be one */
 };
 
-#define MONTHS static const char *const
-MONTHS months_de[] = {"Januar", "Februar", "März",      "April",   "Mai",      "Juni",
-                      "Juli",   "August",  "September", "Oktober", "November", "Dezember"};
-MONTHS months_en[] = {"January", "February", "March",     "April",   "May",      "June",
-                      "July",    "August",   "September", "October", "November", "December"};
-MONTHS months_es[] = {"enero", "febrero", "marzo",      "abril",   "mayo",      "junio",
-                      "julio", "agosto",  "septiembre", "octubre", "noviembre", "diciembre"};
-MONTHS months_fr[] = {"janvier", "février", "mars",      "avril",   "mai",      "juin",
-                      "juillet", "août",    "septembre", "octobre", "novembre", "décembre"};
-MONTHS months_it[] = {"gennaio", "febbraio", "marzo",     "aprile",  "maggio",   "giugno",
-                      "luglio",  "agosto",   "settembre", "ottobre", "novembre", "dicembre"};
-MONTHS months_nl[] = {"januari", "februari", "maart",     "april",   "mei",      "juni",
-                      "juli",    "augustus", "september", "oktober", "november", "december"};
-MONTHS months_pl[] = {"stycznia", "lutego",   "marca",    "kwietnia",     "maja",      "czerwca",
-                      "lipca",    "sierpnia", "września", "października", "listopada", "grudnia"};
-MONTHS months_pt[] = {"janeiro", "fevereiro", "março",    "abril",   "maio",     "junho",
-                      "julho",   "agosto",    "setembro", "outubro", "novembro", "dezembro"};
-MONTHS months_sv[] = {"januari", "februari", "mars",      "april",   "maj",      "juni",
-                      "juli",    "augusti",  "september", "oktober", "november", "december"};
+#define NAMES static const char *const
+NAMES months_de[] = {"Januar", "Februar", "März",      "April",   "Mai",      "Juni",
+                     "Juli",   "August",  "September", "Oktober", "November", "Dezember"};
+NAMES months_en[] = {"January", "February", "March",     "April",   "May",      "June",
+                     "July",    "August",   "September", "October", "November", "December"};
+NAMES months_es[] = {"enero", "febrero", "marzo",      "abril",   "mayo",      "junio",
+                     "julio", "agosto",  "septiembre", "octubre", "noviembre", "diciembre"};
+NAMES months_fr[] = {"janvier", "février", "mars",      "avril",   "mai",      "juin",
+                     "juillet", "août",    "septembre", "octobre", "novembre", "décembre"};
+NAMES months_it[] = {"gennaio", "febbraio", "marzo",     "aprile",  "maggio",   "giugno",
+                     "luglio",  "agosto",   "settembre", "ottobre", "novembre", "dicembre"};
+NAMES months_nl[] = {"januari", "februari", "maart",     "april",   "mei",      "juni",
+                     "juli",    "augustus", "september", "oktober", "november", "december"};
+NAMES months_pl[] = {"stycznia", "lutego",   "marca",    "kwietnia",     "maja",      "czerwca",
+                     "lipca",    "sierpnia", "września", "października", "listopada", "grudnia"};
+NAMES months_pt[] = {"janeiro", "fevereiro", "março",    "abril",   "maio",     "junho",
+                     "julho",   "agosto",    "setembro", "outubro", "novembro", "dezembro"};
+NAMES months_sv[] = {"januari", "februari", "mars",      "april",   "maj",      "juni",
+                     "juli",    "augusti",  "september", "oktober", "november", "december"};
 
-MONTHS days_de[] = {"Sonntag",    "Montag",  "Dienstag", "Mittwoch",
-                    "Donnerstag", "Freitag", "Samstag"};
-MONTHS days_en[] = {"Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"};
-MONTHS days_es[] = {"domingo", "lunes", "martes", "miércoles", "jueves", "viernes", "sábado"};
-MONTHS days_fr[] = {"dimanche", "lundi", "mardi", "mercredi", "jeudi", "vendredi", "samedi"};
-MONTHS days_it[] = {"domenica", "lunedì", "martedì", "mercoledì", "giovedì", "venerdì", "sabato"};
-MONTHS days_ja[] = {"日曜日", "月曜日", "火曜日", "水曜日", "木曜日", "金曜日", "土曜日"};
-MONTHS days_ko[] = {"일요일", "월요일", "화요일", "수요일", "목요일", "금요일", "토요일"};
-MONTHS days_nl[] = {"zondag", "maandag", "dinsdag", "woensdag", "donderdag", "vrijdag", "zaterdag"};
-MONTHS days_pl[] = {"niedziela", "poniedziałek", "wtorek", "środa", "czwartek", "piątek", "sobota"};
-MONTHS days_pt[] = {"domingo",      "segunda-feira", "terça-feira", "quarta-feira",
-                    "quinta-feira", "sexta-feira",   "sábado"};
-MONTHS days_sv[] = {"söndag", "måndag", "tisdag", "onsdag", "torsdag", "fredag", "lördag"};
-MONTHS days_zh[] = {"星期日", "星期一", "星期二", "星期三", "星期四", "星期五", "星期六"};
+NAMES days_de[] = {"Sonntag", "Montag", "Dienstag", "Mittwoch", "Donnerstag", "Freitag", "Samstag"};
+NAMES days_en[] = {"Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"};
+NAMES days_es[] = {"domingo", "lunes", "martes", "miércoles", "jueves", "viernes", "sábado"};
+NAMES days_fr[] = {"dimanche", "lundi", "mardi", "mercredi", "jeudi", "vendredi", "samedi"};
+NAMES days_it[] = {"domenica", "lunedì", "martedì", "mercoledì", "giovedì", "venerdì", "sabato"};
+NAMES days_ja[] = {"日曜日", "月曜日", "火曜日", "水曜日", "木曜日", "金曜日", "土曜日"};
+NAMES days_ko[] = {"일요일", "월요일", "화요일", "수요일", "목요일", "금요일", "토요일"};
+NAMES days_nl[] = {"zondag", "maandag", "dinsdag", "woensdag", "donderdag", "vrijdag", "zaterdag"};
+NAMES days_pl[] = {"niedziela", "poniedziałek", "wtorek", "środa", "czwartek", "piątek", "sobota"};
+NAMES days_pt[] = {"domingo",      "segunda-feira", "terça-feira", "quarta-feira",
+                   "quinta-feira", "sexta-feira",   "sábado"};
+NAMES days_sv[] = {"söndag", "måndag", "tisdag", "onsdag", "torsdag", "fredag", "lördag"};
+NAMES days_zh[] = {"星期日", "星期一", "星期二", "星期三", "星期四", "星期五", "星期六"};
 
 #define NBSP        "\u00a0"
 #define NARROW_NBSP "\u202f"
