@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "base/crc32c.h"
+#include "base/packed.h"
 
 #define CRC_BYTES 4
 
@@ -41,21 +42,6 @@ static uint8_t *out_uint(uint8_t *out, uint64_t v, size_t n)
     v = htole64(v);
     memcpy(out, &v, n);
     return out + n;
-}
-
-static void out_be(uint8_t *out, uint64_t v, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        out[i] = (uint8_t)(v >> (8 * (n - 1 - i)));
-}
-
-static uint64_t in_be(const uint8_t *in, size_t n)
-{
-    uint64_t v = 0;
-
-    for (size_t i = 0; i < n; i++)
-        v = v << 8 | in[i];
-    return v;
 }
 
 static void seal(uint8_t *value, size_t n, const void *key, size_t key_len)
@@ -201,7 +187,7 @@ size_t codec_row_prefix(uint8_t out[ROW_KEY_MAX], enum row_class class, uint32_t
 {
     ASSERT(queue.len <= QUEUE_NAME_MAX);
     out[0] = (uint8_t) class;
-    out_be(out + 1, flow, 4);
+    packed_set_key(out + 1, flow, 4);
     memcpy(out + ROW_KEY_HEAD, queue.len == 0 ? "" : queue.ptr, queue.len);
     out[ROW_KEY_HEAD + queue.len] = 0;
     return ROW_KEY_HEAD + queue.len + 1;
@@ -213,7 +199,7 @@ size_t codec_row_bound(uint8_t out[ROW_KEY_MAX], enum row_class class, uint32_t 
     size_t len = codec_row_prefix(out, class, flow, queue);
 
     ASSERT(due_ms >= 0 && due_ms <= QUEUE_DUE_HELD);
-    out_be(out + len, (uint64_t)due_ms, 6);
+    packed_set_key(out + len, (uint64_t)due_ms, 6);
     return len + 6;
 }
 
@@ -223,7 +209,7 @@ size_t codec_row_key(uint8_t out[ROW_KEY_MAX], uint32_t flow, struct str queue, 
     size_t len = codec_row_bound(out, row_class(due_ms, id), flow, queue, due_ms);
 
     memcpy(out + len, id->bytes, MSGID_BYTES);
-    out_be(out + len + MSGID_BYTES, index, 4);
+    packed_set_key(out + len + MSGID_BYTES, index, 4);
     return len + MSGID_BYTES + 4;
 }
 
@@ -234,14 +220,14 @@ bool codec_row_key_parse(struct str key, struct row_key *out)
     if (key.len < ROW_KEY_HEAD + 1 + 1 + ROW_KEY_TAIL || key.len > ROW_KEY_MAX)
         return false;
     out->class = (enum row_class)at[0];
-    out->flow = (uint32_t)in_be(at + 1, 4);
+    out->flow = (uint32_t)packed_key_at(at + 1, 4);
     out->queue = (struct str){key.ptr + ROW_KEY_HEAD, key.len - ROW_KEY_HEAD - 1 - ROW_KEY_TAIL};
     at += ROW_KEY_HEAD + out->queue.len;
     if (at[0] != 0 || memchr(out->queue.ptr, 0, out->queue.len) != NULL)
         return false;
-    out->due_ms = (int64_t)in_be(at + 1, 6);
+    out->due_ms = (int64_t)packed_key_at(at + 1, 6);
     memcpy(out->id.bytes, at + 7, MSGID_BYTES);
-    out->index = (uint32_t)in_be(at + 23, 4);
+    out->index = (uint32_t)packed_key_at(at + 23, 4);
     return out->class == row_class(out->due_ms, &out->id);
 }
 
@@ -366,7 +352,7 @@ void codec_page_key(uint8_t out[PAGE_KEY_BYTES], const struct msgid *id, uint32_
 {
     ASSERT(piece <= PAGES_MAX);
     memcpy(out, id->bytes, MSGID_BYTES);
-    out_be(out + MSGID_BYTES, piece, 3);
+    packed_set_key(out + MSGID_BYTES, piece, 3);
 }
 
 void codec_content_encode(uint8_t *out, const struct message *m, const struct content_layout *l,
@@ -508,12 +494,12 @@ int codec_refs_decode(const struct msgid *id, struct str value, uint64_t *count)
 
 void codec_sequence_key(uint8_t out[OUTBOX_KEY_BYTES], uint64_t sequence)
 {
-    out_be(out, sequence, OUTBOX_KEY_BYTES);
+    packed_set_key(out, sequence, OUTBOX_KEY_BYTES);
 }
 
 uint64_t codec_sequence_parse(struct str key)
 {
-    return key.len == OUTBOX_KEY_BYTES ? in_be((const uint8_t *)key.ptr, OUTBOX_KEY_BYTES) : 0;
+    return key.len == OUTBOX_KEY_BYTES ? packed_key_at(key.ptr, OUTBOX_KEY_BYTES) : 0;
 }
 
 void codec_outbox_encode(uint8_t *out, uint64_t sequence, const struct outbox_entry *entry)
@@ -571,7 +557,7 @@ int codec_state_decode(struct str key, struct str stored, struct str *value)
 void codec_flow_key(uint8_t out[FLOW_KEY_BYTES], uint32_t id)
 {
     out[0] = STATE_FLOW;
-    out_be(out + 1, id, 4);
+    packed_set_key(out + 1, id, 4);
 }
 
 size_t codec_flow_encode(uint8_t out[FLOW_VALUE_BYTES], const struct queue_flow *flow)
@@ -595,7 +581,7 @@ int codec_flow_decode(struct str key, struct str value, struct queue_flow *out)
 
     if (key.len != FLOW_KEY_BYTES || value.len < 1)
         return -EBADMSG;
-    *out = (struct queue_flow){.id = (uint32_t)in_be((const uint8_t *)key.ptr + 1, 4),
+    *out = (struct queue_flow){.id = (uint32_t)packed_key_at(key.ptr + 1, 4),
                                .priority = (uint8_t)in_uint(&in, 1)};
     err = in_fields(&in, names, ARRAY_LEN(names), &unknown);
     out->tenant = names[0];

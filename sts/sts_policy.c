@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/packed.h"
 #include "dns/name.h"
 
 #define VERSION      1
@@ -256,32 +257,17 @@ bool sts_policy_same(const struct sts_policy *a, const struct sts_policy *b)
 
 /* --- stored --- */
 
-static void put_number(struct buf *out, uint64_t v, int bytes)
-{
-    for (int i = 0; i < bytes; i++)
-        buf_putc(out, (char)(v >> 8 * i));
-}
-
-static uint64_t number_at(const char *at, int bytes)
-{
-    uint64_t v = 0;
-
-    for (int i = bytes - 1; i >= 0; i--)
-        v = v << 8 | (uint8_t)at[i];
-    return v;
-}
-
 void sts_policy_encode(struct buf *out, const struct sts_policy *policy)
 {
     size_t id_len = strlen(policy->id);
 
     buf_putc(out, VERSION);
     buf_putc(out, (char)policy->mode);
-    put_number(out, (uint64_t)policy->fetched_ms, 8);
-    put_number(out, policy->max_age_s, 4);
+    packed_put(out, (uint64_t)policy->fetched_ms, 8);
+    packed_put(out, policy->max_age_s, 4);
     buf_putc(out, (char)id_len);
     buf_put(out, policy->id, id_len);
-    put_number(out, policy->mx_bytes, 4);
+    packed_put(out, policy->mx_bytes, 4);
     buf_put(out, policy->mx, policy->mx_bytes);
 }
 
@@ -312,15 +298,15 @@ int sts_policy_decode(struct str value, struct sts_policy **out)
     if (value.ptr[0] != VERSION)
         return -EPROTO;
     mode = (uint8_t)value.ptr[1];
-    max_age_s = number_at(value.ptr + 10, 4);
+    max_age_s = packed_at(value.ptr + 10, 4);
     id = (struct str){value.ptr + 15, (uint8_t)value.ptr[14]};
     if (mode >= STS_MODES || max_age_s > STS_AGE_MAX_S || value.len < STORED_MIN + id.len ||
         !is_id(id))
         return -EBADMSG;
-    mx = (struct str){id.ptr + id.len + 4, number_at(id.ptr + id.len, 4)};
+    mx = (struct str){id.ptr + id.len + 4, packed_at(id.ptr + id.len, 4)};
     if (mx.len > value.len - STORED_MIN - id.len || !is_mx_list(mx))
         return -EBADMSG;
-    *out = policy_new((enum sts_mode)mode, id, (int64_t)number_at(value.ptr + 2, 8),
+    *out = policy_new((enum sts_mode)mode, id, (int64_t)packed_at(value.ptr + 2, 8),
                       (uint32_t)max_age_s, mx);
     return *out == NULL ? -ENOMEM : 0;
 }

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 
+#include "base/packed.h"
 #include "tls/digest.h"
 #include "worker/shared.h"
 
@@ -10,15 +11,9 @@
 
 enum { KEY_REQUEST = 1, KEY_LETTER = 2 };
 
-static void put_be(uint8_t *out, uint64_t v, int bytes)
-{
-    for (int i = 0; i < bytes; i++)
-        out[i] = (uint8_t)(v >> 8 * (bytes - 1 - i));
-}
-
 static void put_day(uint8_t *key, int64_t ms)
 {
-    put_be(key + 2, (uint64_t)(ms / DAY_MS), 4);
+    packed_set_key(key + 2, (uint64_t)(ms / DAY_MS), 4);
 }
 
 static struct str key_str(const uint8_t *key)
@@ -31,7 +26,7 @@ static void letter_key(uint8_t out[ONCE_KEY_BYTES], const struct msgid *batch, u
     out[0] = STATE_REQUEST;
     out[1] = KEY_LETTER;
     memcpy(out + 2, batch->bytes, MSGID_BYTES);
-    put_be(out + 2 + MSGID_BYTES, n, 4);
+    packed_set_key(out + 2 + MSGID_BYTES, n, 4);
 }
 
 /* Its record of today, yesterday or tomorrow. o->key gets the day of what is found. 0, -ENOENT or
@@ -83,7 +78,7 @@ static int find_old(struct once *o, int64_t now_ms, size_t letters)
     if (err < 0)
         return err;
     from[1] = to[1] = KEY_LETTER;
-    put_be(to + 2, (uint64_t)yesterday_ms, 6); /* as an id begins */
+    packed_set_key(to + 2, (uint64_t)yesterday_ms, 6); /* as an id begins */
     return queue_state_keys(o->queue, o->shard, (struct str){(char *)from, sizeof(from)},
                             (struct str){(char *)to, sizeof(to)}, max, take_old, o);
 }

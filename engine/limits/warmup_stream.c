@@ -2,6 +2,8 @@
 
 #include <errno.h>
 
+#include "base/packed.h"
+
 /* A chunk that is leased at once: at most this, or about ten seconds of the hour's share where that
  * is more. So there is one write of the store in 100 recipients. Where 100 are more than 2 % of the
  * day's cap a chunk is these 2 %: a crash loses no more, and there are 50 writes a day. */
@@ -262,20 +264,12 @@ void warmup_unlease(struct warmup_state *s, uint32_t n)
 #define PAST_VERSION  1
 #define PAST_BYTES    (1 + 1 + 4 * (4 + WARMUP_EVENTS))
 
-static void put32(struct buf *out, uint32_t v)
-{
-    for (int shift = 0; shift < 32; shift += 8)
-        buf_putc(out, (char)(v >> shift));
-}
-
 static uint32_t take32(const uint8_t **at)
 {
-    uint32_t v = 0;
+    const uint8_t *number = *at;
 
-    for (int i = 3; i >= 0; i--)
-        v = v << 8 | (*at)[i];
     *at += 4;
-    return v;
+    return (uint32_t)packed_at(number, 4);
 }
 
 void warmup_state_encode(const struct warmup_state *s, struct buf *out)
@@ -284,15 +278,15 @@ void warmup_state_encode(const struct warmup_state *s, struct buf *out)
     buf_putc(out, (char)((s->paused ? FLAG_PAUSED : 0) | (s->warm ? FLAG_WARM : 0)));
     buf_putc(out, (char)s->verdict);
     buf_putc(out, (char)s->hour);
-    put32(out, s->stage);
-    put32(out, s->step);
-    put32(out, (uint32_t)s->day);
-    put32(out, (uint32_t)s->since);
-    put32(out, (uint32_t)s->mail);
-    put32(out, s->used);
-    put32(out, s->hour_used);
+    packed_put(out, s->stage, 4);
+    packed_put(out, s->step, 4);
+    packed_put(out, (uint32_t)s->day, 4);
+    packed_put(out, (uint32_t)s->since, 4);
+    packed_put(out, (uint32_t)s->mail, 4);
+    packed_put(out, s->used, 4);
+    packed_put(out, s->hour_used, 4);
     for (int i = 0; i < WARMUP_EVENTS; i++)
-        put32(out, s->events[i]);
+        packed_put(out, s->events[i], 4);
 }
 
 /* Days beyond this are no days: arithmetic with them must not overflow. */
@@ -336,12 +330,12 @@ void warmup_past_encode(const struct warmup_past *p, struct buf *out)
 {
     buf_putc(out, PAST_VERSION);
     buf_putc(out, (char)p->verdict);
-    put32(out, (uint32_t)p->day);
-    put32(out, p->stage);
-    put32(out, p->cap);
-    put32(out, p->used);
+    packed_put(out, (uint32_t)p->day, 4);
+    packed_put(out, p->stage, 4);
+    packed_put(out, p->cap, 4);
+    packed_put(out, p->used, 4);
     for (int i = 0; i < WARMUP_EVENTS; i++)
-        put32(out, p->events[i]);
+        packed_put(out, p->events[i], 4);
 }
 
 int warmup_past_decode(struct str value, struct warmup_past *out)

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "base/packed.h"
+
 bool body_hash_look(struct body_hash *h, const uint8_t *bytes, size_t from, size_t len)
 {
     static const char border[] = "\r\n\r\n";
@@ -38,13 +40,11 @@ bool body_hash_add(struct body_hash *h, const uint8_t *bytes, size_t len)
 int body_hash_end(struct body_hash *h, const uint8_t *bytes, size_t len,
                   uint8_t out[BODY_HASH_BYTES])
 {
-    uint64_t body_len = len - h->start;
     int err;
 
     (void)body_hash_add(h, bytes, len);
     out[0] = h->body.relaxed;
-    for (int i = 0; i < 8; i++)
-        out[1 + i] = (uint8_t)(body_len >> (8 * i));
+    packed_set(out + 1, len - h->start, 8);
     err = dkim_body_end(&h->body, out + 9);
     *h = (struct body_hash){.at = 0};
     return err;
@@ -59,13 +59,9 @@ void body_hash_drop(struct body_hash *h)
 bool body_hash_kept(struct str kept, bool relaxed, uint64_t len, uint8_t out[DKIM_HASH_BYTES])
 {
     const uint8_t *bytes = (const uint8_t *)kept.ptr;
-    uint64_t of = 0;
 
-    if (kept.len != BODY_HASH_BYTES || bytes[0] != relaxed)
+    if (kept.len != BODY_HASH_BYTES || bytes[0] != relaxed || packed_at(bytes + 1, 8) != len)
         return false;
-    for (int i = 8; i > 0; i--)
-        of = of << 8 | bytes[i];
-    if (of == len)
-        memcpy(out, bytes + 9, DKIM_HASH_BYTES);
-    return of == len;
+    memcpy(out, bytes + 9, DKIM_HASH_BYTES);
+    return true;
 }

@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "base/base64.h"
+#include "base/packed.h"
 
 #define RETURN_CODE_BYTES 8 /* of the code; who guesses needs 2^63 messages */
 #define TOKEN_CODE_BYTES  16
@@ -13,9 +14,9 @@ static const char base32[] = "abcdefghijklmnopqrstuvwxyz234567";
 
 static void put_named(struct buf *out, const struct msgid *campaign, uint32_t index)
 {
-    const uint8_t number[] = {(uint8_t)(index >> 24), (uint8_t)(index >> 16), (uint8_t)(index >> 8),
-                              (uint8_t)index};
+    uint8_t number[4];
 
+    packed_set_key(number, index, sizeof(number));
     buf_put(out, campaign->bytes, MSGID_BYTES);
     buf_put(out, number, sizeof(number));
 }
@@ -133,7 +134,7 @@ static void take_named(const uint8_t *bytes, struct letter_mark *out)
     const uint8_t *n = bytes + MSGID_BYTES;
 
     memcpy(out->campaign.bytes, bytes, MSGID_BYTES);
-    out->index = (uint32_t)n[0] << 24 | (uint32_t)n[1] << 16 | (uint32_t)n[2] << 8 | n[3];
+    out->index = (uint32_t)packed_key_at(n, 4);
 }
 
 static bool parse_return(struct str text, struct letter_mark *out)

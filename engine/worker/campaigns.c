@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/packed.h"
 #include "worker/suspensions.h"
 
 #define VERSION 1
@@ -266,30 +267,6 @@ void campaign_key(uint8_t out[CAMPAIGN_KEY_BYTES], enum campaign_record record,
     memcpy(out + 2, id->bytes, MSGID_BYTES);
 }
 
-static void put_number(struct buf *out, uint64_t v)
-{
-    for (int shift = 0; shift < 64; shift += 8)
-        buf_putc(out, (char)(v >> shift));
-}
-
-static uint64_t number_at(const char *at)
-{
-    uint64_t v = 0;
-
-    for (int i = 7; i >= 0; i--)
-        v = v << 8 | (uint8_t)at[i];
-    return v;
-}
-
-static void put_name(struct buf *out, const char *name)
-{
-    size_t len = strlen(name);
-
-    ASSERT(len <= FLOW_NAME_MAX);
-    buf_putc(out, (char)len);
-    buf_put(out, name, len);
-}
-
 static bool is_upload(const struct campaign *one)
 {
     static const uint8_t none[CAMPAIGN_UPLOAD_BYTES];
@@ -302,37 +279,24 @@ void campaign_encode(struct buf *out, const struct campaign *one)
     buf_putc(out, VERSION);
     buf_putc(out, (char)one->state);
     buf_putc(out, (char)one->priority);
-    put_number(out, (uint64_t)one->created_ms);
-    put_number(out, (uint64_t)one->changed_ms);
-    put_number(out, (uint64_t)one->starts_ms);
-    put_number(out, one->seed);
-    put_name(out, one->name);
-    put_name(out, one->tenant);
-    put_name(out, one->pool);
+    packed_put(out, (uint64_t)one->created_ms, 8);
+    packed_put(out, (uint64_t)one->changed_ms, 8);
+    packed_put(out, (uint64_t)one->starts_ms, 8);
+    packed_put(out, one->seed, 8);
+    packed_put_text(out, one->name);
+    packed_put_text(out, one->tenant);
+    packed_put_text(out, one->pool);
     if (!is_set(&one->set) && one->expires_ms == 0 && !is_upload(one) && !one->open)
         return;
     buf_putc(out, (char)one->set.priority);
     buf_putc(out, one->set.has_pool);
-    put_name(out, one->set.pool);
-    put_number(out, one->set.rate);
-    put_number(out, one->set.rate_period_ms);
-    put_number(out, (uint64_t)one->expires_ms);
+    packed_put_text(out, one->set.pool);
+    packed_put(out, one->set.rate, 8);
+    packed_put(out, one->set.rate_period_ms, 8);
+    packed_put(out, (uint64_t)one->expires_ms, 8);
     buf_put(out, one->upload_key, CAMPAIGN_UPLOAD_BYTES);
     buf_put(out, one->upload_body, CAMPAIGN_UPLOAD_BYTES);
     buf_putc(out, one->open ? FLAG_OPEN : 0);
-}
-
-/* The name at the beginning of in, which is shortened by it. */
-static bool take_name(struct str *in, char out[FLOW_NAME_MAX + 1])
-{
-    size_t len = in->len == 0 ? SIZE_MAX : (uint8_t)in->ptr[0];
-
-    if (len > FLOW_NAME_MAX || in->len < 1 + len)
-        return false;
-    memcpy(out, in->ptr + 1, len);
-    out[len] = '\0';
-    *in = (struct str){in->ptr + 1 + len, in->len - 1 - len};
-    return strlen(out) == len;
 }
 
 /* What an earlier build wrote has none. */
@@ -347,11 +311,9 @@ static bool take_set(struct str *in, struct campaign_set *out)
     out->priority = (uint8_t)in->ptr[0];
     out->has_pool = in->ptr[1] != 0;
     *in = (struct str){in->ptr + 2, in->len - 2};
-    if (!take_name(in, out->pool) || in->len < 2 * 8)
+    if (!packed_take_text(in, out->pool, FLOW_NAME_MAX) || !packed_take(in, 8, &out->rate) ||
+        !packed_take(in, 8, &period))
         return false;
-    out->rate = number_at(in->ptr);
-    period = number_at(in->ptr + 8);
-    *in = (struct str){in->ptr + 2 * 8, in->len - 2 * 8};
     out->rate_period_ms = (uint32_t)period;
     return period <= UINT32_MAX && (out->rate == 0 || period > 0) &&
            out->priority <= FLOW_PRIORITIES;
@@ -370,18 +332,19 @@ int campaign_decode(struct str key, struct str value, struct campaign *out)
     memcpy(one.id.bytes, key.ptr + 2, MSGID_BYTES);
     one.state = (enum campaign_state)(uint8_t)value.ptr[1];
     one.priority = (uint8_t)value.ptr[2];
-    one.created_ms = (int64_t)number_at(value.ptr + 3);
-    one.changed_ms = (int64_t)number_at(value.ptr + 11);
-    one.starts_ms = (int64_t)number_at(value.ptr + 19);
-    one.seed = number_at(value.ptr + 27);
+    one.created_ms = (int64_t)packed_at(value.ptr + 3, 8);
+    one.changed_ms = (int64_t)packed_at(value.ptr + 11, 8);
+    one.starts_ms = (int64_t)packed_at(value.ptr + 19, 8);
+    one.seed = packed_at(value.ptr + 27, 8);
     rest = (struct str){value.ptr + 35, value.len - 35};
     if (one.state < CAMPAIGN_DRAFT || one.state >= CAMPAIGN_STATES ||
-        one.priority >= FLOW_PRIORITIES || !take_name(&rest, one.name) ||
-        !take_name(&rest, one.tenant) || !take_name(&rest, one.pool) || one.name[0] == '\0' ||
+        one.priority >= FLOW_PRIORITIES || !packed_take_text(&rest, one.name, FLOW_NAME_MAX) ||
+        !packed_take_text(&rest, one.tenant, FLOW_NAME_MAX) ||
+        !packed_take_text(&rest, one.pool, FLOW_NAME_MAX) || one.name[0] == '\0' ||
         !take_set(&rest, &one.set))
         return -EBADMSG;
     if (rest.len >= 8)
-        one.expires_ms = (int64_t)number_at(rest.ptr);
+        one.expires_ms = (int64_t)packed_at(rest.ptr, 8);
     if (rest.len >= 8 + 2 * CAMPAIGN_UPLOAD_BYTES) {
         memcpy(one.upload_key, rest.ptr + 8, CAMPAIGN_UPLOAD_BYTES);
         memcpy(one.upload_body, rest.ptr + 8 + CAMPAIGN_UPLOAD_BYTES, CAMPAIGN_UPLOAD_BYTES);

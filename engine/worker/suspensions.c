@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "base/packed.h"
 #include "config/config.h"
 
 #define VERSION 1
@@ -332,45 +333,20 @@ size_t suspension_key(uint8_t out[SUSPENSION_KEY_MAX], enum suspension_scope sco
     return 2 + name.len;
 }
 
-static void put_bytes(struct buf *out, uint64_t v, int bytes)
-{
-    for (int i = 0; i < bytes; i++)
-        buf_putc(out, (char)(v >> 8 * i));
-}
-
-static uint64_t take_bytes(const char **at, int bytes)
-{
-    uint64_t v = 0;
-
-    for (int i = bytes - 1; i >= 0; i--)
-        v = v << 8 | (uint8_t)(*at)[i];
-    *at += bytes;
-    return v;
-}
-
-static void put_text(struct buf *out, const char *text)
-{
-    size_t len = strlen(text);
-
-    ASSERT(len <= UINT8_MAX);
-    buf_putc(out, (char)len);
-    buf_put(out, text, len);
-}
-
 void suspension_encode(struct buf *out, const struct suspension *one)
 {
     buf_putc(out, VERSION);
-    put_bytes(out, (uint64_t)one->since_ms, 8);
-    put_bytes(out, (uint64_t)one->until_ms, 8);
-    put_text(out, one->reason);
-    put_text(out, one->who);
+    packed_put(out, (uint64_t)one->since_ms, 8);
+    packed_put(out, (uint64_t)one->until_ms, 8);
+    packed_put_text(out, one->reason);
+    packed_put_text(out, one->who);
     if (!suspension_is_cap(one->scope))
         return;
-    put_bytes(out, one->cap.rate_messages, 8);
-    put_bytes(out, one->cap.rate_period_ms, 4);
-    put_bytes(out, one->cap.sessions, 4);
-    put_bytes(out, one->cap.session_messages, 4);
-    put_bytes(out, one->cap.step_ms, 4);
+    packed_put(out, one->cap.rate_messages, 8);
+    packed_put(out, one->cap.rate_period_ms, 4);
+    packed_put(out, one->cap.sessions, 4);
+    packed_put(out, one->cap.session_messages, 4);
+    packed_put(out, one->cap.step_ms, 4);
 }
 
 /* False: it says nothing that can be kept to. */
@@ -380,25 +356,12 @@ static bool cap_decode(struct str rest, struct suspension_cap *out)
 
     if (rest.len < CAP_BYTES)
         return false;
-    out->rate_messages = take_bytes(&at, 8);
-    out->rate_period_ms = (uint32_t)take_bytes(&at, 4);
-    out->sessions = (uint32_t)take_bytes(&at, 4);
-    out->session_messages = (uint32_t)take_bytes(&at, 4);
-    out->step_ms = (uint32_t)take_bytes(&at, 4);
+    out->rate_messages = packed_at(at, 8);
+    out->rate_period_ms = (uint32_t)packed_at(at + 8, 4);
+    out->sessions = (uint32_t)packed_at(at + 12, 4);
+    out->session_messages = (uint32_t)packed_at(at + 16, 4);
+    out->step_ms = (uint32_t)packed_at(at + 20, 4);
     return out->step_ms > 0 && (out->rate_messages == 0 || out->rate_period_ms > 0);
-}
-
-/* The text at the beginning of in, which is shortened by it. */
-static bool text_take(struct str *in, char *out, size_t max)
-{
-    size_t len = in->len == 0 ? SIZE_MAX : (uint8_t)in->ptr[0];
-
-    if (len > max || in->len < 1 + len)
-        return false;
-    memcpy(out, in->ptr + 1, len);
-    out[len] = '\0';
-    *in = (struct str){in->ptr + 1 + len, in->len - 1 - len};
-    return strlen(out) == len;
 }
 
 /* Scope and name; the rest of out is cleared. */
@@ -417,18 +380,18 @@ static bool key_decode(struct str key, struct suspension *out)
 int suspension_decode(struct str key, struct str value, struct suspension *out)
 {
     struct suspension one;
-    const char *at = value.ptr + 1;
     struct str rest;
 
     if (!key_decode(key, &one) || value.len < VALUE_MIN)
         return -EBADMSG;
     if (value.ptr[0] != VERSION)
         return -EPROTO;
-    one.since_ms = (int64_t)take_bytes(&at, 8);
-    one.until_ms = (int64_t)take_bytes(&at, 8);
-    rest = (struct str){at, value.len - 17};
-    if (strlen(one.name) != key.len - 2 || !text_take(&rest, one.reason, SUSPENSION_REASON_MAX) ||
-        !text_take(&rest, one.who, SUSPENSION_WHO_MAX) ||
+    one.since_ms = (int64_t)packed_at(value.ptr + 1, 8);
+    one.until_ms = (int64_t)packed_at(value.ptr + 9, 8);
+    rest = (struct str){value.ptr + 17, value.len - 17};
+    if (strlen(one.name) != key.len - 2 ||
+        !packed_take_text(&rest, one.reason, SUSPENSION_REASON_MAX) ||
+        !packed_take_text(&rest, one.who, SUSPENSION_WHO_MAX) ||
         (suspension_is_cap(one.scope) && !cap_decode(rest, &one.cap)))
         return -EBADMSG; /* what follows is of a later build, and may be lost */
     *out = one;

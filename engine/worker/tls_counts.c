@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "base/packed.h"
 #include "base/rng.h"
 #include "dns/name.h"
 
@@ -335,48 +336,33 @@ void tls_counts_asked(struct tls_counts *c, struct str domain, int64_t begin_s, 
     pthread_mutex_unlock(&c->lock);
 }
 
-static void put_number(struct buf *out, uint64_t v, size_t bytes)
-{
-    for (size_t i = 0; i < bytes; i++) /* little-endian */
-        buf_putc(out, (char)(v >> (8 * i)));
-}
-
-static void put_short(struct buf *out, const char *text)
-{
-    size_t len = strlen(text);
-
-    ASSERT(len <= UINT8_MAX);
-    put_number(out, len, 1);
-    buf_put(out, text, len);
-}
-
 static void put_policy(struct buf *out, const struct tls_report_policy *p)
 {
-    put_number(out, (uint64_t)p->type, 1);
-    put_number(out, p->texts.len, 2);
+    packed_put(out, (uint64_t)p->type, 1);
+    packed_put(out, p->texts.len, 2);
     buf_put_str(out, p->texts);
-    put_number(out, p->successes, 8);
-    put_number(out, p->failures_count, 8);
-    put_number(out, p->failures_len, 2);
+    packed_put(out, p->successes, 8);
+    packed_put(out, p->failures_count, 8);
+    packed_put(out, p->failures_len, 2);
     for (struct list_node *n = list_first(&p->failures); n != NULL;
          n = list_next(&p->failures, n)) {
         const struct tls_report_failure *f = LIST_ENTRY(n, struct tls_report_failure, node);
 
-        put_number(out, (uint64_t)f->result, 1);
-        put_number(out, f->count, 8);
-        put_short(out, f->mx);
-        put_short(out, f->reason);
-        put_short(out, f->sending_ip);
-        put_short(out, f->receiving_ip);
+        packed_put(out, (uint64_t)f->result, 1);
+        packed_put(out, f->count, 8);
+        packed_put_text(out, f->mx);
+        packed_put_text(out, f->reason);
+        packed_put_text(out, f->sending_ip);
+        packed_put_text(out, f->receiving_ip);
     }
 }
 
 void tls_counts_encode(const struct tls_counts_entry *e, struct buf *out)
 {
-    put_number(out, VALUE_VERSION, 1);
-    put_number(out, e->mailed ? FLAG_MAILED : 0, 1);
-    put_number(out, (uint64_t)e->end_s, 8);
-    put_number(out, e->policies_len, 1);
+    packed_put(out, VALUE_VERSION, 1);
+    packed_put(out, e->mailed ? FLAG_MAILED : 0, 1);
+    packed_put(out, (uint64_t)e->end_s, 8);
+    packed_put(out, e->policies_len, 1);
     for (struct list_node *n = list_first(&e->policies); n != NULL; n = list_next(&e->policies, n))
         put_policy(out, LIST_ENTRY(n, struct tls_report_policy, node));
 }
@@ -385,8 +371,7 @@ size_t tls_counts_key(char out[TLS_COUNTS_KEY_MAX], struct str domain, int64_t b
 {
     ASSERT(domain.len > 0 && domain.len <= DNS_NAME_MAX);
     out[0] = STATE_TLS_REPORT;
-    for (int i = 0; i < 8; i++) /* big-endian: days sort */
-        out[1 + i] = (char)((uint64_t)begin_s >> (56 - 8 * i));
+    packed_set_key((uint8_t *)out + 1, (uint64_t)begin_s, 8); /* days sort */
     memcpy(out + 9, domain.ptr, domain.len);
     return 9 + domain.len;
 }
@@ -464,17 +449,6 @@ void tls_counts_end(struct tls_counts *c, struct tls_counts_entry *e)
 
 /* --- the store --- */
 
-static bool take_number(struct str *in, size_t bytes, uint64_t *out)
-{
-    if (in->len < bytes)
-        return false;
-    *out = 0;
-    for (size_t i = bytes; i > 0; i--)
-        *out = *out << 8 | (uint8_t)in->ptr[i - 1];
-    *in = (struct str){in->ptr + bytes, in->len - bytes};
-    return true;
-}
-
 static bool take_bytes(struct str *in, size_t len, struct str *out)
 {
     if (in->len < len)
@@ -484,25 +458,14 @@ static bool take_bytes(struct str *in, size_t len, struct str *out)
     return true;
 }
 
-static bool take_short(struct str *in, char out[UINT8_MAX + 1])
-{
-    struct str text;
-    uint64_t len;
-
-    if (!take_number(in, 1, &len) || !take_bytes(in, len, &text) || str_find(text, '\0') >= 0)
-        return false;
-    memcpy(out, text.ptr, text.len);
-    out[text.len] = '\0';
-    return true;
-}
-
 static bool take_failure(struct tls_counts *c, struct str *in, struct tls_report_policy *p)
 {
     char mx[UINT8_MAX + 1], reason[UINT8_MAX + 1], sending[UINT8_MAX + 1], receiving[UINT8_MAX + 1];
     uint64_t result, count;
 
-    if (!take_number(in, 1, &result) || !take_number(in, 8, &count) || !take_short(in, mx) ||
-        !take_short(in, reason) || !take_short(in, sending) || !take_short(in, receiving))
+    if (!packed_take(in, 1, &result) || !packed_take(in, 8, &count) ||
+        !packed_take_text(in, mx, UINT8_MAX) || !packed_take_text(in, reason, UINT8_MAX) ||
+        !packed_take_text(in, sending, UINT8_MAX) || !packed_take_text(in, receiving, UINT8_MAX))
         return false;
     if (result >= TLS_REPORT_RESULTS) /* of a later build */
         result = TLS_REPORT_VALIDATION_FAILURE;
@@ -522,9 +485,9 @@ static bool take_policy(struct tls_counts *c, struct str *in, struct tls_counts_
     struct tls_report_policy *p;
     struct str texts;
 
-    if (!take_number(in, 1, &type) || !take_number(in, 2, &len) || !take_bytes(in, len, &texts) ||
-        !take_number(in, 8, &successes) || !take_number(in, 8, &all) ||
-        !take_number(in, 2, &failures) || type >= TLS_REPORT_POLICIES || texts.len == 0 ||
+    if (!packed_take(in, 1, &type) || !packed_take(in, 2, &len) || !take_bytes(in, len, &texts) ||
+        !packed_take(in, 8, &successes) || !packed_take(in, 8, &all) ||
+        !packed_take(in, 2, &failures) || type >= TLS_REPORT_POLICIES || texts.len == 0 ||
         texts.ptr[texts.len - 1] != '\0')
         return false;
     p = policy_get(c, e, (enum tls_report_policy_type)type, texts);
@@ -543,9 +506,9 @@ static bool decode(struct tls_counts *c, struct str in, struct tls_counts_entry 
 {
     uint64_t version, flags, end_s, policies;
 
-    if (!take_number(&in, 1, &version) || version != VALUE_VERSION ||
-        !take_number(&in, 1, &flags) || !take_number(&in, 8, &end_s) ||
-        !take_number(&in, 1, &policies) || end_s > INT64_MAX || (int64_t)end_s <= e->begin_s)
+    if (!packed_take(&in, 1, &version) || version != VALUE_VERSION ||
+        !packed_take(&in, 1, &flags) || !packed_take(&in, 8, &end_s) ||
+        !packed_take(&in, 1, &policies) || end_s > INT64_MAX || (int64_t)end_s <= e->begin_s)
         return false;
     e->end_s = (int64_t)end_s;
     e->mailed = (flags & FLAG_MAILED) != 0;
@@ -560,10 +523,8 @@ static void load_one(void *arg, struct str key, struct str value)
     struct str domain = {key.ptr + 9, key.len - 9};
     struct tls_counts_entry *e = NULL;
     struct tls_counts *c = arg;
-    uint64_t begin_s = 0;
+    uint64_t begin_s = key.len > 9 ? packed_key_at(key.ptr + 1, 8) : 0;
 
-    for (size_t i = 1; i < 9 && key.len > 9; i++)
-        begin_s = begin_s << 8 | (uint8_t)key.ptr[i];
     if (key.len > 9 && key.len <= TLS_COUNTS_KEY_MAX && begin_s <= INT64_MAX / 2 &&
         dns_name_valid(domain))
         e = entry_new(c, domain, (int64_t)begin_s, INT64_MAX);

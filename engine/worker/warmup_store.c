@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "base/log.h"
+#include "base/packed.h"
 
 static size_t put_name(uint8_t *out, struct str name)
 {
@@ -20,9 +21,10 @@ size_t warmup_key_encode(uint8_t out[WARMUP_KEY_MAX], const struct warmup_key *k
     out[1] = (uint8_t)key->record;
     len += put_name(out + len, key->source);
     len += put_name(out + len, key->provider);
-    if (key->record == WARMUP_RECORD_DAY)
-        for (int shift = 24; shift >= 0; shift -= 8) /* big-endian: days sort */
-            out[len++] = (uint8_t)((uint32_t)key->day >> shift);
+    if (key->record == WARMUP_RECORD_DAY) {
+        packed_set_key(out + len, (uint32_t)key->day, 4); /* days sort */
+        len += 4;
+    }
     return len;
 }
 
@@ -49,10 +51,7 @@ int warmup_key_decode(struct str bytes, struct warmup_key *out)
     if (!take_name(&rest, &key.source) || !take_name(&rest, &key.provider))
         return -EBADMSG;
     if (key.record == WARMUP_RECORD_DAY && rest.len == 4) {
-        const uint8_t *at = (const uint8_t *)rest.ptr;
-
-        key.day =
-            (int32_t)((uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3]);
+        key.day = (int32_t)packed_key_at(rest.ptr, 4);
     } else if (key.record != WARMUP_RECORD_STREAM || rest.len != 0) {
         return -EBADMSG;
     }
