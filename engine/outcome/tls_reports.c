@@ -162,8 +162,9 @@ struct send {
     struct config *config; /* a reference */
     struct tls_counts_entry *entry;
     struct tls_report_targets targets;
-    size_t at;   /* of targets: those before it are done with */
-    bool failed; /* some target is to be tried again */
+    size_t at;                        /* of targets: those before it are done with */
+    struct tls_counts_target *target; /* at, where it is posted to; NULL: it is not remembered */
+    bool failed;                      /* some target is to be tried again */
     struct buf packed;
     struct dns_question txt;
     struct dns_query host;
@@ -383,6 +384,8 @@ static void on_posted(struct worker *w, struct worker_note *note)
         return;
     }
     log_info("tls_reports.posted", "domain=%s report=%s host=%s", s->domain, s->id, s->host_name);
+    if (s->target != NULL)
+        s->target->posted = true;
     s->at++;
     send_next(s);
 }
@@ -419,34 +422,43 @@ static void on_host(struct dns_query *query, struct dns_route *route)
         target_failed(s, "too much is being fetched");
 }
 
+/* The report is to be posted to the target: not to one that an earlier try has reached, and an
+ * earlier try has counted a target already. */
+static bool post_wanted(struct send *s, const struct tls_report_target *target)
+{
+    uint64_t id = hash_bytes(target->host.ptr, target->host.len, target->port);
+    struct dns_name name;
+
+    if (!target->https || dns_name_parse(&name, target->host) < 0)
+        return false;
+    id = hash_bytes(target->path.ptr, target->path.len, id);
+    s->target = tls_counts_target(s->entry, id == 0 ? 1 : id);
+    snprintf(s->host_name, sizeof(s->host_name), "%.*s", (int)name.len, name.text);
+    if (s->target != NULL && s->target->posted)
+        return false;
+    if ((s->target == NULL || !s->target->counted) && !target_take(s, str_of(s->host_name)))
+        return false;
+    if (s->target != NULL)
+        s->target->counted = true;
+    return true;
+}
+
 /* --- the steps --- */
 
 /* All mails first, then one post after the other. */
 static void send_next(struct send *s)
 {
     struct worker *w = s->of->worker;
-    struct dns_name name;
 
     if (!s->entry->mailed) {
         (void)mail_submit(s); /* on_settled() goes on */
         return;
     }
-    while (s->at < s->targets.len && !s->targets.list[s->at].https)
+    while (s->at < s->targets.len && !w->draining && !post_wanted(s, &s->targets.list[s->at]))
         s->at++;
     if (s->at == s->targets.len || w->draining) {
         s->failed |= w->draining && s->at < s->targets.len;
         send_end(s);
-        return;
-    }
-    if (dns_name_parse(&name, s->targets.list[s->at].host) < 0) {
-        s->at++;
-        send_next(s);
-        return;
-    }
-    snprintf(s->host_name, sizeof(s->host_name), "%.*s", (int)name.len, name.text);
-    if (!target_take(s, str_of(s->host_name))) {
-        s->at++;
-        send_next(s);
         return;
     }
     s->host.on_route = on_host;

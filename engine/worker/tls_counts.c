@@ -95,6 +95,7 @@ static void entry_free(struct tls_counts *c, struct tls_counts_entry *e)
     if (list_node_linked(&e->dirty_node))
         list_remove(&e->dirty_node);
     policies_drop(c, e);
+    free(e->targets);
     free(e);
 }
 
@@ -445,6 +446,22 @@ void tls_counts_end(struct tls_counts *c, struct tls_counts_entry *e)
     ASSERT(e->state == TLS_COUNTS_DUE);
     entry_free(c, e);
     pthread_mutex_unlock(&c->lock);
+}
+
+struct tls_counts_target *tls_counts_target(struct tls_counts_entry *e, uint64_t id)
+{
+    ASSERT(e->state == TLS_COUNTS_DUE && id != 0);
+    if (e->targets == NULL)
+        e->targets = calloc(TLS_REPORT_TARGETS_MAX, sizeof(*e->targets));
+    for (size_t i = 0; e->targets != NULL && i < TLS_REPORT_TARGETS_MAX; i++) {
+        struct tls_counts_target *target = &e->targets[i];
+
+        if (target->id == 0)
+            target->id = id;
+        if (target->id == id)
+            return target;
+    }
+    return NULL;
 }
 
 /* --- the store --- */

@@ -49,6 +49,13 @@ enum tls_counts_state {
     TLS_COUNTS_DUE,    /* the day is over, and the keeper has the entry: nothing is counted */
 };
 
+/* Where a report is posted to, over all tries of the report. */
+struct tls_counts_target {
+    uint64_t id;  /* of host, port and path; 0: none */
+    bool counted; /* among the reports that its host may get */
+    bool posted;
+};
+
 struct tls_counts_entry {
     struct map_node node;
     struct list_node all, fresh_node, dirty_node;
@@ -57,7 +64,8 @@ struct tls_counts_entry {
     int64_t begin_s, end_s;
     int64_t due_s; /* when the report is to be sent, or tried again */
     uint32_t tries;
-    struct list policies; /* struct tls_report_policy */
+    struct tls_counts_target *targets; /* TLS_REPORT_TARGETS_MAX of them, or NULL: none is tried */
+    struct list policies;              /* struct tls_report_policy */
     uint32_t policies_len;
     uint16_t domain_len;
     char domain[];
@@ -101,6 +109,9 @@ struct tls_counts_entry *tls_counts_next_due(struct tls_counts *c, int64_t now_s
 /* It is tried again at due_s; or is done with, and freed: its record is the keeper's to remove. */
 void tls_counts_again(struct tls_counts *c, struct tls_counts_entry *e, int64_t due_s);
 void tls_counts_end(struct tls_counts *c, struct tls_counts_entry *e);
+/* What is known of the target, by its id, from earlier tries of the entry that the caller has.
+ * NULL: no memory, or there were too many. */
+struct tls_counts_target *tls_counts_target(struct tls_counts_entry *e, uint64_t id);
 /* Its record as it is now. */
 void tls_counts_encode(const struct tls_counts_entry *e, struct buf *value);
 size_t tls_counts_key(char out[TLS_COUNTS_KEY_MAX], struct str domain, int64_t begin_s);

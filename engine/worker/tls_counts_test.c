@@ -190,10 +190,16 @@ static void test_apart(void **state)
     tls_counts_add(&p.counts, &one);
     assert_int_equal(
         LIST_ENTRY(list_first(&e->policies), struct tls_report_policy, node)->successes, 1);
+    tls_counts_target(e, 7)->counted = true;
     tls_counts_again(&p.counts, e, BEGIN_S + 10 * DAY);
     assert_null(due(&p.counts, BEGIN_S + 9 * DAY));
     assert_ptr_equal(due(&p.counts, BEGIN_S + 10 * DAY), e);
     assert_int_equal(e->tries, 1);
+    /* What it tried, so many targets at most. */
+    for (uint64_t id = 1; id < TLS_REPORT_TARGETS_MAX; id++)
+        assert_true(tls_counts_target(e, id)->counted == (id == 7));
+    assert_non_null(tls_counts_target(e, 100));
+    assert_null(tls_counts_target(e, 101));
     tls_counts_end(&p.counts, e);
     assert_int_equal(p.counts.by_key.count, 0); /* those that nobody wanted went on the way */
     place_close(&p);
