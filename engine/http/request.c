@@ -6,6 +6,7 @@
 
 #include <glib.h>
 
+#include "base/base64.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "http/http_private.h"
@@ -297,17 +298,13 @@ static const struct endpoint *endpoint_find(struct http_request *r, const char *
 /* The password of "Basic": whoever can say nothing else says any user and the token. */
 static char *basic_token(const char *coded)
 {
-    gsize len;
-    guchar *text;
-    char *colon, *token = NULL;
+    struct buf text = {0};
+    char *token = NULL;
+    ptrdiff_t colon;
 
-    if (*coded == '\0')
-        return NULL;
-    text = g_base64_decode(coded, &len);
-    colon = len == 0 ? NULL : memchr(text, ':', len);
-    if (colon != NULL)
-        token = strndup(colon + 1, len - (size_t)(colon + 1 - (char *)text));
-    g_free(text);
+    if (base64_decode(&text, str_of(coded)) == 0 && (colon = str_find(buf_str(&text), ':')) >= 0)
+        token = strndup((char *)text.data + colon + 1, text.len - (size_t)colon - 1);
+    buf_wipe(&text);
     return token;
 }
 

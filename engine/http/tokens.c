@@ -10,6 +10,7 @@
 
 #include <glib.h>
 
+#include "base/base64.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "config/config_value.h"
@@ -75,8 +76,8 @@ void token_hash(struct str text, char hash[static TOKEN_HASH_CHARS + 1])
 void token_make(char text[static TOKEN_TEXT_BYTES], char hash[static TOKEN_HASH_CHARS + 1])
 {
     uint8_t random[RANDOM_BYTES];
+    struct buf made = {0};
     size_t got = 0;
-    char *made;
 
     while (got < sizeof(random)) {
         ssize_t n = getrandom(random + got, sizeof(random) - got, 0);
@@ -84,11 +85,14 @@ void token_make(char text[static TOKEN_TEXT_BYTES], char hash[static TOKEN_HASH_
         ASSERT(n > 0 || errno == EINTR);
         got += n > 0 ? (size_t)n : 0;
     }
-    made = g_base64_encode(random, sizeof(random));
-    for (char *c = made; *c != '\0'; c++)
-        *c = *c == '+' ? '-' : *c == '/' ? '_' : *c == '=' ? '\0' : *c;
-    snprintf(text, TOKEN_TEXT_BYTES, "hym_%s", made);
-    g_free(made);
+    base64_put(&made, (struct str){(char *)random, sizeof(random)});
+    for (size_t i = 0; i < made.len; i++) /* RFC 4648 section 5, without padding */
+        made.data[i] = made.data[i] == '+' ? '-' : made.data[i] == '/' ? '_' : made.data[i];
+    while (made.data[made.len - 1] == '=')
+        made.len--;
+    ASSERT(made.len < TOKEN_TEXT_BYTES - sizeof("hym_") + 1);
+    snprintf(text, TOKEN_TEXT_BYTES, "hym_%.*s", STR_FMT(buf_str(&made)));
+    buf_wipe(&made);
     token_hash(str_of(text), hash);
 }
 

@@ -358,6 +358,8 @@ REFUSED = [
      422, "content.attachments[0]"),
     ({**LETTER, "content": {**LETTER["content"], "attachments":
                             [{"data": "*", "content_type": "a/b", "base64": True}]}}, 422, "content.attachments[0]"),
+    ({**LETTER, "content": {**LETTER["content"], "attachments":  # without its padding
+                            [{"data": "aGk", "content_type": "a/b", "base64": True}]}}, 422, "content.attachments[0]"),
     ({**LETTER, "tenant": "a b"}, 422, "tenant"), ({**LETTER, "priority": 10}, 422, "priority"),
     ({**LETTER, "idempotency_key": ""}, 422, "idempotency_key"),
     ({**LETTER, "idempotency_key": "長" * 257}, 422, "idempotency_key"),
