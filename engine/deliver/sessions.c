@@ -12,6 +12,7 @@
 #include "schedule/rollup.h"
 #include "sts/sts_policy.h"
 #include "worker/peer_text.h"
+#include "worker/shared.h"
 
 #define SLOT_RETRY_MS   20 /* asking the governor again for a session slot */
 #define GIVE_WAY_MS     (3 * SLOT_RETRY_MS)
@@ -41,6 +42,11 @@ struct channel_taken sessions_take(struct delivery *d, struct recipient **out, s
             return taken;
         judge_expired(out[0]);
     }
+}
+
+bool sessions_exhausted(const struct shared *all)
+{
+    return atomic_load_explicit(&all->sessions_out, memory_order_relaxed) >= all->sessions_out_max;
 }
 
 /* How many more sessions are wanted now. A new destination starts with one connection and may have

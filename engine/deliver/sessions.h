@@ -23,6 +23,9 @@ bool sessions_over_share(const struct channel *c, uint32_t more, uint64_t held_m
  * one. */
 bool sessions_contended(const struct channel *c);
 
+/* Whether there are as many sessions, of all sites, as descriptors allow. */
+bool sessions_exhausted(const struct shared *all);
+
 /* d is a session of c from sessions_begun() until sessions_ended(). */
 void sessions_begun(struct channel *c, struct delivery *d);
 void sessions_ended(struct channel *c, struct delivery *d);

@@ -182,7 +182,7 @@ static void on_rendered(struct recipe_wait *wait)
 
     ASSERT(t->stage == STAGE_RENDERS);
     t->stage = STAGE_TAKEN;
-    delivery_letter_ready(t->delivery);
+    delivery_dirty(t->delivery);
 }
 
 /* The letter is t's message from here on, and its recipient's until that is no more in flight. */
@@ -231,7 +231,7 @@ static void on_signed(struct signing_wait *wait, int result)
         t->is_unsigned = true;
         spoil(t, result);
     }
-    delivery_letter_ready(t->delivery);
+    delivery_dirty(t->delivery);
 }
 
 bool transaction_prepare(struct transaction *t)

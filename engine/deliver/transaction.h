@@ -23,7 +23,7 @@ struct transaction *transaction_new(struct delivery *d, struct recipient **rcpts
                                     const struct channel_taken *taken);
 /* Makes t what the peer will get: a letter, with its signatures in front. True:
  * transaction_submit() may come. False: it is being made, and this is to be called again behind
- * delivery_letter_ready(); or it cannot be. */
+ * delivery_dirty(); or it cannot be. */
 bool transaction_prepare(struct transaction *t) MUST_USE;
 /* Hands t to the session's protocol, which has room. */
 void transaction_submit(struct transaction *t);

@@ -1,0 +1,190 @@
+/* How long a session is waited for: see delivery_private.h. */
+#include "deliver/delivery_private.h"
+
+#include <errno.h>
+
+#include "deliver/sessions.h"
+#include "schedule/rollup.h"
+#include "worker/shared.h"
+
+#define IDLE_LOOK_MS  250   /* whether another worker wants an idle session's slot */
+#define LEAVE_KEEP_MS 30000 /* beyond `idle`: of a session whose channel waits for its leave */
+#define HOST_SLICE_MS 2000  /* of a session at a host where another worker lacks one */
+#define IDLE_KEEP_MS  1000  /* so long a worker keeps idle sessions of its fair share */
+#define DRAIN_QUIT_MS 1000  /* a drain does not wait long for 221 */
+/* How often content under way is looked at in the shorter of the times `body` and `dot`, and what
+ * the peer must take of it in that time: 360 bytes a second with the default. A peer that takes
+ * less is as good as stuck. */
+#define BODY_LOOKS     4
+#define BODY_BYTES_MIN 65536
+
+static uint32_t stage_timeout_ms(const struct delivery *d)
+{
+    const struct config_destination *dest = d->site->dest;
+
+    if (d->state == DELIVERY_CONNECTING || d->state == DELIVERY_PROXYING)
+        return dest->connect_timeout_ms;
+    if (d->state == DELIVERY_HANDSHAKE)
+        return dest->tls_timeout_ms;
+    if (d->state == DELIVERY_QUITTING) /* also before QUIT is sent */
+        return d->worker->draining ? DRAIN_QUIT_MS : dest->quit_timeout_ms;
+    if (d->greeted && d->state == DELIVERY_GREETING) /* until the turn's end */
+        return dest->ehlo_timeout_ms;
+    switch (smtp_client_stage(d->client)) {
+    case SMTP_STAGE_CONNECT:
+    case SMTP_STAGE_BANNER:
+        return dest->banner_timeout_ms;
+    case SMTP_STAGE_EHLO:
+    case SMTP_STAGE_HELO:
+    case SMTP_STAGE_AUTH:
+        return dest->ehlo_timeout_ms;
+    case SMTP_STAGE_STARTTLS:
+        return dest->tls_timeout_ms;
+    case SMTP_STAGE_READY: /* the turn's end finds work, or that there is none */
+        return list_node_linked(&d->idle_node) ? dest->idle_ms : dest->mail_timeout_ms;
+    case SMTP_STAGE_MAIL:
+    case SMTP_STAGE_RSET:
+        return dest->mail_timeout_ms;
+    case SMTP_STAGE_RCPT:
+        return dest->rcpt_timeout_ms;
+    case SMTP_STAGE_DATA:
+        return dest->data_timeout_ms;
+    case SMTP_STAGE_BODY: /* while content is on its way watch_body() says what holds */
+        return dest->dot_timeout_ms;
+    case SMTP_STAGE_QUIT:
+    case SMTP_STAGES:
+        break;
+    }
+    return dest->quit_timeout_ms;
+}
+
+static bool in_body(const struct delivery *d)
+{
+    return d->state == DELIVERY_OPEN && smtp_client_stage(d->client) == SMTP_STAGE_BODY;
+}
+
+static uint64_t body_look_ms(const struct delivery *d)
+{
+    const struct config_destination *dest = d->site->dest;
+    uint32_t period_ms =
+        dest->body_timeout_ms < dest->dot_timeout_ms ? dest->body_timeout_ms : dest->dot_timeout_ms;
+
+    return io_now_ms(d->worker->io) + period_ms / BODY_LOOKS;
+}
+
+/* Begins the watch with the last event. Only stages that last are looked at: a swift peer costs
+ * none. */
+static void watch_body_anew(struct delivery *d)
+{
+    d->body = (struct body_watch){.since_ms = io_now_ms(d->worker->io), .look_ms = body_look_ms(d)};
+}
+
+/* RFC 5321 4.5.3.2.5: as long as the peer takes content it may be slow. The end of a send says only
+ * that the kernel took it, which may hold megabytes; so while content is with us or the kernel,
+ * `body` is the time for the next BODY_BYTES_MIN of it, or the rest, and `dot` begins when the peer
+ * has all. */
+static void watch_body(struct delivery *d)
+{
+    const struct config_destination *dest = d->site->dest;
+    uint64_t now_ms = io_now_ms(d->worker->io);
+    struct body_watch *b = &d->body;
+    struct io_progress p;
+    bool left;
+
+    stream_progress(&d->stream, &p);
+    left = stream_sending(&d->stream) || p.left_bytes > 0;
+    if (b->looked && (p.taken_bytes - b->taken_bytes >= BODY_BYTES_MIN || (b->left && !left))) {
+        b->since_ms = now_ms;
+        b->taken_bytes = p.taken_bytes;
+    } else if (!b->looked) {
+        b->taken_bytes = p.taken_bytes;
+    }
+    b->looked = true;
+    b->left = left;
+    b->look_ms = body_look_ms(d);
+    d->deadline_ms = b->since_ms + (left ? dest->body_timeout_ms : dest->dot_timeout_ms);
+}
+
+static uint64_t next_look_ms(const struct delivery *d)
+{
+    uint64_t look_ms = d->deadline_ms;
+
+    if (list_node_linked(&d->idle_node) &&
+        (d->worker->shared->workers_len > 1 || channel_is_shared(d->channel)))
+        look_ms = io_now_ms(d->worker->io) + IDLE_LOOK_MS;
+    else if (in_body(d))
+        look_ms = d->body.look_ms;
+    return look_ms < d->deadline_ms ? look_ms : d->deadline_ms;
+}
+
+void delivery_arm_timer(struct delivery *d)
+{
+    struct io *io = d->worker->io;
+
+    d->deadline_ms = io_now_ms(io) + stage_timeout_ms(d);
+    if (in_body(d))
+        watch_body_anew(d);
+    /* Usually the deadline only moves out: the timer then finds out when it fires. */
+    wheel_arm_by(io_wheel(io), &d->timer, next_look_ms(d));
+}
+
+bool delivery_over_share(const struct delivery *d, uint64_t held_ms)
+{
+    return sessions_over_share(d->channel, 0, held_ms) ||
+           (held_ms >= HOST_SLICE_MS && dial_is_pressed(&d->dial, d->worker));
+}
+
+/* Whether others lack the slot that this idle session holds without work for it: another site of
+ * the provider, or another worker. Mail comes in bursts: a worker whose share goes with each pause
+ * asks for it again with the next burst. */
+static bool idle_is_wanted(const struct delivery *d)
+{
+    uint64_t since_ms = d->idle_ms;
+
+    /* Other sites of the provider do not wait for a rate, or for this source's turn, to end. */
+    if (rollup_presses(d->channel) && !channel_has_work(d->channel))
+        return io_now_ms(d->worker->io) >= since_ms + IDLE_LOOK_MS;
+    if (channel_has_mail(d->channel) ||
+        (!sessions_contended(d->channel) && !dial_is_pressed(&d->dial, d->worker)))
+        return false;
+    return io_now_ms(d->worker->io) >= since_ms + IDLE_KEEP_MS ||
+           delivery_over_share(d, UINT64_MAX);
+}
+
+/* A session that ended while its channel waits for a rate would be opened anew for the next
+ * message, and the leave be used late each time: it stays, if that comes soon enough. */
+static bool waits_for_leave(struct delivery *d)
+{
+    uint64_t until_ms = channel_leave_ms(d->channel);
+
+    if (until_ms <= io_now_ms(d->worker->io) || sessions_exhausted(d->worker->shared) ||
+        until_ms > d->idle_ms + d->site->dest->idle_ms + LEAVE_KEEP_MS)
+        return false;
+    d->deadline_ms = until_ms + IDLE_LOOK_MS;
+    return true;
+}
+
+static void rearm_timer(struct delivery *d)
+{
+    wheel_arm(io_wheel(d->worker->io), &d->timer, next_look_ms(d));
+}
+
+void delivery_on_timer(struct timer *timer)
+{
+    struct delivery *d = CONTAINER_OF(timer, struct delivery, timer);
+    struct io *io = d->worker->io;
+
+    if (list_node_linked(&d->idle_node) &&
+        ((io_now_ms(io) >= d->deadline_ms && !waits_for_leave(d)) || idle_is_wanted(d))) {
+        /* The turn's end, when work is handed out, may be yet to come. */
+        if (!delivery_work(d) && list_node_linked(&d->idle_node))
+            delivery_quit(d);
+        return;
+    }
+    if (in_body(d))
+        watch_body(d);
+    if (io_now_ms(io) < d->deadline_ms)
+        rearm_timer(d);
+    else
+        delivery_advance(d, EVENT_TIMEOUT, NULL, -ETIMEDOUT);
+}
