@@ -12,7 +12,7 @@ import stat
 import subprocess
 import sys
 
-from setting import (CHUNKS, FULL, OLD, Engine, Keys, Receiver, Skip, TempDir, World, free_port, hayauma,
+from setting import (CHUNKS, FULL, OLD, Engine, Keys, Process, Receiver, Skip, TempDir, World, free_port, hayauma,
                      peers, program, run, signatures, wait_until)
 
 MAIL = b"From: A <a@%s>\r\nTo: u@x.example\r\nSubject: s\r\n\r\nhello\r\n"
@@ -258,33 +258,63 @@ def test_nothing_of_a_key():
     assert b"PRIVATE KEY" not in everything
 
 
+class Cores:
+    """A directory where whoever is started within leaves its core dump."""
+
+    def __enter__(self):
+        pattern = open("/proc/sys/kernel/core_pattern", encoding="ascii").read().strip()
+        if pattern.startswith(("|", "/")):
+            raise Skip(f"cores go to {pattern}")
+        self.temp, self.here = TempDir("hayauma-core-"), os.getcwd()
+        self.limit = resource.getrlimit(resource.RLIMIT_CORE)
+        resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY, self.limit[1]))
+        os.chdir(self.temp.path)
+        subprocess.run([sys.executable, "-c", "import os; os.abort()"], check=False)
+        if not self.found():
+            self.__exit__()
+            raise Skip("this machine writes no cores")
+        for core in self.found():
+            core.unlink()
+        return self
+
+    def found(self):
+        return list(self.temp.path.glob("core*"))
+
+    def __exit__(self, *_):
+        os.chdir(self.here)
+        resource.setrlimit(resource.RLIMIT_CORE, self.limit)
+
+
 def test_no_core():
     """An engine leaves no core dump behind, with signing keys or without: there are others in its memory,
     and mail."""
-    pattern = open("/proc/sys/kernel/core_pattern", encoding="ascii").read().strip()
-    if pattern.startswith(("|", "/")):
-        raise Skip(f"cores go to {pattern}")
-    temp = TempDir("hayauma-core-")
-    before = resource.getrlimit(resource.RLIMIT_CORE)
-    resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY, before[1]))
-    here = os.getcwd()
-    os.chdir(temp.path)
-    try:
-        subprocess.run([sys.executable, "-c", "import os; os.abort()"], check=False)
-        if not list(temp.path.glob("core*")):
-            raise Skip("this machine writes no cores")
-        place = temp.path / "engine"
-        place.mkdir()
-        os.chdir(place)
-        engine = Engine(directory=place / "e")
+    with Cores() as cores:
+        engine = Engine(directory=cores.temp.path / "e")
         engine.start()
-    finally:
-        os.chdir(here)
-        resource.setrlimit(resource.RLIMIT_CORE, before)
-    engine.process.send(signal.SIGQUIT)
-    engine.process.wait()
-    found = list(place.glob("core*"))
-    assert not found, found
+        engine.process.send(signal.SIGQUIT)
+        engine.process.wait()
+        assert not cores.found(), cores.found()
+
+
+def writing(fifo):
+    """Its writing end, once somebody reads it."""
+    try:
+        return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:
+        return None
+
+
+def test_no_core_of_a_start():
+    """Nor while it reads what it was started with: keys and passwords come with that."""
+    with Cores() as cores:
+        file = cores.temp.path / "hayauma.yaml"
+        os.mkfifo(file)
+        starting = Process([program(), "serve", "-c", file], cores.temp.path / "log")
+        writer = wait_until("an engine that reads", lambda: writing(file), process=starting)
+        starting.send(signal.SIGQUIT)  # while it waits for what we do not write
+        assert starting.wait() == -signal.SIGQUIT
+        os.close(writer)
+        assert not cores.found(), cores.found()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ sys.path.insert(0, str(HERE.parent / "lib"))
 sys.path.insert(0, str(HERE.parent / "interop"))
 import peers  # noqa: E402, F401
 from engine import Engine, merge, program  # noqa: E402, F401
-from proc import Failure, TempDir, free_port, wait_until  # noqa: E402, F401
+from proc import Failure, Process, TempDir, free_port, wait_until  # noqa: E402, F401
 from talk import Client, Listener, Skip, run  # noqa: E402, F401
 
 FULL = ("PIPELINING", "8BITMIME", "SMTPUTF8", "SIZE 60000000")

@@ -141,8 +141,8 @@ static void log_warnings(const struct serve *s, const struct config *c)
 }
 
 /* A core dump would have private keys, passwords and people's mail in it, and so would what another
- * process of the same user may read of our memory. Behind each change of user, which sets it anew.
- */
+ * process of the same user may read of our memory. Before anything of that is read, and behind the
+ * change of user, which sets it anew. */
 static void keep_memory_in(void)
 {
     if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
@@ -287,7 +287,7 @@ static int serve_reload(void *arg, struct buf *cannot, struct buf *errors)
     }
     if (c != NULL) {
         http_reload(s->http, c);
-        log_certificates(s);
+        log_certificates(s); /* which errors has lines about, too */
         set_log_level(c);
         config_unref(s->config);
         s->config = c;
@@ -545,6 +545,7 @@ int cmd_serve(int argc, char **argv)
 
     if (rc != 0)
         return rc < 0 ? 0 : rc;
+    keep_memory_in();
     s.config = serve_load(&s, &errors);
     if (s.config == NULL)
         fprintf(stderr, "%.*s", (int)errors.len, (char *)errors.data);
