@@ -204,8 +204,9 @@ struct control_backend {
     /* The longest turn of a worker since the start, and in the last minute. */
     void (*turns)(void *arg, uint32_t worker, struct control_turn *longest,
                   struct control_turn *lately);
-    /* Reads the configuration again. 0: cannot has the lines of config_keep(). -errno:
-     * errors has the mistakes and nothing was changed. */
+    /* Reads the configuration again. 0: cannot has the lines of config_keep(), errors one for
+     * each certificate that could not be loaded. -errno: errors has the mistakes and nothing was
+     * changed. */
     int (*reload)(void *arg, struct buf *cannot, struct buf *errors);
     void (*drain)(void *arg);
     /* Visits all suspensions, in no order; visit() calls nothing of the backend. */

@@ -583,6 +583,7 @@ static enum control_step step_reload(struct control_client *client)
         buf_puts(&client->out, "{\"done\":true,");
         put_file(c, &client->out);
         put_lines(&client->out, "cannot", buf_str(&cannot));
+        put_lines(&client->out, "failed", buf_str(&errors));
         json_end(&client->out);
         buf_putc(&client->out, '\n');
     }

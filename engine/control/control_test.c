@@ -72,6 +72,8 @@ static int on_reload(void *arg, struct buf *cannot, struct buf *errors)
         buf_puts(errors, "x.yaml:1:1: wrong\nx.yaml:2:1: too\n");
     else
         buf_puts(cannot, "workers: 1 -> 2 needs a restart\n");
+    if (b->reload_result == 0)
+        buf_puts(errors, "certificates: /c: no such file\n");
     return b->reload_result;
 }
 
@@ -1226,6 +1228,8 @@ static void test_reload_drain(void **state)
     assert_int_equal(json_array_size(cannot), 1);
     assert_string_equal(json_string_value(json_array_get(cannot, 0)),
                         "workers: 1 -> 2 needs a restart");
+    assert_string_equal(json_string_value(json_array_get(json_object_get(last(r), "failed"), 0)),
+                        "certificates: /c: no such file");
     replies_done(r);
     b->reload_result = -EINVAL;
     r = ask(b, "{\"op\":\"reload\"}");

@@ -345,7 +345,7 @@ int engine_reload(struct engine *e, struct config *config, struct buf *cannot, s
 
     if (err < 0)
         return err;
-    buf_put_str(cannot, buf_str(&trust->certificates->complaints));
+    buf_put_str(errors, buf_str(&trust->certificates->complaints));
     config_keep(e->config, config, cannot);
     config->generation = e->config->generation + 1;
     warmup_configure(&e->shared.warmup, config);

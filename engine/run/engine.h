@@ -34,8 +34,8 @@ int engine_open(struct engine *e, struct config *config, struct buf *error) MUST
 int engine_start(struct engine *e, int (*ready)(void *arg, struct buf *error), void *arg,
                  struct buf *error) MUST_USE;
 /* New configuration for what can change; in it, what can't keeps its running value and has a line
- * in cannot, as has a certificate that cannot be loaded. 0, or -errno and lines in errors: a file
- * that it names is of no use, and nothing has changed. */
+ * in cannot. 0, and a line in errors for each certificate that cannot be loaded; or -errno and
+ * lines in errors: a file that it names is of no use, and nothing has changed. */
 int engine_reload(struct engine *e, struct config *config, struct buf *cannot, struct buf *errors);
 /* Begins to drain: no new sessions, what is past the dot is finished and settled. */
 void engine_drain(struct engine *e);

@@ -16,8 +16,9 @@ static const char help[] =
     "with a mistake changes nothing.\n"
     "\n" CHANNEL_HELP "  -h, --help              this text\n"
     "\n"
-    "Exit codes: 0 applied, 1 the file has mistakes, 2 wrong usage, 3 the engine does not "
-    "answer.\n";
+    "Exit codes: 0 applied, 1 the file has mistakes or a certificate cannot be loaded, 2 wrong "
+    "usage,\n"
+    "3 the engine does not answer.\n";
 
 /* --config says where the engine's socket is; the engine reads the file that it was started with.
  */
@@ -32,14 +33,16 @@ static void warn_of_file(const struct channel_options *o, const char *read)
     free(asked);
 }
 
-static void print_result(const struct channel_options *o, const json_t *done)
+/* The exit code. What needs a restart is no failure: the operator has asked for it. */
+static int print_result(const struct channel_options *o, const json_t *done)
 {
     const json_t *cannot = json_object_get(done, "cannot"), *line;
+    const json_t *failed = json_object_get(done, "failed");
     size_t i;
 
     if (o->json) {
         reply_print(done);
-        return;
+        return json_array_size(failed) > 0 ? EXIT_FAILED : EXIT_OK;
     }
     puts("configuration applied");
     warn_of_file(o, reply_text(done, "file"));
@@ -47,6 +50,12 @@ static void print_result(const struct channel_options *o, const json_t *done)
     {
         printf("  not applied: %s\n", json_string_value(line));
     }
+    fflush(stdout);
+    json_array_foreach(failed, i, line)
+    {
+        fprintf(stderr, "hayauma reload: not applied: %s\n", json_string_value(line));
+    }
+    return json_array_size(failed) > 0 ? EXIT_FAILED : EXIT_OK;
 }
 
 int cmd_reload(int argc, char **argv)
@@ -72,7 +81,7 @@ int cmd_reload(int argc, char **argv)
     if (code == 0)
         code = channel_ask(&ch, json_pack("{s:s}", "op", "reload"), &done);
     if (code == 0)
-        print_result(&o, done);
+        code = print_result(&o, done);
     json_decref(done);
     channel_close(&ch);
     return code;
