@@ -427,6 +427,23 @@ static void warn_of_everybody(const struct config_listener *l, const char *key,
     }
 }
 
+static void warn_of_listener(const struct config_listener *l, struct buf *out)
+{
+    const struct sockaddr *addr = (const struct sockaddr *)&l->address.addr;
+
+    if (addr->sa_family == AF_UNIX && l->xclient_from_len > 0 && l->proxy_from_len == 0)
+        buf_printf(out,
+                   "warning: listener %s: xclient_from does nothing here: clients of a Unix socket "
+                   "have no address\n",
+                   l->address.text);
+    if (addr->sa_family == AF_UNIX || config_is_loopback(addr))
+        return;
+    warn_of_submission(l, out);
+    warn_of_everybody(l, "relay_networks", l->relay_networks, l->relay_networks_len, out);
+    warn_of_everybody(l, "proxy_from", l->proxy_from, l->proxy_from_len, out);
+    warn_of_everybody(l, "xclient_from", l->xclient_from, l->xclient_from_len, out);
+}
+
 void config_warnings(const struct config *c, bool as_root, struct buf *out)
 {
     if (as_root && c->user == NULL)
@@ -448,16 +465,7 @@ void config_warnings(const struct config *c, bool as_root, struct buf *out)
                 "and nothing proves on the way that they are its own; a validating resolver on "
                 "this machine is safer\n",
                 c->dns.servers[i]);
-    for (size_t i = 0; i < c->listeners_len; i++) {
-        const struct config_listener *l = &c->listeners[i];
-        const struct sockaddr *addr = (const struct sockaddr *)&l->address.addr;
-
-        if (addr->sa_family == AF_UNIX || config_is_loopback(addr))
-            continue;
-        warn_of_submission(l, out);
-        warn_of_everybody(l, "relay_networks", l->relay_networks, l->relay_networks_len, out);
-        warn_of_everybody(l, "proxy_from", l->proxy_from, l->proxy_from_len, out);
-        warn_of_everybody(l, "xclient_from", l->xclient_from, l->xclient_from_len, out);
-    }
+    for (size_t i = 0; i < c->listeners_len; i++)
+        warn_of_listener(&c->listeners[i], out);
     config_warmup_warnings(c, out);
 }

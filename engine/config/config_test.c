@@ -516,6 +516,8 @@ static void test_warnings(void **state)
         "warning: listener [::]:25: with ::/0 in relay_networks anybody may relay\n"
         "warning: listener 0.0.0.0:26: with 0.0.0.0/0 in proxy_from anybody may relay\n"
         "warning: listener 0.0.0.0:26: with ::/0 in xclient_from anybody may relay\n"
+        "warning: listener unix:/t: xclient_from does nothing here: clients of a Unix socket have "
+        "no address\n"
         "warning: listener 0.0.0.0:587: takes mail without a login, and port 587 is for users: "
         "write auth: required\n"
         "warning: listener [::]:465: takes mail without a login, and port 465 is for users: "
@@ -530,6 +532,8 @@ static void test_warnings(void **state)
               "{listen: '127.0.0.2:25', relay_networks: 0.0.0.0/0, xclient_from: 0.0.0.0/0}, "
               "{listen: '[::1]:25', relay_networks: '::/0'}, "
               "{listen: 'unix:/s', relay_networks: '::/0'}, "
+              "{listen: 'unix:/t', xclient_from: 0.0.0.0/0}, "
+              "{listen: 'unix:/u', xclient_from: 10.0.0.9, proxy_from: 10.0.0.8}, "
               "{listen: '192.0.2.1:25', relay_networks: ['::1', 0.0.0.0/1, '2000::/3']}, "
               "{listen: '0.0.0.0:587'}, {listen: '[::]:465'}, {listen: '127.0.0.1:587'}]\n",
               &c);
