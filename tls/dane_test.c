@@ -1,4 +1,6 @@
 /* TLSA records of each usage, selector and matching type against chains, good and bad. */
+#include <sys/mman.h>
+
 #include "tls/tls_test.h"
 
 static struct made root, middle, mail, other; /* mail is issued by middle, and that by root */
@@ -58,9 +60,30 @@ struct record {
     size_t len;
 };
 
+#define RECORDS_MAX 4 /* of a server */
+
 static struct str str_of_record(const struct record *r)
 {
     return (struct str){(const char *)r->bytes, r->len};
+}
+
+/* The nth record with nothing behind its last byte that may be read: who does ends here. */
+static struct str record_at_the_edge(const struct record *r, size_t n)
+{
+    static uint8_t *pages;
+    const size_t page = 4096;
+    uint8_t *end;
+
+    if (pages == NULL) {
+        pages = mmap(NULL, 2 * RECORDS_MAX * page, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        assert_ptr_not_equal(pages, MAP_FAILED);
+        for (size_t i = 0; i < RECORDS_MAX; i++)
+            assert_int_equal(mprotect(pages + (2 * i + 1) * page, page, PROT_NONE), 0);
+    }
+    end = pages + (2 * n + 1) * page;
+    memcpy(end - r->len, r->bytes, r->len);
+    return (struct str){(const char *)end - r->len, r->len};
 }
 
 static struct record tlsa(int usage, int selector, int matching, const struct made *m)
@@ -102,14 +125,14 @@ enum end_of { VERIFIED, REFUSED, UNCHECKED };
 static void expect_of(struct tls_server *s, const struct record *records, size_t len,
                       enum end_of want)
 {
-    struct str list[4] = {{NULL, 0}};
+    struct str list[RECORDS_MAX] = {{NULL, 0}};
     struct tls_connect_options o = by(list, len);
     struct tls_facts f;
     struct pair p;
 
     assert_true(len <= ARRAY_LEN(list));
     for (size_t i = 0; i < len; i++)
-        list[i] = str_of_record(&records[i]);
+        list[i] = record_at_the_edge(&records[i], i);
     p = pair_new(s, &o);
     settle(&p);
     f = facts_of(&p.client);

@@ -229,6 +229,7 @@ def test_modes():
     world.domain("crlf", policy("enforce", "mx1.crlf.example", end="\r\n"), "wrong")
     world.domain("wild", policy("enforce", "x.example", "*.wild.example"))
     world.domain("deep", policy("enforce", "*.deep.example"), hosts=["a.b.deep.example"])
+    world.domain("fleeting", policy("enforce", "mx1.fleeting.example", age=0), "wrong")
     world.domain("astray", policy("enforce", "mx2.astray.example"))
     world.domain("untested", policy("testing", "mx2.untested.example"))
     world.domain("two", policy("enforce", "mx2.two.example"), hosts=["mx1.two.example", "mx2.two.example"])
@@ -266,6 +267,11 @@ def test_modes():
     record = delivered(world, "two", "enforce")
     assert record["peer_address"]["name"] == "mx2.two.example" and not world.server("two").sessions, record
     delivered(world, "xn--wgv71a119e", "enforce")
+    # No sooner known than over; and not asked for with each mail.
+    delivered(world, "fleeting", None)
+    world.send("fleeting", "v")
+    delivered(world, "fleeting", None, user="v")
+    assert world.engine.log().count("event=sts.policy domain=fleeting.example ") == 1
     assert world.engine.status()["counters"]["sts_tested_failures"] == 5
     world.finish()
 
