@@ -12,7 +12,7 @@ io: base; liburing.h
 smtp: base;
 queue: base; lmdb.h zstd.h
 dns: base io tls; ares.h idn2.h
-tls: base; openssl/
+tls: base; openssl/ sodium.h
 sts: base dns; curl/
 config: base smtp; libfyaml.h idn2.h
 mail: base smtp dns tls; idn2.h gmime/ jansson.h glib.h zlib.h
@@ -30,7 +30,7 @@ tools/send: base io smtp queue dns tls sts config mail limits tools/commands too
 tools/sink: base io smtp queue dns tls sts config mail limits worker tools/commands; libfyaml.h
 tools: base config tools/commands;
 '
-third_party='liburing.h crypt.h lmdb.h zstd.h ares.h idn2.h openssl/ libfyaml.h jansson.h gmime/ glib.h microhttpd.h zlib.h libpsl.h curl/ hiredis/'
+third_party='liburing.h crypt.h lmdb.h zstd.h ares.h idn2.h openssl/ sodium.h libfyaml.h jansson.h gmime/ glib.h microhttpd.h zlib.h libpsl.h curl/ hiredis/'
 
 check() { # root of a tree
     local file

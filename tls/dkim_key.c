@@ -9,6 +9,7 @@
 #include <openssl/rsa.h>
 #include <openssl/x509.h>
 #include <pthread.h>
+#include <sodium.h>
 #include <stdlib.h>
 
 #include "base/base64.h"
@@ -16,11 +17,13 @@
 struct dkim_key {
     EVP_PKEY *pkey;
     enum dkim_algorithm algorithm;
-    /* A signature of this key that has begun, whose copies sign: to begin one OpenSSL looks up its
-     * algorithms by name, at the cost of some 20,000 instructions. Constant, so any thread may copy
-     * it. RSA has the one, Ed25519 the other. */
+    /* RSA: a signature of this key that has begun, whose copies sign: to begin one OpenSSL looks up
+     * its algorithms by name, at the cost of some 20,000 instructions. Constant, so any thread may
+     * copy it. */
     EVP_PKEY_CTX *rsa;
-    EVP_MD_CTX *ed25519;
+    /* Ed25519: the key as libsodium has it, which makes the same signature in 16 us for which
+     * OpenSSL 3.0 takes 36. OpenSSL reads keys, and verifies. */
+    uint8_t ed25519[crypto_sign_SECRETKEYBYTES];
 };
 
 const char *dkim_algorithm_name(enum dkim_algorithm algorithm)
@@ -98,17 +101,19 @@ static EVP_PKEY_CTX *rsa_context(EVP_PKEY *pkey, int (*init)(EVP_PKEY_CTX *))
     return NULL;
 }
 
-static EVP_MD_CTX *ed25519_context(EVP_PKEY *pkey)
+static void ed25519_set(struct dkim_key *key)
 {
-    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+    uint8_t seed[crypto_sign_SEEDBYTES], public[crypto_sign_PUBLICKEYBYTES];
+    size_t len = sizeof(seed);
+    int ready = sodium_init(), ok = EVP_PKEY_get_raw_private_key(key->pkey, seed, &len);
 
-    if (ctx != NULL && EVP_DigestSignInit(ctx, NULL, NULL, NULL, pkey) == 1)
-        return ctx;
-    EVP_MD_CTX_free(ctx);
-    return NULL;
+    ASSERT(ready >= 0 && ok == 1 && len == sizeof(seed));
+    crypto_sign_seed_keypair(public, key->ed25519, seed);
+    OPENSSL_cleanse(seed, sizeof(seed));
 }
 
-/* Where OpenSSL cannot begin a signature there is none to copy, and dkim_key_sign() says so. */
+/* Where OpenSSL cannot begin an RSA signature there is none to copy, and dkim_key_sign() says so.
+ */
 static struct dkim_key *key_new(EVP_PKEY *pkey, enum dkim_algorithm algorithm)
 {
     struct dkim_key *key = malloc(sizeof(*key));
@@ -118,7 +123,7 @@ static struct dkim_key *key_new(EVP_PKEY *pkey, enum dkim_algorithm algorithm)
     if (algorithm == DKIM_RSA_SHA256)
         key->rsa = rsa_context(pkey, EVP_PKEY_sign_init);
     else
-        key->ed25519 = ed25519_context(pkey);
+        ed25519_set(key);
     ERR_clear_error();
     return key;
 }
@@ -208,8 +213,8 @@ void dkim_key_free(struct dkim_key *key)
     if (key == NULL)
         return;
     EVP_PKEY_CTX_free(key->rsa);
-    EVP_MD_CTX_free(key->ed25519);
     EVP_PKEY_free(key->pkey); /* wipes the private half */
+    OPENSSL_cleanse(key->ed25519, sizeof(key->ed25519));
     free(key);
 }
 
@@ -272,21 +277,19 @@ int dkim_key_public(const struct dkim_key *key, struct buf *out)
 int dkim_key_sign(const struct dkim_key *key, const uint8_t hash[DKIM_HASH_BYTES],
                   uint8_t signature[DKIM_SIGNATURE_BYTES], size_t *len)
 {
-    int ok = 0;
+    EVP_PKEY_CTX *ctx;
+    bool ok;
 
-    *len = DKIM_SIGNATURE_BYTES;
-    if (key->algorithm == DKIM_RSA_SHA256) {
-        EVP_PKEY_CTX *ctx = key->rsa == NULL ? NULL : EVP_PKEY_CTX_dup(key->rsa);
-
-        ok = ctx != NULL && EVP_PKEY_sign(ctx, signature, len, hash, DKIM_HASH_BYTES) == 1;
-        EVP_PKEY_CTX_free(ctx);
-    } else {
-        EVP_MD_CTX *ctx = EVP_MD_CTX_new();
-
-        ok = ctx != NULL && key->ed25519 != NULL && EVP_MD_CTX_copy_ex(ctx, key->ed25519) == 1 &&
-             EVP_DigestSign(ctx, signature, len, hash, DKIM_HASH_BYTES) == 1;
-        EVP_MD_CTX_free(ctx);
+    if (key->algorithm == DKIM_ED25519_SHA256) {
+        *len = crypto_sign_BYTES;
+        return crypto_sign_detached(signature, NULL, hash, DKIM_HASH_BYTES, key->ed25519) == 0
+                   ? 0
+                   : -EIO;
     }
+    *len = DKIM_SIGNATURE_BYTES;
+    ctx = key->rsa == NULL ? NULL : EVP_PKEY_CTX_dup(key->rsa);
+    ok = ctx != NULL && EVP_PKEY_sign(ctx, signature, len, hash, DKIM_HASH_BYTES) == 1;
+    EVP_PKEY_CTX_free(ctx);
     ERR_clear_error();
     return ok ? 0 : -EIO;
 }

@@ -1,6 +1,6 @@
 /* Keys of DKIM signatures (RFC 6376, RFC 8463) and the hash beneath: the seam between the signer
- * (mail/dkim.h) and OpenSSL. A private key is wiped when it is freed, and nothing here prints one
- * but dkim_key_write(). A key may sign in several threads at once. */
+ * (mail/dkim.h) and OpenSSL, and libsodium. A private key is wiped when it is freed, and nothing
+ * here prints one but dkim_key_write(). A key may sign in several threads at once. */
 #ifndef HAYAUMA_TLS_DKIM_KEY_H
 #define HAYAUMA_TLS_DKIM_KEY_H
 
