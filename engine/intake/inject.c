@@ -109,6 +109,8 @@ static void inject_end(struct inject *s)
     inject_login_forget(s);
     inject_once_drop(s);
     inject_certificate_drop(s);
+    ASSERT(list_empty(&s->answers) && s->answers_len == 0 && s->answers_bytes == 0);
+    ASSERT(s->login == NULL && s->once == NULL && s->user == NULL && !s->shaking);
     wheel_cancel(io_wheel(io), &s->timer);
     stream_cancel(&s->stream, true);
     if (list_node_linked(&s->dirty_node))
@@ -120,11 +122,13 @@ static void inject_end(struct inject *s)
 static void uncount(struct inject *s)
 {
     struct shared *all = s->worker->shared;
+    uint32_t before;
 
     if (!s->counted)
         return;
     clients_give(&all->clients, (struct sockaddr *)&s->peer);
-    atomic_fetch_sub(&all->listener_sessions[s->listener->index], 1);
+    before = atomic_fetch_sub(&all->listener_sessions[s->listener->index], 1);
+    ASSERT(before > 0);
     s->counted = false;
 }
 
@@ -132,6 +136,7 @@ static void inject_free(struct inject *s)
 {
     struct worker *w = s->worker;
 
+    ASSERT(s->state == INJECT_DEAD && list_empty(&s->answers) && !stream_busy(&s->stream));
     smtp_server_done(&s->server);
     buf_done(&s->out);
     buf_done(&s->sending);
@@ -143,6 +148,7 @@ static void inject_free(struct inject *s)
     s->rcpts_cap = 0;
     inject_count(s);
     uncount(s);
+    ASSERT(s->held_bytes == 0 && s->user_config == NULL && s->hash == NULL && w->injects_len > 0);
     config_unref(s->config);
     list_remove(&s->node);
     w->injects_len--;
@@ -170,6 +176,7 @@ static void on_timer(struct timer *timer)
     struct inject *s = CONTAINER_OF(timer, struct inject, timer);
     struct io *io = s->worker->io;
 
+    ASSERT(s->state != INJECT_DEAD);
     if (io_now_ms(io) < s->deadline_ms) {
         wheel_arm(io_wheel(io), &s->timer, s->deadline_ms);
     } else if (!list_empty(&s->answers) || inject_login_pending(s) ||
@@ -202,8 +209,11 @@ void inject_answered(struct inject *s)
 static void inject_run(struct inject *s, struct smtp_server_input *in)
 {
     while (s->state == INJECT_OPEN && inject_unsent(s) < OUT_MAX && inject_may_go_on(s)) {
-        enum smtp_server_want want = smtp_server_step(&s->server, in, inject_out(s));
+        enum smtp_server_want want;
 
+        s->stepping = true;
+        want = smtp_server_step(&s->server, in, inject_out(s));
+        s->stepping = false;
         inject_watched_heard(s, want);
         switch (want) {
         case SMTP_SERVER_INPUT:
@@ -236,6 +246,7 @@ static void inject_run(struct inject *s, struct smtp_server_input *in)
 
 static size_t pending_len(const struct inject *s)
 {
+    ASSERT(s->pending_at <= s->pending.len);
     return s->pending.len - s->pending_at;
 }
 
@@ -253,6 +264,7 @@ static size_t pending_max(const struct inject *s)
  * after each. */
 static void pending_consume(struct inject *s, size_t left)
 {
+    ASSERT(left <= pending_len(s));
     s->pending_at = s->pending.len - left;
     if (left == 0) {
         pending_drop(s);
@@ -371,6 +383,7 @@ static void inject_receive(struct inject *s)
 /* The state is INJECT_SHAKING, and nothing is on its way to the client. */
 static void handshake_begin(struct inject *s)
 {
+    ASSERT(s->state == INJECT_SHAKING && s->out.len == 0 && !stream_sending(&s->stream));
     if (inject_tls_begin(s) < 0) {
         inject_end(s);
         return;
@@ -387,6 +400,7 @@ static void inject_said(struct inject *s)
 {
     enum inject_state next = s->input == INJECT_ENDED ? INJECT_DEAD : rules[s->state].when_said;
 
+    ASSERT(s->behind.len == s->behind_at || !list_empty(&s->answers));
     if (!list_empty(&s->answers) || inject_login_pending(s) || inject_once_pending(s) ||
         next == s->state)
         return;
@@ -408,6 +422,7 @@ static void inject_flush(struct inject *s)
 {
     struct buf empty;
 
+    ASSERT(s->state != INJECT_DEAD); /* the dead are in another list */
     inject_receive(s);
     if (stream_sending(&s->stream))
         return;
@@ -415,6 +430,7 @@ static void inject_flush(struct inject *s)
         inject_said(s);
         return;
     }
+    ASSERT(s->sending.len == 0);
     empty = s->sending;
     s->sending = s->out;
     s->out = empty;
@@ -519,6 +535,7 @@ static const char *session_refusal(struct inject *s)
     _Atomic uint32_t *sessions = &all->listener_sessions[s->listener->index];
     uint32_t max = s->settings->sessions_max;
 
+    ASSERT(!s->counted && s->listener->index < s->config->listeners_len);
     if (s->worker->draining)
         return INJECT_DRAINING;
     if (s->settings->proxy_from_len > 0 && !s->proxied)

@@ -1,5 +1,6 @@
 /* What a session in says and hears, for those who watch it (worker/dialogues.h). What the client
- * says is shown as far as it was understood, so that no content and no password can be in it. */
+ * says is shown as far as it was understood, so that no content and no password can be in it: of a
+ * line that is no command nothing. */
 #include <stdio.h>
 
 #include "intake/inject_message.h"
@@ -28,6 +29,28 @@ void inject_watched_said(const struct inject *s)
         buf_putc(&text, '\n');
     }
     put(s, true, buf_str(&text));
+    buf_done(&text);
+}
+
+/* Commands that the machine refuses by itself. Where it refuses content, or what is one too many,
+ * the command has been shown. */
+void inject_watched_refused(const struct inject *s)
+{
+    const struct smtp_server *server = &s->server;
+    const char *command = server->command == NULL ? "[no command]" : server->command;
+    bool is_login = strcmp(command, "AUTH") == 0;
+    bool is_content = strcmp(command, "DATA") == 0 || strcmp(command, "BDAT") == 0;
+    struct buf text = {0};
+
+    if (!s->stepping || server->closing || (is_content && server->body_bytes > 0) ||
+        !dialogues_watched(&s->worker->shared->dialogues))
+        return;
+    buf_puts(&text, command);
+    if (is_login)
+        buf_puts(&text, " [login]");
+    else if (server->address.len > 0)
+        buf_printf(&text, " <%.*s>", STR_FMT(server->address));
+    put(s, false, buf_str(&text));
     buf_done(&text);
 }
 

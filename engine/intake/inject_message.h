@@ -79,6 +79,7 @@ struct inject {
     enum inject_state state;
     enum inject_input input;
     uint32_t heard; /* bytes that came after our last reply */
+    bool stepping;  /* its machine reads: what is refused now is a command that has no question */
     bool proxied;   /* a balancer said whose connection it is ... */
     bool nobody;    /* ... or that it is nobody's it knows, or a proxy did (XCLIENT):
                        relay_networks does not have it */
@@ -184,9 +185,11 @@ bool inject_may_name_client(const struct inject *s);
 void inject_xclient(struct inject *s);
 /* In inject_answer.c: answers a question of the session's machine, but for STARTTLS. */
 void inject_answer(struct inject *s, enum smtp_server_want want);
-/* In inject_dialogue.c, for those who watch: s->sending is about to go; the step's question. */
+/* In inject_dialogue.c, for those who watch: s->sending is about to go; the step's question; what
+ * the step has refused. */
 void inject_watched_said(const struct inject *s);
 void inject_watched_heard(const struct inject *s, enum smtp_server_want want);
+void inject_watched_refused(const struct inject *s);
 /* In inject_tls.c: answers STARTTLS, behind which so many bytes have come, and says whether the
  * handshake follows; begins it (0 or -errno): its end is told by inject_shaken(), or the session
  * ended within it. */

@@ -64,6 +64,7 @@ static void reply_of(struct str text, struct smtp_reply *out)
 {
     size_t skip;
 
+    ASSERT(text.len >= 4 && text.ptr[0] >= '4');
     *out = (struct smtp_reply){.code = (uint16_t)strtoul(text.ptr, NULL, 10)};
     text = (struct str){text.ptr + 4, text.len - 4};
     skip = smtp_enhanced_parse(text, &out->enhanced);
@@ -86,6 +87,7 @@ void inject_refused(struct smtp_server *server, struct str text)
     if (address.len > ADDRESS_BYTES_MAX)
         address.len = ADDRESS_BYTES_MAX;
     reply_of(text, &reply);
+    inject_watched_refused(s);
     counter_add(&w->counters.rejected, 1);
     log_debug("smtp.refused", "session=%s peer=%s command=\"%s\" address=\"%.*s\" reply=\"%.*s\"",
               s->id, s->peer_text, stage.name != NULL ? stage.name : "", STR_FMT(address),

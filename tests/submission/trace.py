@@ -47,6 +47,9 @@ class Trace:
 def log_in(engine):
     """Each way in which a password can come, right and wrong."""
     with Client(engine) as client:
+        client.expect(client.command("canary-text of no command"), 500)
+        client.expect(client.command("MAIL FROM:<a@sender.example> SIZE=x"), 501)
+        client.expect(client.command("RCPT TO:<early@d0.example>"), 503)
         client.expect(client.command("AUTH LOGIN"), 334)
         client.expect(client.command(word("shop")), 334)
         client.expect(client.command(word(PASSWORD + "x")), 535)
@@ -85,7 +88,7 @@ def test_dialogues():
                 for secret in SECRETS:
                     assert secret not in text, (secret, text)
             came = every.text(("direction", "in"), ("from", "peer"))
-            for said in ("EHLO client.example", "AUTH [login]", "MAIL <a@sender.example>",
+            for said in ("EHLO client.example", "[no command]", "RCPT\n", "AUTH [login]", "MAIL <a@sender.example>",
                          "RCPT <u@d0.example>", "DATA", "bytes of content]"):
                 assert said in came, (said, came)
             assert "250 2.0.0" in every.text(("direction", "in"), ("from", "us"))
