@@ -33,6 +33,7 @@ static void message_converted(struct message *m, enum convert what, int result, 
 {
     struct message fields = *m;
 
+    ASSERT(m->converted[what] == NULL && (m->inconvertible & 1u << what) == 0);
     if (result == -EILSEQ)
         m->inconvertible |= (uint8_t)(1u << what);
     if (result != 0)
@@ -61,6 +62,7 @@ static void give_back(struct recipient *r, enum convert what, int result)
 {
     struct message *m = r->message;
 
+    ASSERT(r->state == PLACE_FLIGHT && (m->converted[what] == NULL || result == 0));
     if (result == -ENOMEM && r->wanted == 0) {
         lane_return(r);
         return;
@@ -100,6 +102,7 @@ static void on_done(struct crew_job *job)
 {
     struct conversion *c = CONTAINER_OF(job, struct conversion, job);
 
+    ASSERT(list_node_linked(&c->node) && !list_empty(&c->recipients) && !timer_armed(&c->timer));
     message_converted(c->message, c->what, c->result, &c->content);
     conversion_end(c);
 }
@@ -162,6 +165,7 @@ bool conversion_take(struct worker *w, struct recipient *r, enum convert what)
     struct buf content = {0};
     int result = 0;
 
+    ASSERT(r->state == PLACE_FLIGHT && (m->flags & MESSAGE_RECIPE) == 0);
     if ((m->inconvertible & 1u << what) != 0)
         return false;
     if (m->converted[what] == NULL && m->content_len > AT_ONCE_BYTES && !w->draining) {

@@ -8,6 +8,7 @@ static uint64_t idle_hash(const struct worker *w, const struct exchanger *e)
 void idle_enter(struct delivery *d)
 {
     ASSERT(d->state == DELIVERY_OPEN && !d->yielding && list_empty(&d->letters));
+    ASSERT(!list_node_linked(&d->idle_node) && list_empty(&d->carried));
     list_push_back(&d->channel->idle, &d->idle_node);
     map_insert(&d->worker->idle, &d->idle_map, idle_hash(d->worker, &d->dial.exchanger));
 }
@@ -16,6 +17,7 @@ void idle_leave(struct delivery *d)
 {
     if (!list_node_linked(&d->idle_node))
         return;
+    ASSERT(d->worker->idle.count > 0);
     list_remove(&d->idle_node);
     map_remove(&d->worker->idle, &d->idle_map);
 }

@@ -4,6 +4,8 @@
 
 void letters_add(struct delivery *d, struct transaction *t)
 {
+    ASSERT(!list_node_linked(transaction_letter(t)) &&
+           (d->letters_len > 0 || list_empty(&d->letters)));
     list_push_back(&d->letters, transaction_letter(t));
     d->letters_len++;
 }

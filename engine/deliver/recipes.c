@@ -75,6 +75,7 @@ static struct recipe_entry *entry_find(struct worker *w, const struct msgid *id)
 static void entry_free(struct worker *w, struct recipe_entry *e)
 {
     ASSERT(e->users == 0 && e->message == NULL && list_empty(&e->waits));
+    ASSERT(w->recipes.unused_len > 0 && w->recipes.unused_bytes >= e->bytes);
     list_remove(&e->used_node);
     map_remove(&w->recipes.entries, &e->node);
     w->recipes.unused_len--;
@@ -87,6 +88,7 @@ static void entry_use(struct worker *w, struct recipe_entry *e)
 {
     if (e->users++ > 0)
         return;
+    ASSERT(w->recipes.unused_len > 0 && w->recipes.unused_bytes >= e->bytes);
     list_remove(&e->used_node);
     w->recipes.unused_len--;
     w->recipes.unused_bytes -= e->bytes;
@@ -176,6 +178,7 @@ static void on_read_done(struct crew_job *job)
     while ((n = list_pop_front(&e->waits)) != NULL) {
         struct recipe_wait *wait = LIST_ENTRY(n, struct recipe_wait, node);
 
+        ASSERT(wait->entry == e && wait->job == NULL && !wait->made);
         wait->entry = NULL;
         wait->on_ready(wait);
     }
@@ -245,8 +248,10 @@ static void on_made(struct crew_job *job)
     struct worker *w = task_ended(&j->task);
     struct recipe_wait *wait = j->wait;
 
+    ASSERT((j->result == 0) == (j->letter != NULL));
     note_length(j->entry, j->letter);
     if (wait != NULL) {
+        ASSERT(wait->job == j && wait->letter == NULL);
         wait->job = NULL;
         wait->made = true;
         wait->letter = j->letter;
@@ -265,7 +270,7 @@ static void make_by_crew(struct worker *w, struct recipe_entry *e, const struct 
 {
     struct recipe_job *j = calloc(1, sizeof(*j) + r->address.len + r->variables.len);
 
-    ASSERT(j != NULL);
+    ASSERT(j != NULL && e->recipe != NULL && wait->job == NULL);
     j->entry = e;
     j->wait = wait;
     j->message = message_ref(r->message);
@@ -395,12 +400,15 @@ void recipes_leave(struct recipe_wait *wait)
 
 void recipes_init(struct worker *w)
 {
+    int err;
+
     list_init(&w->recipes.waiting);
     list_init(&w->recipes.later);
     recipes_turn(w);
     list_init(&w->recipes.unused);
     w->recipes.timer.on_timer = on_timer;
-    ASSERT(map_init(&w->recipes.entries, 16) == 0); /* as in buf_*: memory is fatal */
+    err = map_init(&w->recipes.entries, 16);
+    ASSERT(err == 0); /* as in buf_*: memory is fatal */
 }
 
 void recipes_done(struct worker *w)

@@ -142,6 +142,7 @@ static uint32_t sessions_under(const struct channel *c, size_t limit)
 {
     const struct rollup *r = c->rollups[limit];
 
+    ASSERT(r == NULL || r->sessions >= r->yielding);
     if (r != NULL)
         return r->sessions - r->yielding;
     ASSERT(limit == CHANNEL_OWN || limit == CHANNEL_SITE);
@@ -359,7 +360,7 @@ void sessions_dispatch_all(struct worker *w)
 
 void sessions_begun(struct channel *c, struct delivery *d)
 {
-    ASSERT(d->channel == c && d->site == c->site);
+    ASSERT(d->channel == c && d->site == c->site && !list_node_linked(&d->site_node));
     list_push_back(&c->sessions, &d->site_node);
     c->sessions_len++;
     c->site->sessions_len++;
@@ -373,6 +374,7 @@ void sessions_yields(struct channel *c, bool yields)
 {
     uint32_t one = yields ? 1 : UINT32_MAX; /* which is -1 */
 
+    ASSERT(yields ? c->yielding < c->sessions_len : c->yielding > 0);
     c->yielding += one;
     governor_session_ends(channel_told(c), yields);
     for (size_t i = 0; i < CHANNEL_LIMITS; i++)
@@ -433,6 +435,7 @@ void sessions_space_out(struct channel *c)
     int64_t wait_ms = (int64_t)REFUSED_MS << c->failures;
     int64_t retry_ms;
 
+    ASSERT(c->failures <= REFUSED_MAX);
     if (c->failures < REFUSED_MAX)
         c->failures++;
     retry_ms = retry_delay_ms(c->site->dest, c->failures, &w->rng);
@@ -445,15 +448,19 @@ void sessions_ended(struct channel *c, struct delivery *d)
 {
     struct site *site = c->site;
     struct worker *w = site->worker;
+    uint32_t before;
 
     ASSERT(d->channel == c && c->sessions_len > 0 && site->sessions_len >= c->sessions_len);
     list_remove(&d->site_node);
     c->sessions_len--;
     site->sessions_len--;
     for (size_t i = 0; i < CHANNEL_LIMITS; i++)
-        if (c->rollups[i] != NULL)
+        if (c->rollups[i] != NULL) {
+            ASSERT(c->rollups[i]->sessions > c->sessions_len);
             c->rollups[i]->sessions--;
-    atomic_fetch_sub_explicit(&c->state->shared.sessions, 1, memory_order_relaxed);
+        }
+    before = atomic_fetch_sub_explicit(&c->state->shared.sessions, 1, memory_order_relaxed);
+    ASSERT(before > 0 && c->yielding <= c->sessions_len && c->connecting <= c->sessions_len);
     slot_give(c);
     if (c->sessions_len == 0 && !channel_has_mail(c))
         slot_withdraw(c);

@@ -115,7 +115,8 @@ static void on_done(struct crew_job *job)
     struct list_node *n;
     int result = s->result;
 
-    ASSERT(w->signings.with_crew > 0 && s->message->signing == s);
+    ASSERT(w->signings.with_crew > 0 && s->message->signing == s && !list_node_linked(&s->node));
+    ASSERT((s->result == 0) == (s->front != NULL));
     w->signings.with_crew--;
     if (result == 0)
         signing_keep(s);
@@ -194,6 +195,7 @@ void signing_leave(struct signing_wait *wait)
 {
     struct signing *s = wait->signing;
 
+    ASSERT(s != NULL && s->message->signing == s && list_node_linked(&wait->node));
     list_remove(&wait->node);
     if (!list_empty(&s->waits) || !list_node_linked(&s->node))
         return;

@@ -150,6 +150,8 @@ static void transaction_free(struct transaction *t)
 
     ASSERT(t->stage != STAGE_RENDERS && t->stage != STAGE_SIGNS);
     ASSERT(!list_node_linked(&t->letter) && t->batch.len == 0);
+    ASSERT((t->stage == STAGE_SUBMITTED) == list_node_linked(&t->with));
+    ASSERT(t->delivery->site->under_way >= t->bytes);
     if (list_node_linked(&t->with))
         list_remove(&t->with);
     for (size_t i = 0; i < FEED_SESSION_LIMITS && t->sessions[i] != NULL; i++)
@@ -191,6 +193,7 @@ static void take_letter(struct transaction *t, struct message *letter)
     struct recipient *r = t->rcpts[0];
 
     ASSERT(r->message == t->message && letter->recipe == t->message);
+    ASSERT(r->state == PLACE_FLIGHT && (letter->flags & MESSAGE_RECIPE) == 0);
     message_unref(t->message);
     t->message = letter;
     message_unref(r->message);
@@ -277,6 +280,8 @@ static void bytes_tell(struct transaction *t)
 void transaction_submit(struct transaction *t)
 {
     ASSERT(t->stage == STAGE_TAKEN && !list_node_linked(&t->letter));
+    ASSERT(!t->given_back && t->delivery->state == DELIVERY_OPEN);
+    ASSERT((t->message->flags & MESSAGE_RECIPE) == 0); /* a letter was made of it */
     t->stage = STAGE_SUBMITTED;
     t->begun_ms = io_now_ms(t->delivery->worker->io);
     t->context.begun_ms = t->begun_ms;
@@ -331,6 +336,7 @@ static void warmup_take_back(const struct transaction *t, uint32_t n)
     struct worker *w = t->delivery->worker;
     int64_t ago_ms = (int64_t)(io_now_ms(w->io) - t->taken_ms);
 
+    ASSERT(n <= t->smtp.rcpts_len && io_now_ms(w->io) >= t->taken_ms);
     warmup_set_give(&t->context.warmup, worker_wall_ms(w) - ago_ms, n);
 }
 
@@ -349,7 +355,7 @@ static void leave_back(struct transaction *t)
 /* The end of a transaction of which nothing was sent, and whose recipients have their fate. */
 static void end_unsent(struct transaction *t)
 {
-    ASSERT(!t->tried && !t->answered && !t->taken && t->given_back);
+    ASSERT(!t->tried && !t->answered && !t->taken && t->given_back && t->accepted == 0);
     warmup_take_back(t, t->smtp.rcpts_len);
     governor_probe_back(t->delivery->channel->governor);
     judge_end(&t->batch);
@@ -611,6 +617,7 @@ void transaction_recipient(const struct smtp_event *event)
     enum smtp_unable unable = event->unable;
 
     ASSERT(event->rcpt < t->smtp.rcpts_len && r->state == PLACE_FLIGHT); /* each has one fate */
+    ASSERT(t->stage == STAGE_SUBMITTED && t->batch.len < t->smtp.rcpts_len);
     if (event->fate == SMTP_FATE_REPLY)
         t->answered = true;
     if (event->fate != SMTP_FATE_UNABLE)
@@ -663,6 +670,7 @@ void transaction_done(const struct smtp_event *event)
     struct transaction *t = event->transaction->owner;
     struct delivery *d = t->delivery;
 
+    ASSERT(t->stage == STAGE_SUBMITTED && (!t->taken || (t->answered && t->accepted > 0)));
     if (t->answered && !t->polite) {
         d->completed++;
         d->transaction_ms = (uint32_t)(io_now_ms(d->worker->io) - t->begun_ms);

@@ -114,6 +114,7 @@ static uint32_t message_shard(const struct accept_order *o)
     struct str domain = slice_of(o, o->rcpts[0].queue);
     uint64_t hash = hash_bytes(domain.ptr, domain.len, w->hash_seed);
 
+    ASSERT(o->rcpts_len > 0 && (o->rcpts_len <= WHOLE_RCPTS_MAX || queue_shards(q) == 1));
     if (hot_arrives(w->hot, hash, queue_shards(q), io_now_ms(w->io)) &&
         config_destination_for(o->config, domain, STR(""))->rate_messages == 0)
         domain = (struct str){(const char *)id->bytes, sizeof(id->bytes)};
@@ -279,6 +280,7 @@ static void on_whole_committed(struct queue_change *change, int result)
     struct whole *c = CONTAINER_OF(change, struct whole, change);
     struct accept_waiter *waiter = waiter_take(&c->acceptance);
 
+    ASSERT(result <= 0 && c->change.rows_len == c->acceptance.message->recipients);
     if (result < 0) {
         count_failure(&c->acceptance, result);
         whole_free_rows(c);
@@ -388,6 +390,7 @@ static void on_spread_done(struct queue_spread *spread, int result)
     struct spread *c = CONTAINER_OF(spread, struct spread, spread);
     struct accept_waiter *waiter = waiter_take(&c->acceptance);
 
+    ASSERT(result <= 0);
     if (result < 0)
         count_failure(&c->acceptance, result);
     else

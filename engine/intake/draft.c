@@ -26,6 +26,7 @@ static void content_read(struct reading *r)
     const struct draft *d = r->draft;
     size_t lead;
 
+    ASSERT(d->body->len >= d->room && d->config->records.headers_len <= TRACE_WANTED_MAX);
     r->start = d->body->data + d->room;
     r->len = d->body->len - d->room;
     lead = trace_lead(r->start, r->len);
@@ -106,6 +107,7 @@ static struct str name_kept(char room[static TRACE_NAME_BYTES_MAX], struct str s
 {
     if (said.len > 0)
         return said;
+    ASSERT(found.len <= TRACE_NAME_BYTES_MAX); /* trace_scan() */
     memcpy(room, found.ptr, found.len);
     return (struct str){room, found.len};
 }
@@ -116,6 +118,7 @@ static void content_stamp(struct reading *r)
     const uint8_t *end = d->body->data + d->body->len;
 
     r->start = trace_finish(r->start, end, &d->stamp, &r->facts);
+    ASSERT(r->start >= d->body->data && r->start <= end); /* the room sufficed */
     r->len = (size_t)(end - r->start);
 }
 
@@ -146,6 +149,7 @@ static uint8_t priority_of(const struct reading *r)
 
     if (said < 0)
         said = best >= 0 ? best : PRIORITY_DEFAULT;
+    ASSERT(said < FLOW_PRIORITIES && best < FLOW_PRIORITIES);
     return (uint8_t)(said < best ? best : said);
 }
 
@@ -197,6 +201,7 @@ struct message *draft_message(struct draft *d, const char **refusal)
     *refusal = content_refusal(&r);
     if (*refusal != NULL)
         return NULL;
+    ASSERT(r.facts.received < d->received_max && d->recipients > 0);
     r.needs_utf8 = d->smtputf8 && (d->utf8_address ||
                                    international_content(r.start, r.len, &r.facts, d->eight_bit));
     campaign = name_kept(r.campaign, d->campaign, r.facts.campaign);

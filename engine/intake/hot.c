@@ -11,6 +11,7 @@ static void forget(struct hot *h, uint64_t now_ms)
 {
     uint64_t halves = (now_ms - h->halved_ms) / HOT_HALF_MS;
 
+    ASSERT(halves > 0);
     if (halves >= HALVES_MAX) {
         memset(h->counts, 0, sizeof(h->counts));
         h->all = 0;

@@ -109,6 +109,7 @@ static void answer_data(struct inject *s)
 void inject_message_end(struct inject *s, const char *refusal)
 {
     if (refusal == NULL) {
+        ASSERT(!list_empty(&s->answers));
         smtp_server_defer(&s->server);
         return;
     }

@@ -31,6 +31,7 @@ static void on_accept(struct io_op *op, const struct io_event *event)
     struct inject_listener *l = CONTAINER_OF(op, struct inject_listener, accept);
     struct worker *w = l->worker;
 
+    ASSERT(l->fd >= 0);
     if (event->result >= 0 && w->port == NULL) /* the worker has not begun, or has ended */
         io_close_fd(w->io, event->result, true);
     else if (event->result >= 0)

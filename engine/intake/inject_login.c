@@ -41,6 +41,7 @@ static const char *const locked_out = "454 4.7.0 too many failed logins, try aga
 
 static void login_free(struct login *login)
 {
+    ASSERT(!list_node_linked(&login->node) && !timer_armed(&login->timer));
     explicit_bzero(login->text, login->name.len + strlen(login->password) + 1);
     scram_server_done(&login->scram);
     config_unref(login->config);
@@ -72,6 +73,7 @@ static void inject_login_drop(struct inject *s)
     case LOGIN_CHECKED: /* the crew has it */
         return;
     case LOGIN_WAITS:
+        ASSERT(s->worker->logins_waiting > 0);
         list_remove(&login->node);
         s->worker->logins_waiting--;
         break;
@@ -89,6 +91,7 @@ static void inject_login_drop(struct inject *s)
 
 static void set_user(struct inject *s, struct config *config, const struct config_user *user)
 {
+    ASSERT((config == NULL) == (user == NULL));
     config_unref(s->user_config);
     s->user_config = config == NULL ? NULL : config_ref(config);
     s->user = user;
@@ -110,6 +113,7 @@ static void answer(struct inject *s, const char *refusal)
         set_user(s, login->config, login->user);
     counter_add(refusal == NULL ? &s->worker->counters.logins : &s->worker->counters.logins_failed,
                 1);
+    ASSERT(refusal != NULL || s->user != NULL);
     smtp_server_answer(&s->server, inject_out(s), refusal);
     s->login = NULL;
     if (login != NULL)
@@ -121,6 +125,7 @@ static void on_delay_over(struct timer *timer)
     struct login *login = CONTAINER_OF(timer, struct login, timer);
     struct inject *s = login->inject;
 
+    ASSERT(login->state == LOGIN_DELAYED && s->login == login);
     answer(s, "535 5.7.8 authentication failed");
     inject_resume(s);
 }
@@ -186,6 +191,7 @@ static void next_submit(struct worker *w)
         struct login *login = LIST_ENTRY(list_pop_front(&w->login_wait), struct login, node);
         struct inject *s = login->inject;
 
+        ASSERT(w->logins_waiting > 0 && login->state == LOGIN_WAITS && s->login == login);
         w->logins_waiting--;
         if (!login_submit(login))
             inject_resume(s);
@@ -409,6 +415,7 @@ static void scram_prove(struct inject *s, struct str message)
     struct buf out = {0};
     bool good = scram_server_end(&login->scram, message, &out) && login->user != NULL;
 
+    ASSERT(login->state == LOGIN_ASKED && login->inject == s);
     if (!logins_may_try(&s->worker->shared->logins, (struct sockaddr *)&s->peer, login->name,
                         &limit, io_now_ms(s->worker->io)))
         answer(s, locked_out);
@@ -429,6 +436,7 @@ static void scram_login(struct inject *s)
     } else if (s->login->state == LOGIN_ASKED) {
         scram_prove(s, from->response);
     } else { /* the client may say what it likes to our proof: it stays, so it believes it */
+        ASSERT(s->login->state == LOGIN_PROVED && s->login->user != NULL);
         logins_succeeded(&s->worker->shared->logins, (struct sockaddr *)&s->peer, s->login->name,
                          io_now_ms(s->worker->io));
         answer(s, NULL);

@@ -43,11 +43,13 @@ void inject_count(struct inject *s)
 {
     uint64_t held =
         s->body.cap + s->envelope.cap + s->rcpts_cap * sizeof(*s->rcpts) + s->pending.cap;
+    uint64_t before;
 
     if (held == s->held_bytes)
         return;
-    atomic_fetch_add_explicit(&s->worker->shared->intake_bytes, held - s->held_bytes,
-                              memory_order_relaxed);
+    before = atomic_fetch_add_explicit(&s->worker->shared->intake_bytes, held - s->held_bytes,
+                                       memory_order_relaxed);
+    ASSERT(before >= s->held_bytes);
     s->held_bytes = held;
 }
 
@@ -57,6 +59,7 @@ static struct accept_slice envelope_put(struct inject *s, struct str text)
 {
     struct accept_slice slice = {(uint32_t)s->envelope.len, (uint32_t)text.len};
 
+    ASSERT(text.len <= UINT32_MAX - s->envelope.len);
     buf_put_str(&s->envelope, text);
     return slice;
 }
@@ -64,6 +67,7 @@ static struct accept_slice envelope_put(struct inject *s, struct str text)
 /* What was put into the envelope from at on. */
 static struct accept_slice envelope_from(const struct inject *s, size_t at)
 {
+    ASSERT(at <= s->envelope.len && s->envelope.len <= UINT32_MAX);
     return (struct accept_slice){(uint32_t)at, (uint32_t)(s->envelope.len - at)};
 }
 
@@ -98,6 +102,7 @@ struct str inject_sender(const struct inject *s)
 
 void inject_envelope_begin(struct inject *s, const struct smtp_mail *mail)
 {
+    ASSERT(s->once == NULL && s->hash == NULL);
     buf_clear(&s->envelope);
     s->rcpts_len = 0;
     s->utf8_address = false;
@@ -111,6 +116,8 @@ void inject_envelope_add(struct inject *s, const struct smtp_rcpt *rcpt, struct 
 {
     struct accept_rcpt *r;
 
+    /* The machine counts those that it was told to accept. */
+    ASSERT(s->rcpts_len == s->server.rcpts && s->rcpts_len <= s->rcpts_cap);
     if (s->rcpts_len == s->rcpts_cap) {
         s->rcpts_cap = s->rcpts_cap == 0 ? 4 : s->rcpts_cap * 2;
         s->rcpts = realloc(s->rcpts, s->rcpts_cap * sizeof(*s->rcpts));
@@ -126,8 +133,10 @@ void inject_envelope_add(struct inject *s, const struct smtp_rcpt *rcpt, struct 
 static struct str local_part(const struct inject *s, const struct accept_rcpt *r)
 {
     struct str address = slice_str(s, r->address);
+    ptrdiff_t at = str_rfind(address, '@');
 
-    return (struct str){address.ptr, (size_t)str_rfind(address, '@')};
+    ASSERT(at >= 0); /* accept_put_rcpt() */
+    return (struct str){address.ptr, (size_t)at};
 }
 
 static uint64_t rcpt_hash(const struct inject *s, const struct accept_rcpt *r)
@@ -242,6 +251,7 @@ bool inject_body_begin(struct inject *s)
     size_t want = s->body_last + s->body_last / 16;
     struct dns_name helo;
 
+    ASSERT(s->rcpts_len > 0 && s->rcpts_len == s->server.rcpts);
     if (announced > 0 && announced < BODY_BYTES_TRUSTED)
         want = (size_t)announced;
     else if (want == 0 || want > BODY_BYTES_TRUSTED)
@@ -294,6 +304,7 @@ void inject_body_add(struct inject *s, struct str bytes)
 {
     if (s->body_lost)
         return;
+    ASSERT(s->body.data != NULL && s->body.len >= s->body_room && s->body.len <= s->body.cap);
     if (body_grow(s, bytes.len)) {
         buf_put_str(&s->body, bytes);
         hash_more(s);
@@ -418,6 +429,7 @@ const char *inject_message(struct inject *s)
 
     if (s->body_lost)
         return inject_too_much;
+    ASSERT(s->rcpts_len > 0 && s->body.len - s->body_room == s->server.body_bytes);
     if (!end_last_line(s))
         return out_of_memory;
     refusal = s->settings->idempotency_header == NULL ? NULL : inject_once_begin(s);

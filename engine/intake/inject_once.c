@@ -92,9 +92,10 @@ static void take_field_off(struct inject *s)
     struct str content = content_of(s);
     uint8_t *from = s->body.data + s->body_room;
     struct header_field field;
+    unsigned found = find_field(s, content, &field);
     size_t len, before;
 
-    ASSERT(find_field(s, content, &field) == 1);
+    ASSERT(found == 1); /* inject_once_begin() */
     len = field.end - field.start;
     before = (size_t)(content.ptr - (const char *)from) + field.start;
     memmove(from + len, from, before);

@@ -24,6 +24,7 @@ struct buf *inject_out(struct inject *s)
 
 size_t inject_unsent(const struct inject *s)
 {
+    ASSERT(s->behind_at <= s->behind.len);
     return s->out.len + s->behind.len - s->behind_at;
 }
 
@@ -55,6 +56,7 @@ static struct inject_answer *answer_new(struct inject *s, const struct msgid *id
 
 static void answer_wait(struct inject *s, struct inject_answer *a)
 {
+    ASSERT(s->answers_len < INJECT_COMMITS_MAX && a->behind_from >= s->behind_base + s->behind_at);
     list_push_back(&s->answers, &a->node);
     s->answers_len++;
     s->answers_bytes += a->bytes;
@@ -79,6 +81,7 @@ bool inject_submit(struct inject *s, struct message *m, int64_t due_ms, struct i
                                  .user = s->user != NULL ? s->user->name : NULL,
                                  .tls = inject_tls_report(s, &tls)};
 
+    ASSERT(s->rcpts_len > 0 && m->recipients == s->rcpts_len && m->flow != 0);
     if (a == NULL)
         return false;
     a->once = once;
@@ -122,7 +125,7 @@ static void behind_release(struct inject *s, uint64_t until)
 {
     size_t end = (size_t)(until - s->behind_base);
 
-    ASSERT(end >= s->behind_at && end <= s->behind.len);
+    ASSERT(until >= s->behind_base && end >= s->behind_at && end <= s->behind.len);
     buf_put(&s->out, s->behind.data + s->behind_at, end - s->behind_at);
     s->behind_at = end;
     if (s->behind_at < s->behind.len / 2)
@@ -138,6 +141,7 @@ static void put_answer(struct inject *s, const struct inject_answer *a)
 {
     char id[MSGID_TEXT_BYTES], reply[64];
 
+    ASSERT(list_first(&s->answers) == &a->node);
     if (a->result == 0) {
         msgid_text(&a->id, id);
         snprintf(reply, sizeof(reply), "250 2.0.0 queued as %s", id);
@@ -166,13 +170,14 @@ static void answers_release(struct inject *s)
                                     : s->behind_base + s->behind.len);
         answer_drop(s, a);
     }
+    ASSERT(s->behind.len == s->behind_at && s->answers_len == 0 && s->answers_bytes == 0);
 }
 
 void inject_answer_came(struct inject_answer *a, int result)
 {
     struct inject *s = a->inject;
 
-    ASSERT(result <= 0);
+    ASSERT(result <= 0 && a->waiter.under_way == NULL && list_node_linked(&a->node));
     a->once = NULL;
     a->result = result;
     if (list_first(&s->answers) != &a->node)

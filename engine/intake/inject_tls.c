@@ -42,8 +42,12 @@ static bool handshake_take(struct inject *s)
 
 void inject_handshake_over(struct inject *s)
 {
-    if (s->shaking)
-        atomic_fetch_sub(handshakes_of(s), 1);
+    uint32_t before;
+
+    if (!s->shaking)
+        return;
+    before = atomic_fetch_sub(handshakes_of(s), 1);
+    ASSERT(before > 0);
     s->shaking = false;
 }
 
@@ -78,6 +82,7 @@ static void on_ended(struct stream *stream, const char *error)
     struct inject *s = CONTAINER_OF(stream, struct inject, stream);
     struct worker_counters *counters = &s->worker->counters;
 
+    ASSERT(s->state == INJECT_SHAKING && s->shaking);
     if (error != NULL) {
         inject_tls_failed(s, error);
     } else {

@@ -99,6 +99,7 @@ static bool enter(struct once *o, struct shared *shared)
     while (other != NULL && memcmp(other->key + 6, o->key + 6, ONCE_NAME_BYTES) != 0)
         other = other->next;
     if (other == NULL) {
+        ASSERT(o->shared == NULL);
         o->shared = shared;
         o->next = *first;
         *first = o;
@@ -158,6 +159,7 @@ int once_accepted(const struct once *o, uint32_t n)
 
 void once_letter(struct once *o, uint32_t n, struct once_letter *out)
 {
+    ASSERT(o->shared != NULL && o->old.len % ONCE_KEY_BYTES == 0); /* under way, until once_end() */
     letter_key(out->key, &o->batch, n);
     out->states[0] =
         (struct queue_state){key_str(o->key), {(char *)o->value, ONCE_VALUE_BYTES}, false};

@@ -56,7 +56,7 @@ static void entry_drop(struct governor *g, struct governor_entry *e)
 {
     ASSERT(atomic_load(&e->shared.sessions) == 0 && atomic_load(&e->shared.works) == 0);
     ASSERT(atomic_load(&e->shared.ending) == 0);
-    ASSERT(e->refs == 0 && !list_node_linked(&e->cooling));
+    ASSERT(e->refs == 0 && !list_node_linked(&e->cooling) && g->cooling_len > 0);
     map_remove(&g->entries, &e->node);
     g->cooling_len--;
     free(e->key);
@@ -106,7 +106,7 @@ void governor_close(struct governor *g)
     if (g == NULL)
         return;
     cooling_sweep(g, UINT64_MAX, g->entries.count);
-    ASSERT(g->entries.count == 0);
+    ASSERT(g->entries.count == 0 && g->cooling_len == 0 && list_empty(&g->cooling));
     map_done(&g->entries);
     pthread_mutex_destroy(&g->mutex);
     free(g);
@@ -234,8 +234,10 @@ static void entry_limit(struct governor_entry *e, const struct governor_limits *
 
 static void entry_hold(struct governor *g, struct governor_entry *e)
 {
+    ASSERT(e->refs < UINT32_MAX && (e->refs == 0 || !list_node_linked(&e->cooling)));
     if (e->refs++ > 0 || !list_node_linked(&e->cooling))
         return;
+    ASSERT(g->cooling_len > 0);
     list_remove(&e->cooling);
     g->cooling_len--;
 }
@@ -442,7 +444,10 @@ static uint32_t sessions_allowed(const struct governor_entry *e, uint64_t now_ns
         max = cap_sessions(e, now_ns);
     if (recovering != 0 && (recovering & UINT32_MAX) < max)
         max = recovering & UINT32_MAX;
-    return (uint32_t)(stepped < max ? stepped : max);
+    if (stepped < max)
+        max = stepped;
+    ASSERT(max > 0); /* or nothing would ever go there again */
+    return (uint32_t)max;
 }
 
 bool governor_sessions_full(const struct governor_entry *e, uint64_t now_ns)
@@ -706,6 +711,7 @@ bool governor_should_yield(struct governor_entry *e, uint32_t worker, uint32_t o
         return false;
     max = sessions_allowed(e, now_ns);
     contenders = (uint32_t)__builtin_popcountll(atomic_load(&e->shared.holders) | others | bit);
+    ASSERT(contenders >= 2); /* this worker, and who was denied */
     share = max / contenders;
     return own > (share == 0 ? 1 : share) || (share == 0 && held_ms >= SLICE_MS);
 }
@@ -798,6 +804,7 @@ static uint64_t count_of(const struct governor_load *load, enum governor_counts 
 static void rates_give(struct governor_entry *e, size_t len, uint64_t now_ns,
                        const struct governor_load *load, uint64_t ago_ns)
 {
+    ASSERT(len <= GOVERNOR_COUNTS);
     for (enum governor_counts i = 0; i < len; i++) {
         struct rate_now rate = rate_now(e, i, now_ns);
         uint64_t cost_ns = cost_of(i, rate.interval, count_of(load, i));

@@ -71,6 +71,7 @@ static uint32_t jobs_next(struct crew *crew, struct crew_job *jobs[TOGETHER_MAX]
     while (list_empty(&crew->waiting) && !crew->stopping)
         pthread_cond_wait(&crew->wanted, &crew->lock);
     ASSERT(list_empty(&crew->waiting) == (crew->waiting_len == 0));
+    ASSERT(crew->waiting_len <= crew->jobs_max);
     share = crew->waiting_len / crew->threads_max;
     if (crew->waiting_len > 0)
         jobs[len++] = job_pop(crew);

@@ -91,6 +91,7 @@ int dialogues_add(struct dialogues *d, struct dialogue *watch)
 void dialogues_remove(struct dialogues *d, struct dialogue *watch)
 {
     pthread_mutex_lock(&d->lock);
+    ASSERT(list_node_linked(&watch->node) && dialogues_watched(d));
     list_remove(&watch->node);
     atomic_fetch_sub_explicit(&d->len, 1, memory_order_relaxed);
     pthread_mutex_unlock(&d->lock);
@@ -103,6 +104,7 @@ uint64_t dialogues_take(struct dialogues *d, struct dialogue *watch, struct buf 
     uint64_t dropped;
 
     pthread_mutex_lock(&d->lock);
+    ASSERT(list_node_linked(&watch->node));
     taken = watch->lines;
     dropped = watch->dropped;
     watch->lines = (struct buf){0};

@@ -79,7 +79,7 @@ static struct entry *entry_new(struct map *map, uint64_t hash)
 {
     struct entry *e = calloc(1, sizeof(*e));
 
-    ASSERT(e != NULL);
+    ASSERT(e != NULL && find(map, hash) == NULL);
     e->hash = hash;
     map_insert(map, &e->node, hash);
     return e;
@@ -154,6 +154,7 @@ uint32_t logins_failed(struct logins *l, const struct sockaddr *client, struct s
     pour(touch(l, hash_of(l, KIND_USER, NULL, user)), share, now_ms);
     of_client = touch(l, hash_of(l, KIND_CLIENT, client, STR("")));
     pour(of_client, share, now_ms);
+    ASSERT(of_client->full_ns >= now_ms * MS + share); /* the failure that was poured in */
     failures = (uint32_t)((of_client->full_ns - now_ms * MS + share - 1) / share);
     pthread_mutex_unlock(&l->mutex);
     return failures;

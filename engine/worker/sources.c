@@ -191,6 +191,7 @@ void source_found(struct source *s, const struct config_source *of, enum source_
 {
     char proxy[SOURCE_PROXY_TEXT];
 
+    ASSERT(s->has[part]);
     atomic_store_explicit(&s->shared.looks[part], 0, memory_order_relaxed);
     if (atomic_exchange_explicit(&s->shared.away_ns[part], 0, memory_order_relaxed) == 0)
         return;
@@ -216,6 +217,7 @@ static void look(struct worker *w, struct source *s, const struct config_source 
     const struct config_address *a = address_of(of, part);
     int fd;
 
+    ASSERT(s->has[part]);
     if (part == SOURCE_PROXY) {
         proxy_look(w, s, of);
         return;

@@ -109,7 +109,7 @@ static int pump(struct stream *s)
 
     if (s->filter == NULL || io_op_busy(&s->send))
         return 0;
-    ASSERT(s->wire == NULL);
+    ASSERT(s->wire == NULL && s->fd >= 0);
     s->wire_pool = is_small(s) ? &s->all->small_wires : &s->all->wires;
     s->wire = pool_get(s->wire_pool);
     if (s->wire == NULL)
@@ -129,6 +129,7 @@ static int pump(struct stream *s)
 /* The last that the session hears. */
 static void fail(struct stream *s, int err)
 {
+    ASSERT(err < 0);
     if (s->ended || s->cancelled)
         return;
     s->ended = true;
@@ -186,6 +187,7 @@ bool stream_sending(const struct stream *s)
 void stream_send_end(struct stream *s)
 {
     ASSERT(!stream_sending(s));
+    ASSERT(s->fd >= 0 && !s->cancelled);
     if (s->end_sending)
         return;
     s->end_sending = true;
@@ -297,6 +299,7 @@ void stream_recv_once(struct stream *s)
 
 void stream_recv_stop(struct stream *s)
 {
+    ASSERT(!s->once && s->fd >= 0);
     io_cancel(s->all->io, &s->recv);
 }
 

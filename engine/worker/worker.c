@@ -59,7 +59,7 @@ void worker_send(struct shared *shared, uint32_t to, struct worker_note *note)
 {
     struct worker *target = &shared->workers[to];
 
-    ASSERT(to < shared->workers_len && note->run != NULL);
+    ASSERT(to < shared->workers_len && note->run != NULL && !list_node_linked(&note->node));
     if (mailbox_put(&target->letterbox, &note->node))
         io_wake(target->io);
 }
@@ -79,6 +79,7 @@ void worker_send_all(struct shared *shared, uint32_t to, struct list *notes)
 
 struct worker *worker_of_shard(struct shared *shared, uint32_t shard)
 {
+    ASSERT(shared->workers_len > 0);
     return &shared->workers[shard % shared->workers_len];
 }
 
@@ -87,6 +88,7 @@ static struct worker_note *note_next(struct worker *w, uint32_t source)
 {
     struct list_node *n;
 
+    ASSERT(source <= w->shared->workers_len + 1);
     if (source <= w->shared->workers_len)
         return ring_pop(&w->inbox[source]);
     n = list_pop_front(&w->letters);
@@ -101,6 +103,7 @@ bool worker_notes_take(struct worker *w, bool (*more)(void *arg), void *arg)
     mailbox_take(&w->letterbox, &w->letters);
     for (uint32_t i = 0; i < sources; i++) {
         while ((note = note_next(w, w->notes_turn)) != NULL) {
+            ASSERT(note->run != NULL && !list_node_linked(&note->node));
             note->run(w, note);
             if (more != NULL && !more(arg)) {
                 w->notes_turn = (w->notes_turn + 1) % sources;
