@@ -1,7 +1,9 @@
 /* Warm-up: where streams stand, how their days ended, and the operator's orders. */
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 
+#include "base/suggest.h"
 #include "control/control_private.h"
 #include "worker/warmup_store.h"
 
@@ -26,6 +28,90 @@ static void json_day(struct buf *out, const char *name, int32_t number)
     char day[DAY_TEXT_BYTES];
 
     json_text(out, name, str_of(day_text(number, day)));
+}
+
+/* --- names --- */
+
+static void refuse_name(struct control_client *client, struct str text, const char *near,
+                        const char *list)
+{
+    char message[2 * WARMUP_NAME_MAX + 64], hint[WARMUP_NAME_MAX + 64];
+
+    snprintf(message, sizeof(message), "%.*s", STR_FMT(text));
+    if (near != NULL)
+        snprintf(hint, sizeof(hint), "did you mean '%s'?", near);
+    control_put_error(&client->out, "not_found", message, near != NULL ? hint : list);
+}
+
+static void refuse_source(struct control_client *client, const struct config *c, const char *name)
+{
+    const char *plain;
+    enum config_warmup_kind kind = config_warmup_kind(name, &plain);
+    bool is_source = kind == CONFIG_WARMUP_SOURCE;
+    struct suggest near;
+    struct buf text = {0};
+
+    suggest_init(&near, str_of(name));
+    for (size_t i = 0; is_source && i < c->warmup.sources_len; i++)
+        suggest_offer(&near, c->warmup.sources[i].name);
+    if (is_source && config_source_find(c, plain) == NULL)
+        buf_printf(&text, "there is no source '%s'", plain);
+    else
+        buf_printf(&text, "'%s' is not being warmed up: warmup.%s does not name it", plain,
+                   config_warmup_map(kind));
+    refuse_name(client, buf_str(&text), near.best,
+                "'warmup' of 'hayauma config show' says what is being warmed up");
+    buf_done(&text);
+}
+
+struct looking {
+    struct suggest near;
+    const char *name;
+    bool found;
+};
+
+static void look_at_provider(void *arg, const char *name, const char *mx)
+{
+    struct looking *l = arg;
+
+    (void)mx;
+    suggest_offer(&l->near, name);
+    l->found = l->found || strcmp(name, l->name) == 0;
+}
+
+/* False: there is such a provider. */
+static bool refuse_provider(struct control_client *client, const struct config *c, const char *name)
+{
+    struct looking l = {.name = name};
+    struct buf text = {0};
+
+    suggest_init(&l.near, str_of(name));
+    config_providers_visit(c, look_at_provider, &l);
+    if (l.found)
+        return false;
+    buf_printf(&text, "there is no provider '%s'", name);
+    refuse_name(client, buf_str(&text), l.near.best, "'hayauma warmup providers' lists them");
+    buf_done(&text);
+    return true;
+}
+
+/* Nothing was found of what a request names: an answer, unless both names are known. */
+static bool is_refused(struct control_client *client)
+{
+    const struct config *c = client->control->backend->config(client->control->arg);
+    const struct warmup_order *o = &client->request.warmup;
+    struct config_warmup_policy policy;
+
+    if (*o->source == 0 || config_warmup_policy(c, o->source, o->provider, &policy))
+        return *o->provider != 0 && refuse_provider(client, c, o->provider);
+    refuse_source(client, c, o->source);
+    return true;
+}
+
+static enum control_step listed(struct control_client *client)
+{
+    return client->work.matched == 0 && is_refused(client) ? CONTROL_STEP_DONE
+                                                           : control_finished(client);
 }
 
 /* --- streams --- */
@@ -75,7 +161,7 @@ enum control_step control_step_warmup(struct control_client *client)
     struct control *c = client->control;
 
     c->backend->warmup(c->arg, c->wall_ms, put_stream, client);
-    return control_finished(client);
+    return listed(client);
 }
 
 /* --- days that are over --- */
@@ -108,7 +194,7 @@ enum control_step control_step_warmup_days(struct control_client *client)
 {
     int err = warmup_store_days(client->control->queue, put_past, client);
 
-    return err < 0 ? control_store_failed(client, err) : control_finished(client);
+    return err < 0 ? control_store_failed(client, err) : listed(client);
 }
 
 /* --- orders --- */
@@ -130,6 +216,8 @@ enum control_step control_warmup_returned(struct control_client *client,
 
     if (job->result == 0) {
         buf_puts(&client->out, "{\"done\":true}\n");
+    } else if (job->result == -ENOENT && is_refused(client)) {
+        /* said */
     } else if (job->result == -ENOENT) {
         snprintf(text, sizeof(text), "source '%s' has sent nothing to %s%s since its warm-up began",
                  o->source, *o->provider == 0 ? "anybody" : "provider ", o->provider);

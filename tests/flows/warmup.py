@@ -253,12 +253,21 @@ def test_orders():
             for now in ([], ["--now"])]
         if (caps[0][0], caps[1][0]) != (SMALL, SMALL + 1) or caps[1] != caps[0][1:]:
             raise Failure(f"the plan: {caps}")
-        for wrong in (["set", "new", "--stage", "9"], ["start", "nobody"], ["start", "new", "google"]):
+        for wrong, says in ((["set", "new", "--stage", "9"], "no such stage"),
+                            (["start", "nobody"], "there is no source 'nobody'"),
+                            (["set", "nwe", "--stage", "1"], "did you mean 'new'?"),
+                            (["history", "nobody"], "there is no source 'nobody'"),
+                            (["status", "signer:x.example"], "warmup.signing_domains does not name it"),
+                            (["status", "new", "gogle"], "did you mean 'google'?"),
+                            (["start", "new", "google"], "has sent nothing to provider google")):
             try:
                 engine.command("warmup", *wrong)
-            except Failure:
-                continue
+            except Failure as failure:
+                if says in str(failure):
+                    continue
+                raise
             raise Failure(f"{wrong} was done")
+        engine.command("warmup", "history", "new", "google")
         engine.command("warmup", "set", "new", "--stage", "4")
         wait_until("no cap any more", lambda: came(sink) == 200)
         one, = streams(engine)
