@@ -56,7 +56,8 @@ struct delivery {
     bool reopen;   /* closing leads to the next address */
     bool again;    /* or once more to the same */
     bool worked;   /* a transaction of it got something through */
-    const struct limits_lowered *worked_for; /* of which the last of these was; NULL: of nothing */
+    const struct limits_lowered *worked_for; /* of which a message got through last, ... */
+    uint64_t worked_ms;                      /* ... and when; NULL: of nothing */
     bool unsendable;      /* the peer has closed: what it had said is still to be received */
     bool refused_for_now; /* some address of this attempt may take mail later */
     int error;            /* -errno that ended the connection, 0: none */

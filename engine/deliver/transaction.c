@@ -506,6 +506,19 @@ static void transaction_note(struct transaction *t, const struct policy *policy)
         delivery_retire(t->delivery, policy->one_less);
 }
 
+/* A message of what is lowered got through. */
+static void transaction_works_for(struct transaction *t)
+{
+    struct delivery *d = t->delivery;
+
+    if (t->lowered == NULL)
+        return;
+    rule_hear_flow_success(d->channel, t->lowered, t->taken_ms,
+                           d->worked_for == t->lowered ? d->worked_ms : 0);
+    d->worked_for = t->lowered;
+    d->worked_ms = io_now_ms(d->worker->io);
+}
+
 static void transaction_run(struct transaction *t)
 {
     struct channel *c = t->delivery->channel;
@@ -514,16 +527,14 @@ static void transaction_run(struct transaction *t)
         t->delivery->refused = 0;
         if (!t->delivery->worked)
             rule_hear_success(c);
-        if (t->delivery->worked_for != t->lowered)
-            rule_hear_flow_success(c, t->lowered);
-        t->delivery->worked_for = t->lowered;
+        transaction_works_for(t);
         t->delivery->worked = true;
         channel_works(c);
     } else if (t->run == POLICY_RUN_COUNTS) {
         if (!t->paused) {
             rule_hear_failure(c);
             if (!t->told)
-                rule_hear_flow_failure(c, t->lowered);
+                rule_hear_flow_failure(c, t->lowered, t->taken_ms);
         }
         channel_run_counts(c, t->begun_ms, governor_run_allowed(c->governor, POLICY_RUN_MAIL));
         if (++t->delivery->refused > 1) /* a fresh session may do better */

@@ -509,11 +509,17 @@ void governor_taken(struct governor_entry *e, uint64_t now_ns)
         sessions + 1 >= (max == 0 ? STEPPED_MAX : max) ? 0 : lowered_at(now_ns, sessions + 1));
 }
 
-void governor_recover(struct governor_entry *e, uint32_t pause_s)
+void governor_recover(struct governor_entry *e, uint32_t pause_s, uint64_t now_ns)
 {
     ASSERT(pause_s > 0);
+    atomic_store_explicit(&e->shared.recover_ns, now_ns, memory_order_relaxed);
     atomic_store_explicit(&e->shared.recovered, true, memory_order_relaxed);
     atomic_store_explicit(&e->shared.recovering, (uint64_t)pause_s << 32 | 1, memory_order_relaxed);
+}
+
+uint64_t governor_recover_ns(const struct governor_entry *e)
+{
+    return atomic_load_explicit(&e->shared.recover_ns, memory_order_relaxed);
 }
 
 bool governor_recovers(struct governor_entry *e, uint32_t *pause_s, uint32_t *sessions)

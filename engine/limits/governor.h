@@ -120,7 +120,8 @@ struct governor_entry {
         _Atomic uint32_t credit;  /* messages taken since stepped changed */
         /* pause in s << 32 | sessions: see governor_recover(); 0: it does not recover. */
         _Atomic uint64_t recovering;
-        _Atomic bool recovered;  /* governor_restore() has nothing to say */
+        _Atomic uint64_t recover_ns; /* when governor_recover() was called last; 0: not */
+        _Atomic bool recovered;      /* governor_restore() has nothing to say */
         _Atomic uint32_t works;  /* sessions that are set up and take work */
         _Atomic uint32_t ending; /* sessions that take nothing more */
         _Atomic uint32_t run;    /* attempts in a row without a success */
@@ -171,7 +172,10 @@ void governor_step_down(struct governor_entry *entry, uint64_t now_ns);
 /* Nothing was sent for pause_s, for the peer had asked for that: one session may be open now, and
  * one more with each of which governor_recovers() says that it works, until it is sessions_max
  * again. */
-void governor_recover(struct governor_entry *entry, uint32_t pause_s);
+void governor_recover(struct governor_entry *entry, uint32_t pause_s, uint64_t now_ns);
+/* When that was said last, in the life of the entry; 0: never. What began before says nothing of
+ * the way back. */
+uint64_t governor_recover_ns(const struct governor_entry *entry);
 /* True: it recovered until now, and *sessions may be open from now on; 0: as many as before the
  * pause. */
 bool governor_recovers(struct governor_entry *entry, uint32_t *pause_s, uint32_t *sessions);

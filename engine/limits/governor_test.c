@@ -185,8 +185,8 @@ static void test_recovery(void **state)
     e = governor_get(g, STR("a"), &four, 0);
     assert_false(governor_recovers(e, &pause_s, &sessions)); /* nothing recovers */
     assert_int_equal(governor_recovery_s(e), 0);
-    governor_recover(e, 600);
-    governor_recover(e, 600); /* another worker heard of it too */
+    governor_recover(e, 600, 5);
+    governor_recover(e, 600, 5); /* another worker heard of it too */
     assert_int_equal(governor_recovery_s(e), 600);
     for (uint32_t allowed = 1; allowed <= 4; allowed++) {
         /* Time alone gives none. */
@@ -196,7 +196,7 @@ static void test_recovery(void **state)
         assert_int_equal(governor_recovery_s(e), 0);
     }
     assert_int_equal(atomic_load(&e->shared.recovering), 0);
-    governor_recover(e, 60); /* more are open than may be */
+    governor_recover(e, 60, 5); /* more are open than may be */
     assert_true(governor_sessions_full(e, 0));
     for (int i = 0; i < 4; i++)
         governor_session_give(e);
@@ -718,7 +718,7 @@ static void test_restore(void **state)
     assert_int_equal(most, 5);
     governor_put(g, e, UINT64_MAX);
     e = governor_get(g, STR("b"), &five, 0);
-    governor_recover(e, 60);
+    governor_recover(e, 60, 5);
     governor_restore(e, 600, 4);
     assert_int_equal(governor_recovery_s(e), 60);
     governor_put(g, e, UINT64_MAX);

@@ -16,6 +16,7 @@
 #define ALARM_QUIET_MS 600000 /* between two alarms of one rule at one source and site */
 /* What is heard so soon after an answer asks for no other suspension: it is longer by as much. */
 #define STORED_MS 1000
+#define NS_PER_MS UINT64_C(1000000)
 #define NOTHING   "nothing got through after the pause"
 /* A lowered limit is stored anew with a further such answer, if this part of its time is over. */
 #define LOWERED_PART 8
@@ -207,7 +208,7 @@ static void domain_recovers(const struct channel *c, enum limit_kind kind, uint3
     order->caps[order->caps_len++] =
         recovery_of(c->site, flow_lower_recovery_scope(kind), order->what.name, pause_s, 1,
                     order->what.until_ms);
-    governor_recover(entry, pause_s);
+    governor_recover(entry, pause_s, io_now_ns(w->io));
     governor_put(w->shared->governor, entry, io_now_ns(w->io));
 }
 
@@ -509,19 +510,23 @@ void rule_hear_success(struct channel *c)
 }
 
 /* Names the pause behind which limit is of a domain that comes back. False: it is no such limit, or
- * the pause is not over: what is heard was under way when it began. */
-static bool recovers(const struct channel *c, const struct limit *limit, struct suspension *pause)
+ * what is heard of was taken, at taken_ms, before the pause was asked for; or that is not over. */
+static bool recovers(const struct channel *c, const struct limit *limit, uint64_t taken_ms,
+                     struct suspension *pause)
 {
+    if (flow_lower_recovery_scope(limit->kind) == 0 ||
+        taken_ms * NS_PER_MS <= governor_recover_ns(limit->entry))
+        return false;
     *pause = (struct suspension){.scope = limit->kind == LIMIT_LOWERED_SIGNER
                                               ? SUSPENSION_SIGNER_SITE
                                               : SUSPENSION_ENVELOPE_SITE};
     snprintf(pause->name, sizeof(pause->name), "%s", limit->lowered);
-    return flow_lower_recovery_scope(limit->kind) != 0 &&
-           !suspensions_hold(&c->site->worker->shared->suspensions, pause->scope,
+    return !suspensions_hold(&c->site->worker->shared->suspensions, pause->scope,
                              str_of(pause->name));
 }
 
-void rule_hear_flow_failure(struct channel *c, const struct limits_lowered *lowered)
+void rule_hear_flow_failure(struct channel *c, const struct limits_lowered *lowered,
+                            uint64_t taken_ms)
 {
     struct suspension pause;
 
@@ -529,19 +534,22 @@ void rule_hear_flow_failure(struct channel *c, const struct limits_lowered *lowe
         struct heard h = {.channel = c, .reply = &nothing};
         uint32_t pause_s = governor_recovery_s(lowered->of[i].entry);
 
-        if (pause_s != 0 && recovers(c, &lowered->of[i], &pause) &&
+        if (pause_s != 0 && recovers(c, &lowered->of[i], taken_ms, &pause) &&
             suspend_named(&h, &pause, pause_s, "rule"))
             put_record(&h, "recovery", false);
     }
 }
 
-void rule_hear_flow_success(struct channel *c, const struct limits_lowered *lowered)
+void rule_hear_flow_success(struct channel *c, const struct limits_lowered *lowered,
+                            uint64_t taken_ms, uint64_t worked_ms)
 {
     struct suspension pause;
     uint32_t pause_s, sessions;
 
     for (size_t i = 0; lowered != NULL && i < lowered->len; i++)
-        if (recovers(c, &lowered->of[i], &pause) &&
+        if ((worked_ms == 0 ||
+             worked_ms * NS_PER_MS <= governor_recover_ns(lowered->of[i].entry)) &&
+            recovers(c, &lowered->of[i], taken_ms, &pause) &&
             governor_recovers(lowered->of[i].entry, &pause_s, &sessions))
             recovery_store(c->site, flow_lower_recovery_scope(lowered->of[i].kind), pause.name,
                            pause_s, sessions);

@@ -20,9 +20,13 @@ void rule_hear_failure(struct channel *c);
 /* A session got something through for the first time: behind a pause the source may have one more.
  * How many is stored, so that a restart goes on there. */
 void rule_hear_success(struct channel *c);
-/* The same of a message of what is lowered, which may be NULL: a domain that comes back from a
- * pause may have one message more under way with each session on which one of it got through. */
-void rule_hear_flow_failure(struct channel *c, const struct limits_lowered *lowered);
-void rule_hear_flow_success(struct channel *c, const struct limits_lowered *lowered);
+/* The same of a message of what is lowered, which may be NULL, that was taken at taken_ms: a domain
+ * that comes back from a pause may have one message more under way with each session on which one
+ * of it got through. worked_ms: when one got through last on this session; 0: none did. Both are
+ * monotonic. What was taken before a pause was asked for says nothing of the way back behind it. */
+void rule_hear_flow_failure(struct channel *c, const struct limits_lowered *lowered,
+                            uint64_t taken_ms);
+void rule_hear_flow_success(struct channel *c, const struct limits_lowered *lowered,
+                            uint64_t taken_ms, uint64_t worked_ms);
 
 #endif

@@ -447,7 +447,8 @@ static void recovery_begin(const struct channel *c)
     struct suspension one;
 
     if (suspended_at_site(c->site, c->source, &one) && one.until_ms > one.since_ms)
-        governor_recover(channel_told(c), (uint32_t)((one.until_ms - one.since_ms + 999) / 1000));
+        governor_recover(channel_told(c), (uint32_t)((one.until_ms - one.since_ms + 999) / 1000),
+                         io_now_ns(c->site->worker->io));
 }
 
 static bool is_suspended(struct channel *c)

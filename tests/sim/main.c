@@ -115,7 +115,8 @@ static void run_seed(uint64_t seed, const char *dir)
     log_set_level(verbose ? LOG_LEVEL_INFO : LOG_LEVEL_NONE); /* faults are made on purpose */
     signal(SIGABRT, on_abort);
     world_bursts = !world_recovery && !world_warmup && seed % BURSTS_EVERY == 1;
-    world_signs = !world_recovery && !world_warmup && seed % SIGNS_EVERY == 2;
+    world_signs = world_domains ? seed % 2 == 0
+                                : !world_recovery && !world_warmup && seed % SIGNS_EVERY == 2;
     world_crowd = !world_recovery && !world_warmup && !world_full && /* among those with bursts */
                   seed % CROWD_EVERY == 5;
     if (!world_recovery && !world_warmup && !world_crowd && seed % FEW_EVERY == 0)
@@ -192,6 +193,7 @@ static bool child_end(struct child *c, uint64_t *hash)
         fprintf(stderr, "seed %llu failed; replay: sim%s --seed %llu --verbose\n",
                 (unsigned long long)c->seed,
                 world_full       ? " --full"
+                : world_domains  ? " --domains"
                 : world_recovery ? " --recovery"
                 : world_warmup   ? " --warmup"
                                  : "",
@@ -280,12 +282,13 @@ static int self_test(void)
 }
 
 static const char usage[] =
-    "usage: sim [--full|--recovery|--warmup] --seed N [--verbose] | [...] --seeds A-B | "
+    "usage: sim [--full|--recovery|--domains|--warmup] --seed N [--verbose] | [...] --seeds A-B | "
     "--self-test\n"
     "\n"
     "Runs the engine in a simulated world made from each seed and compares everybody's books.\n"
     "--full: in a store that has little room from the start, which one world in five has anyway.\n"
     "--recovery: one provider asks for less, again and again, and watches how mail comes back.\n"
+    "--domains: the same, and it asks that of a domain which two addresses send mail of.\n"
     "--warmup: a newsletter of 300,000 over new addresses, for days, with kills.\n"
     "A failing seed prints what was violated and the end of its trace; it always replays.\n";
 
@@ -298,6 +301,7 @@ int main(int argc, char **argv)
                                             {"help", no_argument, NULL, 'h'},
                                             {"full", no_argument, NULL, 'f'},
                                             {"recovery", no_argument, NULL, 'c'},
+                                            {"domains", no_argument, NULL, 'd'},
                                             {"warmup", no_argument, NULL, 'w'},
                                             {NULL, 0, NULL, 0}};
     unsigned long long from = 0, to = 0;
@@ -317,6 +321,8 @@ int main(int argc, char **argv)
             world_full = true;
         else if (opt == 'c')
             world_recovery = true;
+        else if (opt == 'd')
+            world_recovery = world_domains = true;
         else if (opt == 'w')
             world_warmup = true;
         else if (opt == 't')

@@ -28,7 +28,8 @@ struct receiver {
     struct ledger_rcpt *rcpts[RCPTS_MAX];
     uint32_t rcpts_len;
     bool null_sender;
-    bool worked;        /* it took a message */
+    uint32_t worked;    /* of which pause it took a message: throttle.h */
+    bool metered;       /* a message that counts is under way */
     uint8_t mail_state; /* of the machine, with a transaction open */
     struct list taken;  /* acceptances that the engine has not seen answered */
 };
@@ -53,6 +54,15 @@ static void receiver_run(struct receiver *r);
 
 /* --- the end --- */
 
+static void meter(struct receiver *r, bool begins)
+{
+    if (begins)
+        throttle_opened();
+    else if (r->metered)
+        throttle_closed();
+    r->metered = begins;
+}
+
 static void receiver_close(struct receiver *r, bool abort)
 {
     struct net_end *end = r->end;
@@ -62,7 +72,8 @@ static void receiver_close(struct receiver *r, bool abort)
     r->end = NULL;
     sim_cancel(&r->answer);
     receivers.open[host_index(r->host)]--;
-    if (world_recovery)
+    meter(r, false);
+    if (world_recovery && !world_domains)
         throttle_closed();
     net_close(end, abort);
 }
@@ -246,9 +257,10 @@ static void answer_each(struct receiver *r)
 static bool answer_message(struct receiver *r)
 {
     enum verdict v = verdict_at(r, AT_DOT);
+    bool silent, metered = r->metered;
     uint64_t offset;
-    bool silent;
 
+    meter(r, false);
     if (v != ACCEPT) {
         bool go_on = carry_out(r, v);
 
@@ -273,12 +285,11 @@ static bool answer_message(struct receiver *r)
         answer_each(r);
         return true;
     }
-    if (world_recovery)
-        throttle_taken(!r->worked);
+    if (world_recovery && (metered || !world_domains))
+        throttle_taken(&r->worked);
     if (world_warmup)
         warmth_taken(world_source_at((const struct sockaddr *)&r->end->remote), r->host->site,
                      r->rcpts_len);
-    r->worked = true;
     smtp_server_answer(&r->server, &r->out, NULL);
     offset = r->end->sent_bytes + r->out.len;
     for (uint32_t i = 0; i < r->rcpts_len; i++)
@@ -288,16 +299,18 @@ static bool answer_message(struct receiver *r)
 
 static bool answer_mail(struct receiver *r)
 {
+    bool go_on, means = world_recovery && throttle_means(r->server.mail.sender.text);
     enum verdict v = verdict_at(r, AT_MAIL);
-    bool go_on;
 
     ledger_mail((const struct sockaddr *)&r->end->remote, r->host);
     r->rcpts_len = 0;
     r->null_sender = r->server.mail.sender.text.len == 0;
-    if (world_recovery && v == ACCEPT && throttle_refuses()) {
-        smtp_server_answer(&r->server, &r->out, THROTTLE_REPLY);
+    if (means && v == ACCEPT && throttle_refuses()) {
+        smtp_server_answer(&r->server, &r->out, throttle_reply());
         return true;
     }
+    if (means && world_domains)
+        meter(r, true);
     sim_trace("mail %.*s at %u", STR_FMT(r->server.mail.sender.text), host_index(r->host));
     go_on = carry_out(r, v);
     if (v == ACCEPT)
@@ -405,6 +418,7 @@ static bool step(struct receiver *r)
         go_on = false;
         break;
     case SMTP_SERVER_ABORT:
+        meter(r, false);
         r->rcpts_len = 0;
         break;
     case SMTP_SERVER_HELO:
@@ -481,7 +495,7 @@ static void on_accept(struct net_listener *l, struct net_end *end)
     end->on_seen = on_seen;
     receivers.all++;
     receivers.open[host_index(h)]++;
-    if (world_recovery)
+    if (world_recovery && !world_domains)
         throttle_opened();
     smtp_server_init(&r->server, &receivers.options[host_index(h)]);
     v = verdict_at(r, AT_BANNER);

@@ -65,5 +65,6 @@ void dns_upstream_query(struct dns_upstream *u, struct dns_upstream_query *query
     *q = (struct question){.name = name, .type = type, .timer = {.on_timer = on_timer}};
     list_push_back(&u->open, &q->node);
     wheel_arm(io_wheel(u->io), &q->timer,
-              io_now_ms(u->io) + (sim_chance(50) ? sim_between(1000, 4000) : sim_between(0, 200)));
+              io_now_ms(u->io) + (sim_chance(50) && !world_recovery ? sim_between(1000, 4000)
+                                                                    : sim_between(0, 200)));
 }

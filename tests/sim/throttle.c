@@ -7,9 +7,12 @@
 #define PAUSE_NS (600 * SIM_S)
 /* Until every worker has heard of a pause: what was on its way goes on, and is refused. */
 #define HEARD_NS (3 * SIM_S)
-/* How late the first connection behind a pause may be: a turn, a commit, the question for its
- * route, which is too old behind a pause, the way there. */
-#define LATE_NS (5 * SIM_S)
+/* The engine's pause is a second longer, so that none of the answers that come with the first one
+ * begins it anew. */
+#define LONGER_NS SIM_S
+/* How late the first connection behind that may be: a turn, a commit, the question for its route,
+ * which is too old behind a pause, the way there. */
+#define LATE_NS SIM_S
 
 /* One pause after the other: at a full rate, in answer to the first message behind it, with some
  * connections open again, then none any more. */
@@ -20,12 +23,34 @@ enum step { STEP_FULL, STEP_FAILS, STEP_GROWS, STEP_THROUGH };
 
 static struct {
     enum step step;
+    uint32_t pause;    /* the number of the last */
     uint64_t asked_ns;   /* when the pause was asked for; 0: none was yet */
     uint64_t refused_ns; /* the last refusal for it */
     uint32_t taken, open;
     uint32_t allowed; /* connections at once, since that pause */
     bool back;        /* a connection came behind that pause */
 } throttle;
+
+static const char *what(void)
+{
+    return world_domains ? "message" : "connection";
+}
+
+bool throttle_means(struct str sender)
+{
+    return !world_domains || world_signs ||
+           (sender.len > 8 && str_eq((struct str){sender.ptr + sender.len - 8, 8}, STR("@d0.test")));
+}
+
+const char *throttle_reply(void)
+{
+    return !world_domains ? "421 4.7.28 Gmail has detected an unusual rate of email originating "
+                            "from your IP address"
+           : world_signs  ? "421 4.7.28 Gmail has detected an unusual rate of unsolicited email "
+                            "originating from your DKIM domain engine.test"
+                          : "421 4.7.28 Gmail has detected an unusual rate of unsolicited email "
+                            "originating from your SPF domain d0.test";
+}
 
 static bool in_pause(void)
 {
@@ -40,13 +65,14 @@ void throttle_opened(void)
     if (throttle.refused_ns == 0 || (in_pause() && sim_now_ns() < throttle.asked_ns + HEARD_NS))
         return;
     if (in_pause())
-        sim_fail("recovery", "a connection %.3f s into the pause", (double)since_ns / 1e9);
-    if (!throttle.back && since_ns > PAUSE_NS + LATE_NS)
-        sim_fail("recovery", "the first connection %.3f s behind the refusal",
+        sim_fail("recovery", "the %s %.3f s into the pause", what(), (double)since_ns / 1e9);
+    if (!throttle.back && since_ns > PAUSE_NS + LONGER_NS + LATE_NS)
+        sim_fail("recovery", "the first %s %.3f s behind the refusal", what(),
                  (double)since_ns / 1e9);
     throttle.back = true;
     if (throttle.open > throttle.allowed)
-        sim_fail("recovery", "%u connections, and %u may be", throttle.open, throttle.allowed);
+        sim_fail("recovery", "%u times a %s, and %u may be", throttle.open, what(),
+                 throttle.allowed);
 }
 
 void throttle_closed(void)
@@ -58,6 +84,7 @@ static bool refuse(enum step next)
 {
     sim_trace("throttle: step %d", (int)next);
     throttle.step = next;
+    throttle.pause++;
     throttle.asked_ns = throttle.refused_ns = sim_now_ns();
     throttle.allowed = 1;
     throttle.back = false;
@@ -88,8 +115,11 @@ bool throttle_refuses(void)
     return false;
 }
 
-void throttle_taken(bool first)
+void throttle_taken(uint32_t *worked)
 {
+    bool first = *worked != throttle.pause;
+
+    *worked = throttle.pause;
     throttle.taken++;
     if (first && throttle.refused_ns != 0 && !in_pause())
         throttle.allowed++;

@@ -8,6 +8,7 @@
 
 struct world world;
 bool world_full, world_bursts, world_signs, world_crowd, world_recovery, world_warmup;
+bool world_domains;
 uint32_t world_lanes_max;
 
 #define TTL_S 60
@@ -260,20 +261,25 @@ static void recovery_make(void)
 
     engine_make();
     calm_make();
-    world.disk_ns = SIM_MS;
+    /* A slow disk: what is under way when a pause is asked for ends before that is stored. */
+    world.disk_ns = world_domains ? 100 * SIM_MS : SIM_MS;
     world.retry_max_s = draw(20, 300);
     world.messages = 1000;
     world.load_ns = 10 * SIM_S;
     world.sites_len = world.hosts_len = 1;
     *s = (struct world_site){.name = "s0.test", .hosts = 1, .kind = true};
     *h = (struct world_host){.v4 = true, .rcpts_max = 1000, .no_chunking = sim_chance(500)};
-    h->path = (struct net_path){.latency_ns = sim_between(20 * SIM_MS, 100 * SIM_MS),
+    h->path = (struct net_path){.latency_ns =
+                                    sim_between(20 * SIM_MS, (world_domains ? 50 : 100) * SIM_MS),
                                 .segment_max = 9000,
                                 .window = 262144};
     h->messages_max = sim_chance(500) ? 0 : draw(5, 20);
     for (int i = 0; i < 2; i++)
         s->sessions_max[i] = RECOVERY_SESSIONS;
-    world.domains_len = draw(1, 5);
+    world.domains_len = draw(world_domains ? 2 : 1, world_domains ? 3 : 5);
+    for (uint32_t i = 0; world_domains && i < 2; i++)
+        world.sources[world.sources_len++].weight = 1;
+    world.selection = "weighted";
     for (uint32_t i = 0; i < world.domains_len; i++) {
         world.domains[i] = (struct world_domain){.kind = ZONE_MX};
         snprintf(world.domains[i].name, sizeof(world.domains[i].name), "d%u.test", i);
