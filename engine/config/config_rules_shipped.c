@@ -30,10 +30,12 @@
 #define YAHOO     PROVIDERS("yahoo")
 #define MICROSOFT PROVIDERS("microsoft")
 #define APPLE     PROVIDERS("apple")
-#define SFM       "smtpfieldmanual.com, 2025-02-10"
-#define SISIMAI   "libsisimai.org, 2025-02-23"
-#define KUMO      "KumoMTA community shaping, 2026-08-04"
-#define OUTLOOK   "postmaster of Outlook.com, 2026-06-15"
+#define NETEASE                                                                                    \
+    PROVIDERS("netease"), .from = "mail.163.com/help/help_spam_16.htm, copy of 2018-06; " KUMO
+#define SFM     "smtpfieldmanual.com, 2025-02-10"
+#define SISIMAI "libsisimai.org, 2025-02-23"
+#define KUMO    "KumoMTA community shaping, 2026-08-04"
+#define OUTLOOK "postmaster of Outlook.com, 2026-06-15"
 
 /* clang-format off */
 const struct config_rule config_rules_shipped[] = {
@@ -119,6 +121,19 @@ const struct config_rule config_rules_shipped[] = {
          TEXTS("very low reputation", "likely unsolicited"), .alarm = true, .after = 10,
          NOT_THE_ADDRESS, .classification = "SpamBlock"),
 
+    /* Rules of the recipient's own administrators, and faults of the message's form. */
+    RULE(.name = "google-allow-list", GOOGLE, .code_word = "421", .enhanced_word = "4.7.0",
+         TEXTS("not in whitelist for rcpt domain"), .suspend_s = HOURS(1), .scope_word = "domain",
+         .alarm = true, .classification = "PolicyRelated"),
+    RULE(.name = "google-custom-policy", GOOGLE, .code_word = "550", .enhanced_word = "5.7.1",
+         TEXTS("- gcdp", "has a policy that prohibits"), NOT_THE_ADDRESS,
+         .classification = "PolicyRelated"),
+    RULE(.name = "google-form", GOOGLE, .code_word = "550", .enhanced_word = "5.7.1",
+         TEXTS("not rfc 5322 compliant", "messages missing a valid", "with multiple addresses in"),
+         .alarm = true, NOT_THE_ADDRESS, .classification = "ContentRelated"),
+    RULE(.name = "google-ipv6", GOOGLE, .code_word = "550", .enhanced_word = "5.7.1",
+         TEXTS("ipv6 sending guidelines"), UNAUTHENTICATED),
+
     RULE(.name = "yahoo-volume", PROVIDERS("yahoo", "yahoo_japan"), .code_word = "421",
          TEXTS("[tss04]", "[tss05]", "[ipts04]", "[ipts05]"), .suspend_s = MINUTES(30),
          .from = SFM "; " KUMO),
@@ -136,6 +151,10 @@ const struct config_rule config_rules_shipped[] = {
          TEXTS("accepted for policy reasons", "message not allowed - headers",
                "message not allowed - [299]"),
          NOT_THE_ADDRESS, .classification = "PolicyRelated", .from = SFM "; " SISIMAI),
+    /* Behind the content, where 554 says nothing of an address. */
+    RULE(.name = "yahoo-unknown", PROVIDERS("yahoo", "yahoo_japan"), .code_word = "554",
+         TEXTS("this user doesn't have a"), .classification = "InvalidRecipient",
+         .from = SFM "; tuono034s.com, 2023"),
     RULE(.name = "yahoo-unauthenticated", YAHOO, .code_word = "550", .enhanced_word = "5.7.9",
          UNAUTHENTICATED, .from = SISIMAI),
     RULE(.name = "yahoo-sender-domain", YAHOO, .code_word = "451", TEXTS("unresolvable rfc.5321"),
@@ -170,6 +189,16 @@ const struct config_rule config_rules_shipped[] = {
          .enhanced_word = "5.7.515", UNAUTHENTICATED, .from = OUTLOOK),
     RULE(.name = "microsoft-dmarc", MICROSOFT, .code_word = "550", .enhanced_word = "5.7.509",
          UNAUTHENTICATED, .from = SISIMAI),
+    RULE(.name = "microsoft-spf", MICROSOFT, .code_word = "550", .enhanced_word = "5.7.23",
+         UNAUTHENTICATED, .from = SISIMAI),
+    RULE(.name = "microsoft-authentication", MICROSOFT, .code_word = "4xx",
+         .enhanced_word = "4.7.26", .retry_s = HOURS(2), UNAUTHENTICATED, .from = SISIMAI),
+    RULE(.name = "microsoft-ptr", MICROSOFT, .code_word = "550", .enhanced_word = "5.7.25",
+         .suspend_s = HOURS(1), DEFERRED, UNAUTHENTICATED, .from = SISIMAI),
+    /* A list of the recipient's own organisation. */
+    RULE(.name = "microsoft-customer-list", MICROSOFT, .code_word = "550",
+         .enhanced_word = "5.7.513", FAILED, NOT_THE_ADDRESS, .classification = "PolicyRelated",
+         .from = SISIMAI),
     RULE(.name = "microsoft-unknown", MICROSOFT, .code_word = "550", .enhanced_word = "5.4.1",
          TEXTS("recipient address*rejected"), .classification = "InvalidRecipient",
          .from = SFM "; " SISIMAI),
@@ -191,6 +220,16 @@ const struct config_rule config_rules_shipped[] = {
     RULE(.name = "apple-listed", APPLE, .code_word = "550", .enhanced_word = "5.7.1",
          TEXTS("due to listing in spamhaus"), BLOCKED(HOURS(2)), .from = SISIMAI),
 
+    /* A link in the message is listed, and not the address that sends it. */
+    RULE(.name = "apple-link-listed", APPLE, .code_word = "550", .enhanced_word = "5.7.1",
+         TEXTS("having a domain present in the spamhaus"), FAILED, NOT_THE_ADDRESS, .alarm = true,
+         .classification = "SpamBlock", .from = SFM "; " KUMO),
+
+    RULE(.name = "comcast-mailbox-rate", PROVIDERS("comcast"), .code_word = "452",
+         .enhanced_word = "4.1.1", TEXTS("too many recent messages"), .retry_s = HOURS(1),
+         NOT_THE_ADDRESS, .from = SFM),
+    RULE(.name = "comcast-dmarc", PROVIDERS("comcast"), .code_word = "550",
+         .enhanced_word = "5.2.0", TEXTS("due to dmarc"), UNAUTHENTICATED, .from = SFM),
     RULE(.name = "comcast-rate", PROVIDERS("comcast"), .code_word = "4xx",
          TEXTS("throttled - "), .suspend_s = MINUTES(5), .from = "logs of senders; " KUMO),
     RULE(.name = "comcast-blocked", PROVIDERS("comcast"), .code_word = "554",
@@ -204,6 +243,18 @@ const struct config_rule config_rules_shipped[] = {
                "reject due to policy restrictions."),
          NOT_THE_ADDRESS, .classification = "PolicyRelated", .alarm = true, .after = 10,
          .from = SFM),
+    RULE(.name = "gmx-unauthenticated", PROVIDERS("gmx"), .code_word = "550-554",
+         TEXTS("due to spf policy"), UNAUTHENTICATED, .from = SFM),
+    RULE(.name = "gmx-sender-domain", PROVIDERS("gmx"), .code_word = "550-554",
+         TEXTS("invalid dns mx or a/aaaa"), .alarm = true, NOT_THE_ADDRESS,
+         .classification = "InvalidSender", .from = SFM),
+    RULE(.name = "t-online-blocked", PROVIDERS("t_online"), .code_word = "554",
+         TEXTS("tosa@rx.t-online.de"), BLOCKED(HOURS(2)), .from = "zone-mta, 2026-07-20"),
+    RULE(.name = "orange-policy", PROVIDERS("orange"), .code_word = "550", .enhanced_word = "5.2.0",
+         TEXTS("ofr_506"), NOT_THE_ADDRESS, .classification = "PolicyRelated", .from = SFM),
+    RULE(.name = "orange-sender-domain", PROVIDERS("orange"), .code_word = "501",
+         .enhanced_word = "5.1.0", TEXTS("emetteur invalide"), .alarm = true, NOT_THE_ADDRESS,
+         .classification = "InvalidSender", .from = SFM),
     RULE(.name = "orange-connections", PROVIDERS("orange"), .code_word = "421",
          TEXTS("trop de connexions"), .slow_down = true, .from = "zone-mta, 2026-07-20"),
     RULE(.name = "orange-later", PROVIDERS("orange"), .code_word = "421", TEXTS("service refuse"),
@@ -217,6 +268,41 @@ const struct config_rule config_rules_shipped[] = {
          .from = SFM "; " KUMO),
     RULE(.name = "qq-dmarc", PROVIDERS("qq"), .code_word = "550", TEXTS("dmarc check failed"),
          UNAUTHENTICATED, .from = SFM),
+
+    /* NetEase (163, 126, yeah.net) says in two words of letters what a refusal means, and lists them:
+     * of the address, of the sender's domain within 15 minutes or a day, of the content. */
+    RULE(.name = "netease-source", NETEASE, .code_word = "421", TEXTS("hl:rep", "hl:ifc", "hl:mep"),
+         .suspend_s = MINUTES(15), .alarm = true),
+    RULE(.name = "netease-connections", NETEASE, .code_word = "421", TEXTS("hl:icc"),
+         .slow_down = true),
+    RULE(.name = "netease-sender-rate", NETEASE, .code_word = "451", TEXTS("mi:sfq", "rp:qrc"),
+         .suspend_s = MINUTES(15), .scope_word = "envelope_domain", NOT_THE_ADDRESS),
+    RULE(.name = "netease-sender-day", NETEASE, .code_word = "550-554", TEXTS("mi:stc", "rp:trc"),
+         DEFERRED, .suspend_s = HOURS(2), .scope_word = "envelope_domain", .alarm = true,
+         NOT_THE_ADDRESS),
+    RULE(.name = "netease-day", NETEASE, .code_word = "550-554", TEXTS("rp:orq", "hl:itc"), DEFERRED,
+         .suspend_s = HOURS(1), NOT_THE_ADDRESS),
+    RULE(.name = "netease-content-later", NETEASE, .code_word = "451", TEXTS("dt:spm"),
+         .retry_s = MINUTES(15), NOT_THE_ADDRESS, .classification = "ContentRelated"),
+    RULE(.name = "netease-content", NETEASE, .code_word = "550-554", TEXTS("dt:spm"),
+         .alarm = true, .after = 10, NOT_THE_ADDRESS, .classification = "ContentRelated"),
+    RULE(.name = "netease-blocked", NETEASE, .code_word = "450-554",
+         TEXTS("dt:rbl", "wm:bli", "hl:ihu", "hl:ipb", "ip in blacklist"), BLOCKED(HOURS(2))),
+    RULE(.name = "netease-unauthenticated", NETEASE, .code_word = "550-554",
+         TEXTS("mi:spf", "mi:dma", "dt:sum"), UNAUTHENTICATED),
+    RULE(.name = "mail-ru-spam", PROVIDERS("mail_ru"), .code_word = "550",
+         TEXTS("spam message rejected"), .alarm = true, .after = 10, NOT_THE_ADDRESS,
+         .classification = "SpamBlock", .from = SFM "; " SISIMAI),
+    RULE(.name = "yandex-mailbox-rate", PROVIDERS("yandex"), .code_word = "450",
+         .enhanced_word = "4.2.1", TEXTS("message rate limit"), .retry_s = HOURS(1), NOT_THE_ADDRESS,
+         .from = SFM),
+    RULE(.name = "yandex-spam", PROVIDERS("yandex"), .code_word = "554", .enhanced_word = "5.7.1",
+         TEXTS("suspicion of spam"), .alarm = true, .after = 10, NOT_THE_ADDRESS,
+         .classification = "SpamBlock", .from = SFM),
+    RULE(.name = "zoho-dmarc", PROVIDERS("zoho"), .code_word = "550", .enhanced_word = "5.7.1",
+         TEXTS("per dmarc policy"), UNAUTHENTICATED, .from = SFM),
+    RULE(.name = "zoho-spam", PROVIDERS("zoho"), .code_word = "554", .enhanced_word = "5.7.1",
+         TEXTS("flagged as spam"), NOT_THE_ADDRESS, .classification = "SpamBlock", .from = SFM),
 
     RULE(.name = "mimecast-later", PROVIDERS("mimecast"), .code_word = "451",
          TEXTS("temporarily unavailable"), .retry_s = MINUTES(6), .from = SFM "; " SISIMAI),
@@ -272,8 +358,9 @@ const struct config_rule config_rules_shipped[] = {
          NOT_THE_ADDRESS, .classification = "PolicyRelated", .from = SISIMAI),
     RULE(.name = "au-relay", PROVIDERS("au"), .code_word = "554", TEXTS("relay access denied"),
          .classification = "InvalidRecipient", .from = "note.com/sendmagic, 2022"),
+    /* It names our domain: "553 news.example.com does not exist". */
     RULE(.name = "softbank-sender-domain", PROVIDERS("softbank", "jcom"), .code_word = "553",
-         TEXTS("domain does not exist"), DEFERRED, .alarm = true, NOT_THE_ADDRESS,
+         TEXTS("does not exist"), DEFERRED, .alarm = true, NOT_THE_ADDRESS,
          .classification = "InvalidSender", .from = "note.com/sendmagic, 2022"),
     RULE(.name = "softbank-size", PROVIDERS("softbank"), .code_word = "552",
          TEXTS("message size exceeds"), FAILED, NOT_THE_ADDRESS, .classification = "ContentRelated",
