@@ -17,6 +17,7 @@
 #include "schedule/lane.h"
 #include "schedule/settle.h"
 #include "schedule/site.h"
+#include "tests/sim/accounts.h"
 #include "tests/sim/crowd.h"
 #include "tests/sim/ledger.h"
 #include "tests/sim/sim_io.h"
@@ -823,6 +824,8 @@ static void check_asked(void)
 void node_check(void)
 {
     check_asked();
+    for (uint32_t i = 0; node.engine != NULL && i < node.engine->shared.workers_len; i++)
+        accounts_check(&node.engine->shared.workers[i]);
     if (node.engine != NULL && settles_refused())
         node.timed_ns = sim_now_ns();
     if (world_warmup || node.looks++ % TIMES_EVERY != 0) /* there nothing fails or expires */
