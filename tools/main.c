@@ -77,23 +77,17 @@ static const struct command *command_find(const char *name)
 }
 
 /* What is a part of another command here, or is called otherwise by other mail servers. */
-static const char *const elsewhere[][2] = {{"cancel", "queue cancel"},
-                                           {"check", "config check"},
-                                           {"delete", "queue cancel"},
-                                           {"export", "queue export"},
-                                           {"flush", "queue flush"},
-                                           {"hold", "queue hold"},
-                                           {"keygen", "dkim keygen"},
-                                           {"list", "queue list"},
-                                           {"mailq", "queue list"},
-                                           {"pause", "queue suspend"},
-                                           {"release", "queue release"},
-                                           {"resume", "queue resume"},
-                                           {"show", "queue show"},
-                                           {"start", "serve"},
-                                           {"summary", "queue summary"},
-                                           {"suspend", "queue suspend"},
-                                           {"top", "status"}};
+static const char *const elsewhere[][2] = {
+    {"cancel", "queue cancel"},   {"check", "config check"},
+    {"delete", "queue cancel"},   {"drain", "stop"},
+    {"export", "queue export"},   {"flush", "queue flush"},
+    {"hold", "queue hold"},       {"keygen", "dkim keygen"},
+    {"list", "queue list"},       {"mailq", "queue list"},
+    {"pause", "queue suspend"},   {"release", "queue release"},
+    {"resume", "queue resume"},   {"run", "serve"},
+    {"show", "queue show"},       {"shutdown", "stop"},
+    {"start", "serve"},           {"summary", "queue summary"},
+    {"suspend", "queue suspend"}, {"top", "status"}};
 
 static int unknown(const char *name)
 {

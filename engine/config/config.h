@@ -410,6 +410,7 @@ struct config {
     uint32_t refs;
     uint64_t generation; /* given by the engine: larger with each reload */
     char *file;          /* where it was read from */
+    bool is_empty;       /* there is no key in it: all defaults */
     char *host_name;     /* our name: Received, EHLO, Message-ID; default gethostname() */
     char *node_id;       /* in records; default host_name */
     uint32_t workers;    /* 0 = one per core */

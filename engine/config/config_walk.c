@@ -251,9 +251,51 @@ static void complain_with_keys(struct config_loader *l, const struct config_sect
                     i < section->len ? ", ..." : "");
 }
 
+/* What other mail servers call it: whoever comes from one begins with these. */
+static const char *const foreign[][2] = {
+    {"connection_limit", "sessions_max (of each source), total_sessions_max (of all)"},
+    {"inet_interfaces", "listeners: [{listen: ...}]"},
+    {"max_age", "lifetime, of destinations"},
+    {"max_connection_rate", "connect_rate, of destinations"},
+    {"max_deliveries_per_connection", "session_messages_max, of destinations"},
+    {"max_message_rate", "rate (of each source), total_rate (of all)"},
+    {"message_size_limit", "message_size_max, of a listener"},
+    {"maximal_queue_lifetime", "lifetime, of destinations"},
+    {"mydestination", "nothing: no mail is local"},
+    {"myhostname", "host_name"},
+    {"mynetworks", "relay_networks, of a listener"},
+    {"egress_pool", "pools"},
+    {"egress_source", "sources"},
+    {"relay_hosts", "relay_networks, of a listener"},
+    {"relayhost", "routes: {\"*\": \"[host]:port\"}"},
+    {"smtp_bind_address", "sources: {NAME: {ipv4: ...}}"},
+    {"smtp_helo_name", "sources: {NAME: {ehlo_name: ...}}"},
+    {"smtp_tls_security_level", "tls, of destinations"},
+    {"smtpd_tls_cert_file", "certificates"},
+    {"transport_maps", "routes"},
+    {"virtual_mta", "sources"},
+    {"virtual_mta_pool", "pools"},
+};
+
+/* NULL: nobody's. PowerMTA writes '-' where others write '_'. */
+static const char *find_foreign(struct str name)
+{
+    char word[SUGGEST_WORD_MAX];
+
+    if (name.len >= sizeof(word))
+        return NULL;
+    for (size_t i = 0; i < name.len; i++)
+        word[i] = name.ptr[i] == '-' ? '_' : name.ptr[i];
+    for (size_t i = 0; i < ARRAY_LEN(foreign); i++)
+        if (str_eq_nocase((struct str){word, name.len}, str_of(foreign[i][0])))
+            return foreign[i][1];
+    return NULL;
+}
+
 static void unknown_key(struct config_loader *l, const struct config_target *t, struct str name,
                         struct config_place at)
 {
+    const char *ours = find_foreign(name);
     char where[PATH_BYTES], text[PATH_BYTES];
     struct suggest s;
 
@@ -268,7 +310,9 @@ static void unknown_key(struct config_loader *l, const struct config_target *t, 
         suggest_offer(&s, t->section->fields[i].name);
     snprintf(text, sizeof(text), "unknown key '%.*s'%s%s", name.len > 100 ? 100 : (int)name.len,
              name.ptr, *t->path == 0 ? "" : " in ", t->path);
-    if (s.best != NULL && s.distance == 0)
+    if (ours != NULL)
+        config_complain(l, at, "%s; here it is %s", text, ours);
+    else if (s.best != NULL && s.distance == 0)
         config_complain(l, at, "%s; keys are written in lower case: '%s'", text, s.best);
     else if (s.best != NULL && s.distance <= 1)
         config_complain(l, at, "%s; did you mean '%s'?", text, s.best);
@@ -435,7 +479,8 @@ void config_walk(struct config_loader *l, struct fy_node *root)
     struct config_target top = {&config_schema, l->c, "", {1, 1}, 0};
 
     refuse_nul(l, root, top.place);
-    if (!config_walk_empty(root)) /* an empty file is all defaults */
+    l->c->is_empty = config_walk_empty(root);
+    if (!l->c->is_empty) /* an empty file is all defaults */
         config_walk_section(l, &top, root);
     check_together(l, config_field_find(&config_schema, STR("http")));
 }
