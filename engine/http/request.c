@@ -351,6 +351,7 @@ static bool client_refused(struct http_request *r, const char *authorization)
     const struct config *c = r->config;
     bool trusted = config_network_match(c->http.trusted_networks, c->http.trusted_networks_len,
                                         (const struct sockaddr *)&r->peer);
+    struct buf scopes = {0};
     int err;
 
     r->token = (struct token){.scopes = TOKEN_ADMIN};
@@ -372,7 +373,10 @@ static bool client_refused(struct http_request *r, const char *authorization)
         return true;
     }
     if ((r->token.scopes & (r->endpoint->scopes | TOKEN_ADMIN)) == 0) {
-        request_refuse(r, 403, "this token may not do that; see 'hayauma token list'");
+        token_scopes_put(&scopes, r->endpoint->scopes);
+        request_refuse(r, 403, "this takes a token with the scope %.*s; see 'hayauma token list'",
+                       STR_FMT(buf_str(&scopes)));
+        buf_done(&scopes);
         return true;
     }
     return rate_refused(r);

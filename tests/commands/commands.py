@@ -577,6 +577,9 @@ def test_reload():
         for command in ("reload", "status", "stop"):
             done = run(command, "-c", engine.file, status=2, env={"HAYAUMA_SOCKET": socket})
             assert f"{engine.file}:1:3: unknown key 'control_sockt'" in done.stderr, done.stderr
+        engine.file.write_text("# nothing\n")  # its defaults would send mail round every route
+        done = run("reload", "--socket", socket, status=1)
+        assert "no key in it" in done.stderr and "nothing was changed" in done.stderr, done
         engine.file.write_text('{"lisen": ')
         done = run("status", "-c", engine.file, status=2)
         assert "YAML" in done.stderr and "use --socket" in done.stderr

@@ -114,16 +114,20 @@ static int serve_options(struct serve *s, int argc, char **argv)
     return 0;
 }
 
-/* Lines as one value of a log line. */
+/* Lines as one value of a log line, which has the level. */
 static struct buf joined(struct str lines)
 {
+    static const struct str level = {"warning: ", 9};
     struct buf out = {0};
 
-    for (size_t i = 0; i < lines.len; i++) {
-        if (lines.ptr[i] != '\n')
-            buf_putc(&out, lines.ptr[i]);
-        else if (i + 1 < lines.len)
+    while (lines.len > 0) {
+        struct str line = str_take(&lines, '\n');
+
+        if (out.len > 0)
             buf_puts(&out, "; ");
+        if (str_starts_nocase(line, level))
+            line = (struct str){line.ptr + level.len, line.len - level.len};
+        buf_put_str(&out, line);
     }
     return out;
 }
@@ -174,6 +178,18 @@ static void set_log_level(const struct config *c)
             log_set_level((enum log_level)i);
 }
 
+#define FILES_FEW 1024
+
+/* Too few stop nothing at the start, and deliveries later: sessions out leave 64 to the rest. */
+static void warn_of_file_limit(const struct config *c, const struct rlimit *limit)
+{
+    if (limit->rlim_cur < FILES_FEW || limit->rlim_cur < c->file_limit)
+        log_warn("serve.file_limit",
+                 "files=%llu file_limit=%u action=\"each session takes one: raise the limit of "
+                 "open files (LimitNOFILE= of the unit, ulimit -Hn)\"",
+                 (unsigned long long)limit->rlim_cur, c->file_limit);
+}
+
 static void raise_file_limit(const struct config *c)
 {
     struct rlimit limit;
@@ -187,6 +203,8 @@ static void raise_file_limit(const struct config *c)
     if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
         log_warn("serve.file_limit", "wanted=%lu error=\"%s\"", (unsigned long)limit.rlim_cur,
                  strerror(errno));
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0)
+        warn_of_file_limit(c, &limit);
 }
 
 /* Becomes the configured user for good, with all threads (glibc sets them together). */
@@ -281,6 +299,13 @@ static int serve_reload(void *arg, struct buf *cannot, struct buf *errors)
 
     notify_reloading();
     c = serve_load(s, errors);
+    /* As an editor or a full disk leaves it: its defaults would send mail round every route. */
+    if (c != NULL && c->is_empty) {
+        buf_printf(errors, "%s: there is no key in it: an empty file is no new configuration\n",
+                   s->file);
+        config_unref(c);
+        c = NULL;
+    }
     if (c != NULL && engine_reload(&s->engine, c, cannot, errors) < 0) {
         config_unref(c);
         c = NULL;

@@ -173,6 +173,8 @@ static int list_all(const struct options *o)
 {
     struct buf scopes = {0}, rate = {0};
 
+    if (o->list.len == 0 && !o->json)
+        fputs("no tokens\n", stderr);
     for (size_t i = 0; i < o->list.len; i++) {
         const struct token *t = &o->list.tokens[i];
         char made[32];
