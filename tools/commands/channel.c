@@ -182,6 +182,16 @@ int channel_send(struct channel *ch, json_t *request)
     return code;
 }
 
+int channel_begin(struct channel *ch, const struct channel_options *options, json_t *request)
+{
+    int code = channel_open(ch, options);
+
+    if (code == 0)
+        return channel_send(ch, request);
+    json_decref(request);
+    return code;
+}
+
 /* The next line without its end; false with *code set. */
 static bool read_line(struct channel *ch, struct str *line, int *code)
 {

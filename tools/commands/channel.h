@@ -47,6 +47,9 @@ int channel_open(struct channel *ch, const struct channel_options *options) MUST
 void channel_close(struct channel *ch);
 /* Sends request, which is released. 0 or the exit code. */
 int channel_send(struct channel *ch, json_t *request) MUST_USE;
+/* Both. */
+int channel_begin(struct channel *ch, const struct channel_options *options,
+                  json_t *request) MUST_USE;
 /* The next line of the reply, or NULL with *code set: 0 after the last one (*last then has it, may
  * be NULL when the caller does not want it), otherwise the exit code with the error printed. The
  * caller releases what it gets. */

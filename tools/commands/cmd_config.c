@@ -13,6 +13,7 @@
 #include "base/suggest.h"
 #include "config/config.h"
 #include "tools/commands/commands.h"
+#include "tools/commands/options.h"
 #include "worker/keyring.h"
 #include "worker/trust.h"
 
@@ -217,11 +218,7 @@ static int run(const char *name, const struct options *o, bool has_file)
         fprintf(stderr, "hayauma config %s: takes no file\n", name);
         return EXIT_USAGE;
     }
-    fprintf(stderr, "hayauma config: check, show or docs, not '%s'", name);
-    if (s.best != NULL)
-        fprintf(stderr, "; did you mean '%s'?", s.best);
-    fputc('\n', stderr);
-    return EXIT_USAGE;
+    return action_unknown("config", &s);
 }
 
 int cmd_config(int argc, char **argv)

@@ -15,6 +15,7 @@
 #include "dns/txt.h"
 #include "tools/commands/commands.h"
 #include "tools/commands/dkim_record.h"
+#include "tools/commands/options.h"
 #include "worker/keyring.h"
 
 #define DIRECTORY         "/etc/hayauma/dkim"
@@ -400,11 +401,7 @@ static int run(const char *name, const struct options *o)
         fprintf(stderr, "hayauma dkim %s: unexpected '%s'\n", name, o->domain);
         return EXIT_USAGE;
     }
-    fprintf(stderr, "hayauma dkim: keygen, check or sign, not '%s'", name);
-    if (s.best != NULL)
-        fprintf(stderr, "; did you mean '%s'?", s.best);
-    fputc('\n', stderr);
-    return EXIT_USAGE;
+    return action_unknown("dkim", &s);
 }
 
 enum { OPT_SELECTOR = 256, OPT_DIRECTORY };

@@ -349,11 +349,7 @@ int cmd_route(int argc, char **argv)
         json_decref(request);
         return code == -1 ? EXIT_OK : code;
     }
-    code = channel_open(&ch, &o);
-    if (code == 0)
-        code = channel_send(&ch, request);
-    else
-        json_decref(request);
+    code = channel_begin(&ch, &o, request);
     while (code == 0 && (reply = channel_next(&ch, NULL, &code)) != NULL) {
         const json_t *route = json_object_get(reply, "route");
 

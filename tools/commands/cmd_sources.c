@@ -43,9 +43,7 @@ static json_t *ask(const struct channel_options *o, const char *name, int *code)
     struct channel ch;
     json_t *reply, *list = NULL;
 
-    *code = channel_open(&ch, o);
-    if (*code == 0)
-        *code = channel_send(&ch, json_pack("{s:s, s:i}", "op", "status", "destinations", 0));
+    *code = channel_begin(&ch, o, json_pack("{s:s, s:i}", "op", "status", "destinations", 0));
     while (*code == 0 && (reply = channel_next(&ch, NULL, code)) != NULL) {
         json_t *found = json_object_get(json_object_get(reply, "status"), name);
 

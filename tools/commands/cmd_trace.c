@@ -141,11 +141,7 @@ int cmd_trace(int argc, char **argv)
         json_decref(request);
         return code == -1 ? EXIT_OK : code;
     }
-    code = channel_open(&ch, &o);
-    if (code == 0)
-        code = channel_send(&ch, request);
-    else
-        json_decref(request);
+    code = channel_begin(&ch, &o, request);
     while (code == 0 && ferror(stdout) == 0 && (reply = channel_next(&ch, NULL, &code)) != NULL) {
         print_reply(&o, reply);
         json_decref(reply);

@@ -15,6 +15,7 @@
 #include "config/config_value.h"
 #include "tls/scram.h"
 #include "tools/commands/commands.h"
+#include "tools/commands/options.h"
 #include "tools/commands/users_file.h"
 
 static const char help[] =
@@ -422,10 +423,7 @@ static const struct action *action_find(const char *name)
         if (strcmp(name, actions[i].name) == 0)
             return &actions[i];
     }
-    fprintf(stderr, "hayauma user: add, passwd, remove or list, not '%s'", name);
-    if (s.best != NULL)
-        fprintf(stderr, "; did you mean '%s'?", s.best);
-    fputc('\n', stderr);
+    (void)action_unknown("user", &s);
     return NULL;
 }
 

@@ -115,11 +115,7 @@ static int each(const struct options *o, json_t *request, const char *name,
 
     if (request == NULL)
         return usage_error(o, "names are UTF-8");
-    code = channel_open(&ch, &o->channel);
-    if (code == 0)
-        code = channel_send(&ch, request);
-    else
-        json_decref(request);
+    code = channel_begin(&ch, &o->channel, request);
     while (code == 0 && (reply = channel_next(&ch, NULL, &code)) != NULL) {
         const json_t *value = json_object_get(reply, name);
 
@@ -248,11 +244,9 @@ static int standing_ask(const struct options *o, struct standing *s)
 {
     struct channel ch;
     json_t *reply;
-    int code = channel_open(&ch, &o->channel);
+    int code = channel_begin(&ch, &o->channel, json_pack("{s:s}", "op", "warmup"));
 
     s->replies = json_array();
-    if (code == 0)
-        code = channel_send(&ch, json_pack("{s:s}", "op", "warmup"));
     while (code == 0 && (reply = channel_next(&ch, NULL, &code)) != NULL) {
         if (json_object_get(reply, "stream") != NULL)
             standing_add(s, reply);

@@ -343,9 +343,7 @@ int cmd_why(int argc, char **argv)
         fputs(help, stdout);
     if (code != 0)
         return code == -1 ? EXIT_OK : code;
-    code = channel_open(&ch, &o.channel);
-    if (code == 0)
-        code = channel_send(&ch, request(&o));
+    code = channel_begin(&ch, &o.channel, request(&o));
     while (code == 0 && (reply = channel_next(&ch, NULL, &code)) != NULL) {
         const json_t *why = json_object_get(reply, "why");
 
