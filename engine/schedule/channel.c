@@ -19,7 +19,7 @@
 #define SPLITS_MAX    64   /* recipients that go over to another flow, in a take */
 #define COUNTED_MAX                                                                                \
     64 /* messages of a channel before all can see that they were sent, while more wait */
-#define ASIDE_MAX     16 /* tenants and campaigns of which the session may have nothing, in a take */
+#define ASIDE_LOOKED  64 /* tenants and campaigns of which the session may have nothing, in a take */
 #define QUIET_LOOK_MS 600000 /* the wall clock may be set meanwhile */
 #define ALL_FAMILIES  (1 << SOURCE_IPV4 | 1 << SOURCE_IPV6)
 
@@ -937,14 +937,18 @@ static struct recipient *next_allowed(struct channel *c, const struct channel_se
     struct lane *lane;
     bool of_flow;
 
-    while (*aside < ASIDE_MAX && (lane = lane_next(c, seat)) != NULL) {
+    while ((lane = lane_next(c, seat)) != NULL) {
+        if (*aside == ASIDE_LOOKED) {
+            supply_dirty((*seat)->supply); /* the next turn goes on */
+            return NULL;
+        }
         r = lane_peek(lane);
         ASSERT(r != NULL && lane->supply == (*seat)->supply);
         taken->expired = lane_expired(r, worker_wall_ms(c->site->worker));
         if (taken->expired || take_leave(c, r, session, taken, &of_flow, &why, &full))
             return r;
         if (full != NULL) {
-            feed_set_aside(&(*seat)->supply->feed, lane, full);
+            feed_set_aside(&(*seat)->supply->feed, lane, full, io_now_ns(c->site->worker->io));
             ++*aside;
             continue;
         }
@@ -974,6 +978,8 @@ static void set_back(struct channel *c)
             continue;
         feed_set_back(&s->feed);
         supply_wake(s, io_now_ms(c->site->worker->io) + SUPPLY_SESSION_LOOK_MS);
+        if (s->feed.held_ns != UINT64_MAX)
+            supply_wake(s, s->feed.held_ns / 1000000 + 1);
     }
 }
 

@@ -579,7 +579,8 @@ size_t feed_session_limits(const struct lane *lane, const struct limit *out[FEED
     return len;
 }
 
-void feed_set_aside(struct feed *f, const struct lane *lane, const struct limit *limit)
+void feed_set_aside(struct feed *f, const struct lane *lane, const struct limit *limit,
+                    uint64_t now_ns)
 {
     struct feed_flow *flow = lane->share;
     bool tenant = limit == flow->tenant->share.limit;
@@ -590,7 +591,8 @@ void feed_set_aside(struct feed *f, const struct lane *lane, const struct limit 
         tenant_exit(f, flow->tenant);
     else
         flow_exit(f, flow);
-    s->held_ns = ASIDE_NS;
+    s->held_ns = f->aside_len < FEED_ASIDE_MAX ? ASIDE_NS : now_ns + FEED_FULL_NS;
+    f->aside_len += s->held_ns == ASIDE_NS;
     share_wait(f, s);
 }
 
@@ -598,6 +600,7 @@ void feed_set_back(struct feed *f)
 {
     struct list_node *n;
 
+    f->aside_len = 0;
     while ((n = list_pop_front(&f->aside)) != NULL)
         share_release(f, LIST_ENTRY(n, struct share, node));
 }
@@ -607,7 +610,11 @@ static bool is_full(const struct share *s, uint64_t now_ns)
     return limit_of_sessions(s->limit) && governor_sessions_full(s->limit->entry, now_ns);
 }
 
-bool feed_may_begin(const struct feed *f, uint64_t now_ns)
+/* Asks visit() about the shares that take part, the best band first: of a tenant that is full about
+ * the tenant, else about its flows. False: visit() said that it is enough, or BEGIN_LOOKED were
+ * looked at. */
+static bool shares_walk(const struct feed *f, uint64_t now_ns,
+                        bool (*visit)(const struct feed *f, const struct share *s, bool full))
 {
     int looked = 0;
 
@@ -616,50 +623,44 @@ bool feed_may_begin(const struct feed *f, uint64_t now_ns)
 
         for (struct list_node *n = list_first(tenants); n != NULL; n = list_next(tenants, n)) {
             const struct feed_tenant *t = LIST_ENTRY(n, struct feed_tenant, share.node);
+            bool full = is_full(&t->share, now_ns);
 
-            if (++looked > BEGIN_LOOKED)
-                return true;
-            if (is_full(&t->share, now_ns))
-                continue;
-            for (struct list_node *m = list_first(&t->flows); m != NULL;
-                 m = list_next(&t->flows, m))
-                if (++looked > BEGIN_LOOKED ||
-                    !is_full(&LIST_ENTRY(m, struct feed_flow, share.node)->share, now_ns))
-                    return true;
+            if (++looked > BEGIN_LOOKED || (full && !visit(f, &t->share, true)))
+                return false;
+            for (struct list_node *m = full ? NULL : list_first(&t->flows); m != NULL;
+                 m = list_next(&t->flows, m)) {
+                const struct share *s = &LIST_ENTRY(m, struct feed_flow, share.node)->share;
+
+                if (++looked > BEGIN_LOOKED || !visit(f, s, is_full(s, now_ns)))
+                    return false;
+            }
         }
     }
-    return false;
+    return true;
 }
 
-/* t, or those of its flows that are looked at. */
-static void tenant_lacks(const struct feed *f, const struct feed_tenant *t, uint64_t now_ns,
-                         int *looked)
+static bool visit_until_room(const struct feed *f, const struct share *s, bool full)
 {
-    if (is_full(&t->share, now_ns)) {
-        f->on_lack(t->share.limit);
-        return;
-    }
-    for (struct list_node *n = list_first(&t->flows); n != NULL && *looked < BEGIN_LOOKED;
-         n = list_next(&t->flows, n)) {
-        const struct share *s = &LIST_ENTRY(n, struct feed_flow, share.node)->share;
+    (void)f;
+    (void)s;
+    return full;
+}
 
-        ++*looked;
-        if (is_full(s, now_ns))
-            f->on_lack(s->limit);
-    }
+bool feed_may_begin(const struct feed *f, uint64_t now_ns)
+{
+    return !shares_walk(f, now_ns, visit_until_room);
+}
+
+static bool visit_lack(const struct feed *f, const struct share *s, bool full)
+{
+    if (full)
+        f->on_lack(s->limit);
+    return true;
 }
 
 void feed_lack(const struct feed *f, uint64_t now_ns)
 {
-    int looked = 0;
-
-    for (uint32_t bands = f->busy; bands != 0; bands &= bands - 1) {
-        const struct list *tenants = &f->bands[__builtin_ctz(bands)];
-
-        for (struct list_node *n = list_first(tenants); n != NULL && looked++ < BEGIN_LOOKED;
-             n = list_next(tenants, n))
-            tenant_lacks(f, LIST_ENTRY(n, struct feed_tenant, share.node), now_ns, &looked);
-    }
+    (void)shares_walk(f, now_ns, visit_lack);
 }
 
 const struct limit *feed_sessions_full(const struct feed *f, const struct lane *lane,

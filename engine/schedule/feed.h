@@ -34,7 +34,8 @@ struct feed_limits {
 };
 
 struct feed {
-    struct list aside; /* shares that feed_set_aside() took out */
+    struct list aside; /* shares that feed_set_aside() took out for this take */
+    uint32_t aside_len;
     uint32_t counting; /* shares that limit sessions */
     /* Told when a share that limits sessions has nothing left. */
     void (*on_idle)(const struct limit *limit);
@@ -84,8 +85,13 @@ void feed_pay_more(struct feed *f, const struct lane *lane, size_t recipients);
 #define FEED_SESSION_LIMITS 2
 size_t feed_session_limits(const struct lane *lane, const struct limit *out[FEED_SESSION_LIMITS]);
 /* The share of lane that has limit takes no part until feed_set_back(), in the same take: the
- * session that asks may have nothing of it. */
-void feed_set_aside(struct feed *f, const struct lane *lane, const struct limit *limit);
+ * session that asks may have nothing of it. What is set aside behind FEED_ASIDE_MAX others is held
+ * for FEED_FULL_NS instead, for all sessions: so takes get past any number of such shares in the
+ * end, to those of a worse band too. */
+#define FEED_ASIDE_MAX 16
+#define FEED_FULL_NS   UINT64_C(20000000)
+void feed_set_aside(struct feed *f, const struct lane *lane, const struct limit *limit,
+                    uint64_t now_ns);
 void feed_set_back(struct feed *f);
 /* Whether some share may have one session more; where there are many, it is not looked at all. */
 bool feed_may_begin(const struct feed *f, uint64_t now_ns);

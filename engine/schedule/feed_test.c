@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include <cmocka.h>
@@ -716,7 +717,7 @@ static void test_set_aside(void **state)
     assert_int_equal(feed_session_limits(b, out), 0);
     for (int i = 0; i < 8; i++) { /* each take of a session that may have nothing of a */
         if (feed_next(&feed) == a)
-            feed_set_aside(&feed, a, &sessions);
+            feed_set_aside(&feed, a, &sessions, 1);
         assert_ptr_equal(feed_next(&feed), b);
         feed_turn(&feed, b);
         feed_set_back(&feed);
@@ -724,7 +725,7 @@ static void test_set_aside(void **state)
     }
     while (feed_next(&feed) != a)
         feed_turn(&feed, feed_next(&feed));
-    feed_set_aside(&feed, a, &sessions);
+    feed_set_aside(&feed, a, &sessions, 1);
     feed_remove(&feed, a);
     assert_ptr_equal(idle_limit, &sessions); /* nobody gives way to it any more */
     feed_add(&feed, a, weigh);
@@ -734,6 +735,55 @@ static void test_set_aside(void **state)
     feed_set_back(&feed);
     assert_ptr_equal(feed_next(&feed), a);
     feed_remove(&feed, a);
+}
+
+/* However many tenants of a better band have all their sessions, mail of a worse one gets its turn,
+ * and each of theirs comes back. */
+static void test_many_full(void **state)
+{
+    enum { FULL = 1000, LOOKED = 64 };
+    static const struct config_share_site one = {.sessions_max = 1};
+    static const struct limit sessions = {.kind = LIMIT_TENANT, .at = &one};
+    static char text[FULL][8];
+    struct queue_flow *flows = calloc(FULL, sizeof(*flows));
+    struct lane *many = calloc(FULL, sizeof(*many)), *bulk, *lane = NULL;
+    uint64_t held_ms = 0, now_ns = 1000;
+    int takes = 0;
+
+    (void)state;
+    assert_true(flows != NULL && many != NULL);
+    feed.limits_of = limits_of;
+    feed.on_idle = on_idle;
+    tenant_limit = &sessions;
+    for (uint32_t i = 0; i < FULL; i++) {
+        snprintf(text[i], sizeof(text[i]), "t%u", i);
+        flows[i] = (struct queue_flow){.id = 100 + i, .priority = 0, .tenant = str_of(text[i])};
+        many[i].flow = 100 + i;
+        many[i].names = &flows[i];
+        feed_add(&feed, &many[i], weigh);
+    }
+    tenant_limit = NULL;
+    bulk = ready(0, 4);
+    while (lane != bulk && takes++ < FULL) { /* each take passes over LOOKED of them at most */
+        for (int i = 0; (lane = feed_next(&feed)) != bulk && i < LOOKED; i++)
+            feed_set_aside(&feed, lane, &sessions, now_ns);
+        feed_set_back(&feed);
+    }
+    assert_ptr_equal(lane, bulk);
+    assert_in_range(takes, 1, 1 + FULL / (LOOKED - FEED_ASIDE_MAX));
+    feed_release(&feed, now_ns + FEED_FULL_NS, false, warms_at, on_held, &held_ms);
+    assert_true(list_empty(&feed.held) && list_empty(&feed.aside));
+    assert_int_equal(feed_priority(&feed), 0);
+    for (uint32_t i = 0; i < FULL; i++) {
+        assert_non_null(many[i].share);
+        feed_remove(&feed, &many[i]);
+    }
+    assert_ptr_equal(feed_next(&feed), bulk);
+    feed_remove(&feed, bulk);
+    feed_done(&feed);
+    feed_init(&feed);
+    free(flows);
+    free(many);
 }
 
 int main(void)
@@ -758,6 +808,7 @@ int main(void)
         TEST(test_random_holds),
         TEST(test_debts_of_many),
         TEST(test_set_aside),
+        TEST(test_many_full),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
