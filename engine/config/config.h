@@ -142,7 +142,8 @@ struct config_destination { /* limits and timing for a domain or site pattern; f
     uint64_t rate_messages;  /* messages per rate_period_ms; 0 = no limit */
     uint32_t rate_period_ms, rate_burst;
     struct config_rate recipient_rate, byte_rate;
-    uint32_t host_sessions_max;  /* to one exchanger, over all sources; 0 = no limit */
+    uint32_t host_sessions_max; /* to one exchanger, over all sources; 0 = no limit */
+    struct config_rate host_rate, host_recipient_rate, host_byte_rate, host_connect_rate;
     uint32_t total_sessions_max; /* over all sources; 0 = no limit */
     uint64_t total_rate_messages;
     uint32_t total_rate_period_ms, total_rate_burst;
@@ -184,6 +185,7 @@ struct config_share_site { /* what a tenant or campaign may send to a site */
     char *site;            /* its name, or a pattern of names: glob_match() */
     uint32_t sessions_max; /* that have its mail under way; 0 = no limit */
     struct config_rate rate, recipient_rate, byte_rate;
+    struct config_rate connect_rate; /* sessions that begin to have its mail */
 };
 
 struct config_share { /* a tenant or campaign */

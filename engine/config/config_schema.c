@@ -566,6 +566,34 @@ static const struct config_field destination_fields[] = {
      .doc = "Sessions at a time to one exchanger (host name) of the site over all sources, for the "
             "whole process. While one has as many, others of its domains' exchangers are taken, "
             "also those of a worse preference."},
+    {"host_rate", CONFIG_RATE, AT_DEST(host_rate.count),
+     .offset2 = offsetof(struct config_destination, host_rate.period_ms), .def = "none",
+     .zero = "none", .example = "600/min",
+     .doc = "Messages per time to one exchanger (host name) of the site over all sources, for the "
+            "whole process. While one may have no more, others of its domains' exchangers are "
+            "taken, also those of a worse preference."},
+    {"host_rate_burst", CONFIG_COUNT, AT_DEST(host_rate.burst), .def = "0", RANGE(0, 100000),
+     .zero = "none", .doc = "Of `host_rate`, as `rate_burst` of `rate`."},
+    {"host_recipient_rate", CONFIG_RATE, AT_DEST(host_recipient_rate.count),
+     .offset2 = offsetof(struct config_destination, host_recipient_rate.period_ms), .def = "none",
+     .zero = "none", .example = "500/h",
+     .doc = "Recipients per time to one exchanger over all sources, as `host_rate`."},
+    {"host_recipient_burst", CONFIG_COUNT, AT_DEST(host_recipient_rate.burst), .def = "0",
+     RANGE(0, 100000), .zero = "none",
+     .doc = "Of `host_recipient_rate`, as `recipient_burst` of `recipient_rate`."},
+    {"host_byte_rate", CONFIG_BYTE_RATE, AT_DEST(host_byte_rate.count),
+     .offset2 = offsetof(struct config_destination, host_byte_rate.period_ms), .def = "none",
+     .zero = "none", .example = "2MiB/s",
+     .doc = "Bytes of messages per time to one exchanger over all sources, as `host_rate`."},
+    {"host_byte_burst", CONFIG_BYTES32, AT_DEST(host_byte_rate.burst), .def = "0",
+     RANGE(0, 1 << 30), .zero = "none", .doc = "Of `host_byte_rate`, as `rate_burst` of `rate`."},
+    {"host_connect_rate", CONFIG_RATE, AT_DEST(host_connect_rate.count),
+     .offset2 = offsetof(struct config_destination, host_connect_rate.period_ms), .def = "none",
+     .zero = "none", .example = "60/min",
+     .doc = "Connections per time to one exchanger over all sources, as `host_rate`. One that "
+            "fails counts too."},
+    {"host_connect_burst", CONFIG_COUNT, AT_DEST(host_connect_rate.burst), .def = "0",
+     RANGE(0, 100000), .zero = "none", .doc = "Of `host_connect_rate`, as `rate_burst` of `rate`."},
     {"total_sessions_max", CONFIG_COUNT, AT_DEST(total_sessions_max), .def = "0", RANGE(0, 1000000),
      .zero = "none", .doc = "Sessions at a time to the site over all sources."},
     {"total_rate", CONFIG_RATE, AT_DEST(total_rate_messages),
@@ -994,6 +1022,13 @@ static const struct config_field share_site_fields[] = {
             "as long as its bytes take."},
     {"byte_burst", CONFIG_BYTES32, AT_SHARE_SITE(byte_rate.burst), .def = "0", RANGE(0, 1 << 30),
      .zero = "none", .doc = "Of `byte_rate`, as `rate_burst` of `rate`."},
+    {"connect_rate", CONFIG_RATE, AT_SHARE_SITE(connect_rate.count),
+     .offset2 = offsetof(struct config_share_site, connect_rate.period_ms), .def = "none",
+     .zero = "none", .example = "60/min",
+     .doc = "Sessions per time that begin to have its mail, over all sources: each session counts "
+            "with the first of its mail. Others' mail goes by the other sessions."},
+    {"connect_burst", CONFIG_COUNT, AT_SHARE_SITE(connect_rate.burst), .def = "0", RANGE(0, 100000),
+     .zero = "none", .doc = "Of `connect_rate`, as `rate_burst` of `rate`."},
 };
 static const struct config_items share_site_items = {.bytes = sizeof(struct config_share_site),
                                                      .key = CONFIG_KEY_SITE,

@@ -30,15 +30,15 @@ struct route_ask {
 /* How long mail waited for each of the limits, in s. */
 static void put_held(const struct limit *const *limits, size_t len, struct buf *out)
 {
-    uint64_t ms[LIMIT_KINDS][GOVERNOR_COUNTS] = {0};
+    uint64_t ms[LIMIT_KINDS][GOVERNOR_WAITS] = {0};
 
     for (size_t i = 0; i < len; i++)
-        for (enum governor_counts c = 0; c < GOVERNOR_COUNTS; c++)
+        for (enum governor_counts c = 0; c < GOVERNOR_WAITS; c++)
             if (limits[i] != NULL && limits[i]->entry != NULL)
                 ms[limits[i]->kind][c] += governor_held_ms(limits[i]->entry, c);
     buf_puts(out, "\"held_s\":{");
     for (enum limit_kind kind = LIMIT_NONE + 1; kind < LIMIT_KINDS; kind++)
-        for (enum governor_counts c = 0; c < GOVERNOR_COUNTS; c++)
+        for (enum governor_counts c = 0; c < GOVERNOR_WAITS; c++)
             if (ms[kind][c] != 0)
                 buf_printf(out, "\"%s\":%.1f,", limit_name(kind, c), (double)ms[kind][c] / 1000);
     json_end(out);
@@ -57,6 +57,9 @@ static void put_settings(struct control_route *of, struct site *site)
 
     backend_put_limits(site, &shares, out);
     put_held(limits, ARRAY_LEN(limits), out);
+    site_limit_put(shares.tenant);
+    site_limit_put(shares.campaign);
+    site_limit_put(shares.campaign_total);
     config_origin_put(site->config, site->dest, "tls", &set);
     buf_puts(out, "\"tls\":{");
     json_text(out, "policy", str_of(site->dest->tls));

@@ -170,8 +170,12 @@ bool delivery_work(struct delivery *d)
         channel_dirty(d->channel); /* its successor need not wait for the end of QUIT */
     }
     if (d->submitted == before) {
-        if (d->yielding && list_node_linked(&d->idle_node))
+        if (d->yielding && list_node_linked(&d->idle_node)) {
             delivery_quit(d); /* nothing else would end d */
+        } else if (list_node_linked(&d->idle_node) && idle_rests(d)) {
+            idle_rest(d);
+            wheel_arm_by(io_wheel(d->worker->io), &d->timer, d->session.rests_ns / 1000000 + 1);
+        }
         return false;
     }
     idle_leave(d);

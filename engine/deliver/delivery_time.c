@@ -3,6 +3,7 @@
 
 #include <errno.h>
 
+#include "deliver/idle.h"
 #include "deliver/sessions.h"
 #include "schedule/rollup.h"
 #include "worker/shared.h"
@@ -114,6 +115,9 @@ static uint64_t next_look_ms(const struct delivery *d)
         look_ms = io_now_ms(d->worker->io) + IDLE_LOOK_MS;
     else if (in_body(d))
         look_ms = d->body.look_ms;
+    if (list_node_linked(&d->idle_node) && idle_rests(d) &&
+        d->session.rests_ns / 1000000 + 1 < look_ms)
+        look_ms = d->session.rests_ns / 1000000 + 1;
     return look_ms < d->deadline_ms ? look_ms : d->deadline_ms;
 }
 
@@ -155,7 +159,9 @@ static bool idle_is_wanted(const struct delivery *d)
  * message, and the leave be used late each time: it stays, if that comes soon enough. */
 static bool waits_for_leave(struct delivery *d)
 {
-    uint64_t until_ms = channel_leave_ms(d->channel);
+    uint64_t until_ms = !idle_rests(d)                 ? channel_leave_ms(d->channel)
+                        : channel_has_mail(d->channel) ? d->session.rests_ns / 1000000 + 1
+                                                       : 0;
 
     if (until_ms <= io_now_ms(d->worker->io) || sessions_exhausted(d->worker->shared) ||
         until_ms > d->idle_ms + d->site->dest->idle_ms + LEAVE_KEEP_MS)
@@ -174,6 +180,11 @@ void delivery_on_timer(struct timer *timer)
     struct delivery *d = CONTAINER_OF(timer, struct delivery, timer);
     struct io *io = d->worker->io;
 
+    if (list_node_linked(&d->idle_node) && idle_rests(d) && io_now_ns(io) >= d->session.rests_ns) {
+        idle_wake(d);
+        channel_is_free(d->channel);
+        channel_dirty(d->channel);
+    }
     if (list_node_linked(&d->idle_node) &&
         ((io_now_ms(io) >= d->deadline_ms && !waits_for_leave(d)) || idle_is_wanted(d))) {
         /* The turn's end, when work is handed out, may be yet to come. */

@@ -157,6 +157,21 @@ static void slot_give(struct dial *d)
     d->slot = NULL;
 }
 
+/* Takes a place for a session at e, and the leave to connect. */
+static bool slot_take(struct dial *d, const struct exchanger *e, const struct worker *w)
+{
+    uint64_t now_ns = io_now_ns(w->io);
+
+    if (!governor_session_take(e->limits, w->index, now_ns))
+        return false;
+    if (governor_connect_take(e->limits, now_ns) != 0) {
+        governor_session_give(e->limits);
+        return false;
+    }
+    d->slot = e->limits;
+    return true;
+}
+
 /* The next address whose host has room for the session, which takes its place there; -1: none. */
 static int next_with_room(struct dial *d, const struct site *site,
                           const struct exchanger_turn *turn)
@@ -167,11 +182,9 @@ static int next_with_room(struct dial *d, const struct site *site,
     slot_give(d);
     do {
         at = exchangers_next(x, turn);
-        if (at < 0 || x->list[at].sessions == NULL)
+        if (at < 0 || x->list[at].limits == NULL)
             return at;
-    } while (!governor_session_take(x->list[at].sessions, site->worker->index,
-                                    io_now_ns(site->worker->io)));
-    d->slot = x->list[at].sessions;
+    } while (!slot_take(d, &x->list[at], site->worker));
     return at;
 }
 
@@ -246,6 +259,8 @@ static int dial(struct dial *d, struct channel *c)
 
 int dial_again(struct dial *d, struct channel *c)
 {
+    if (d->slot != NULL)
+        governor_connect_more(d->slot, io_now_ns(c->site->worker->io));
     return dial(d, c);
 }
 
@@ -255,6 +270,8 @@ int dial_next(struct dial *d, struct channel *c)
 
     while (dial_may_go_on(d, c) && choose(d, c)) {
         err = dial_in_doubt(d, c->site) ? -ENOKEY : dial(d, c);
+        if (dial_is_shortage(err) && d->slot != NULL)
+            governor_connect_give(d->slot, io_now_ns(c->site->worker->io));
         if (err == 0 || dial_is_shortage(err))
             return err;
         if (err == -ENOKEY)

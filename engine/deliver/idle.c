@@ -5,11 +5,53 @@ static uint64_t idle_hash(const struct worker *w, const struct exchanger *e)
     return hash_bytes(&e->addr, e->len, w->hash_seed);
 }
 
+bool idle_rests(const struct delivery *d)
+{
+    return d->session.rests_ns != 0;
+}
+
+static void rest_begins(struct delivery *d)
+{
+    d->session.rested_since_ns = io_now_ns(d->worker->io);
+    list_push_back(&d->channel->resting, &d->idle_node);
+}
+
+/* Of several that rest side by side one counts the time. */
+static void rest_ends(struct delivery *d)
+{
+    const struct limit_denial host = {
+        .kind = LIMIT_HOST, .entry = d->dial.slot, .counts = d->session.rests_for};
+    bool first = list_first(&d->channel->resting) == &d->idle_node;
+    uint64_t rested_ns = io_now_ns(d->worker->io) - d->session.rested_since_ns;
+
+    list_remove(&d->idle_node);
+    if (first && host.entry != NULL && channel_has_mail(d->channel))
+        site_count_held(d->site, &host, rested_ns / 1000000);
+}
+
+void idle_rest(struct delivery *d)
+{
+    ASSERT(idle_rests(d) && list_node_linked(&d->idle_node));
+    list_remove(&d->idle_node);
+    rest_begins(d);
+}
+
+void idle_wake(struct delivery *d)
+{
+    ASSERT(idle_rests(d) && list_node_linked(&d->idle_node));
+    rest_ends(d);
+    d->session.rests_ns = 0;
+    list_push_back(&d->channel->idle, &d->idle_node);
+}
+
 void idle_enter(struct delivery *d)
 {
     ASSERT(d->state == DELIVERY_OPEN && !d->yielding && list_empty(&d->letters));
     ASSERT(!list_node_linked(&d->idle_node) && list_empty(&d->carried));
-    list_push_back(&d->channel->idle, &d->idle_node);
+    if (idle_rests(d))
+        rest_begins(d);
+    else
+        list_push_back(&d->channel->idle, &d->idle_node);
     map_insert(&d->worker->idle, &d->idle_map, idle_hash(d->worker, &d->dial.exchanger));
 }
 
@@ -18,7 +60,10 @@ void idle_leave(struct delivery *d)
     if (!list_node_linked(&d->idle_node))
         return;
     ASSERT(d->worker->idle.count > 0);
-    list_remove(&d->idle_node);
+    if (idle_rests(d))
+        rest_ends(d);
+    else
+        list_remove(&d->idle_node);
     map_remove(&d->worker->idle, &d->idle_map);
 }
 
@@ -31,7 +76,8 @@ static bool may_take_over(const struct delivery *d, const struct channel *c,
            d->channel->source == c->source && d->site->dest == c->site->dest &&
            d->site->lmtp == c->site->lmtp &&
            d->channel->options.auth_user == c->options.auth_user && !channel_has_mail(d->channel) &&
-           exchanger_same(&d->dial.exchanger, to) && secure_suits(d, c->site, to);
+           exchanger_same(&d->dial.exchanger, to) && d->dial.slot == to->limits &&
+           secure_suits(d, c->site, to);
 }
 
 struct delivery *idle_find(const struct channel *c, const struct exchanger *to)

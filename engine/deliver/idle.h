@@ -7,7 +7,12 @@
 
 #include "deliver/delivery.h"
 
+/* Among those that rest where d->session says so: that get no work until idle_wake(). */
 void idle_enter(struct delivery *d);
+bool idle_rests(const struct delivery *d);
+/* d, which is idle, rests from now on. */
+void idle_rest(struct delivery *d);
+void idle_wake(struct delivery *d);
 /* Does nothing when d is not idle. */
 void idle_leave(struct delivery *d);
 /* A session that c may take over, or NULL. */

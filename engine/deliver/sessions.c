@@ -35,6 +35,8 @@ struct channel_taken sessions_take(struct delivery *d, struct recipient **out, s
                                    uint32_t domains_max)
 {
     d->session.counts = counts;
+    d->session.host =
+        (struct limit){.entry = d->dial.slot, .kind = LIMIT_HOST, .dest = d->site->dest};
     for (;;) {
         struct channel_taken taken = channel_take(d->channel, &d->session, out, max, domains_max);
 
@@ -109,6 +111,14 @@ static bool is_claimed(const struct channel *c)
     return by != NULL && by != c && by->busy_until_ms > io_now_ms(c->site->worker->io);
 }
 
+/* A session without work, whether its exchanger would let it have some or not. NULL: none. */
+static struct list_node *first_idle(const struct channel *c)
+{
+    struct list_node *n = list_first(&c->idle);
+
+    return n != NULL ? n : list_first(&c->resting);
+}
+
 /* The site's limit over all sources is reached, and c has no session: one of the source that has
  * most makes room, and c has the next one. The others go on meanwhile. */
 static void make_room(struct channel *c)
@@ -127,10 +137,11 @@ static void make_room(struct channel *c)
             most = other;
     }
     if (most != NULL) { /* else they are other workers' */
-        struct list_node *n = list_first(!list_empty(&most->idle) ? &most->idle : &most->sessions);
+        struct list_node *idle = first_idle(most);
 
-        delivery_retire(!list_empty(&most->idle) ? LIST_ENTRY(n, struct delivery, idle_node)
-                                                 : LIST_ENTRY(n, struct delivery, site_node),
+        delivery_retire(idle != NULL
+                            ? LIST_ENTRY(idle, struct delivery, idle_node)
+                            : LIST_ENTRY(list_first(&most->sessions), struct delivery, site_node),
                         false);
     }
     site->claimant = c;
@@ -181,7 +192,7 @@ static void slots_give(struct channel *c, size_t len)
  * session takes its place there when it chooses its exchanger. */
 static bool hosts_have_room(struct channel *c)
 {
-    if (c->site->dest->host_sessions_max == 0)
+    if (!c->site->hosts_limited)
         return true;
     if (exchangers_full(&c->site->exchangers, channel_families(c),
                         io_now_ms(c->site->worker->io)) == NULL)
@@ -237,6 +248,37 @@ static void slot_withdraw(struct channel *c)
     for (size_t i = 0; i < CHANNEL_LIMITS; i++)
         if (c->rollups[i] != NULL && c->rollups[i]->line_len == 0)
             governor_session_withdraw(c->rollups[i]->entry, index, c->rollups[i]->sessions);
+}
+
+/* Which limit keeps c from a session now: that of how fast they begin, or of how many there are. */
+static struct limit_denial lacks_by(const struct channel *c)
+{
+    uint64_t now_ns = io_now_ns(c->site->worker->io);
+    struct limit full;
+
+    for (size_t i = 0; i < CHANNEL_LIMITS; i++)
+        if (c->limits[i].entry != NULL && governor_connect_at(c->limits[i].entry) > now_ns)
+            return (struct limit_denial){.kind = c->limits[i].kind,
+                                         .entry = c->limits[i].entry,
+                                         .counts = GOVERNOR_CONNECTS};
+    if (!channel_sessions_full(c, &full))
+        return (struct limit_denial){0};
+    return (struct limit_denial){.kind = full.kind,
+                                 .entry = full.kind == LIMIT_HOST ? NULL : full.entry,
+                                 .counts = GOVERNOR_SESSIONS};
+}
+
+/* Counts how long mail of c waits for a session that a limit refuses, from look to look. */
+static void look_lacks(struct channel *c, bool lacks)
+{
+    uint64_t now_ns = io_now_ns(c->site->worker->io), ms = (now_ns - c->lacks_ns) / 1000000;
+
+    if (c->lacks.kind == LIMIT_NONE && !lacks)
+        return;
+    if (c->lacks.kind != LIMIT_NONE)
+        site_count_held(c->site, &c->lacks, ms);
+    c->lacks_ns = c->lacks.kind == LIMIT_NONE ? now_ns : c->lacks_ns + ms * 1000000;
+    c->lacks = lacks ? lacks_by(c) : (struct limit_denial){0};
 }
 
 /* c gets no session now. Of a provider it waits in line. */
@@ -299,9 +341,11 @@ static void open_sessions(struct channel *c, uint32_t waiting)
          * is not worth a connection. */
         if (sessions_over_share(c, 1 + c->yielding, 0) || now_ms < c->give_way_until_ms ||
             channel_open_at(c) > io_now_ns(w->io) || !slot_take(c)) {
+            look_lacks(c, true);
             open_later(c, now_ms + SLOT_RETRY_MS);
             return;
         }
+        look_lacks(c, false);
         if (!take_over(c) && !connect_new(c))
             return;
         rollup_leave(c);
@@ -317,13 +361,13 @@ static void dispatch(struct channel *c)
     if (c->site->worker->draining)
         return;
     open = channel_look(c);
-    while ((c->site->lanes == 0 || c->suspended) && (n = list_first(&c->idle)) != NULL)
+    while ((c->site->lanes == 0 || c->suspended) && (n = first_idle(c)) != NULL)
         delivery_quit(LIST_ENTRY(n, struct delivery, idle_node));
     if (open) {
         while ((n = list_first(&c->idle)) != NULL && channel_has_work(c)) {
             struct delivery *d = LIST_ENTRY(n, struct delivery, idle_node);
 
-            if (!delivery_work(d) && list_node_linked(&d->idle_node))
+            if (!delivery_work(d) && list_first(&c->idle) == n)
                 break; /* a limit says wait */
         }
     }
@@ -334,8 +378,10 @@ static void dispatch(struct channel *c)
         waiting = channel_has_mail(c);
     if (waiting == 0)
         waiting = channel_opens_ahead(c);
-    if (waiting == 0 || !list_empty(&c->idle))
+    if (waiting == 0 || !list_empty(&c->idle)) {
+        look_lacks(c, false);
         rollup_leave(c);
+    }
     if (waiting == 0)
         slot_withdraw(c);
     else if (list_empty(&c->idle))

@@ -272,7 +272,7 @@ static void bytes_tell(struct transaction *t)
 
     for (size_t i = 0; i < SMTP_PIECES_MAX; i++)
         bytes += t->smtp.pieces[i].len;
-    channel_bytes_more(t->delivery->channel, t->rcpts[0]->lane,
+    channel_bytes_more(t->delivery->channel, &t->delivery->session, t->rcpts[0]->lane,
                        (int64_t)bytes - (int64_t)t->limit_bytes);
     t->limit_bytes = bytes;
 }
@@ -349,7 +349,8 @@ static void leave_back(struct transaction *t)
     if (t->given_back)
         return;
     t->given_back = true;
-    channel_give_back(t->delivery->channel, t->rcpts[0]->lane, &load, t->taken_ms);
+    channel_give_back(t->delivery->channel, &t->delivery->session, t->rcpts[0]->lane, &load,
+                      t->taken_ms);
 }
 
 /* The end of a transaction of which nothing was sent, and whose recipients have their fate. */

@@ -37,7 +37,7 @@ void metrics_put_held(struct buf *out, const struct shared *shared)
         "For how long sources, tenants and campaigns with mail for a site waited for a limit, "
         "by its name");
     for (enum limit_kind kind = LIMIT_NONE + 1; kind < LIMIT_KINDS; kind++)
-        for (enum governor_counts counts = 0; counts < GOVERNOR_COUNTS; counts++) {
+        for (enum governor_counts counts = 0; counts < GOVERNOR_WAITS; counts++) {
             uint64_t ms = 0;
 
             for (uint32_t w = 0; w < shared->workers_len; w++)

@@ -72,6 +72,16 @@ static bool is_cold(const struct governor_entry *e, uint64_t now_ns)
            governor_stopped_ns(e) <= now_ns;
 }
 
+/* Whether it has counted something that screens show. */
+static bool has_sums(const struct governor_entry *e)
+{
+    uint64_t held_ms = 0;
+
+    for (enum governor_counts i = 0; i < GOVERNOR_WAITS; i++)
+        held_ms |= governor_held_ms(e, i);
+    return held_ms != 0 || atomic_load(&e->sums.attempts) != 0;
+}
+
 /* Drops entries that nobody holds once they have all that new ones would: a rate bucket must
  * outlive its site, or a site that comes and goes would get a fresh allowance each time. Looks at
  * max of them: one whose burst takes days to come back keeps no others. */
@@ -82,8 +92,8 @@ static void cooling_sweep(struct governor *g, uint64_t now_ns, size_t max)
     for (; max > 0 && (n = list_pop_front(&g->cooling)) != NULL; max--) {
         struct governor_entry *e = LIST_ENTRY(n, struct governor_entry, cooling);
 
-        if (is_cold(e, now_ns) && (atomic_load(&e->sums.attempts) == 0 ||
-                                   g->cooling_len > SUMS_MAX || now_ns == UINT64_MAX))
+        if (is_cold(e, now_ns) &&
+            (!has_sums(e) || g->cooling_len > SUMS_MAX || now_ns == UINT64_MAX))
             entry_drop(g, e);
         else
             list_push_back(&g->cooling, n);

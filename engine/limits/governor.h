@@ -21,8 +21,16 @@ struct governor;
 
 #define GOVERNOR_PROBE_MS 2000
 
-/* What rates count of a message that goes. */
-enum governor_counts { GOVERNOR_MESSAGES, GOVERNOR_RECIPIENTS, GOVERNOR_BYTES, GOVERNOR_COUNTS };
+/* What rates count of a message that goes; and what else of an entry mail may wait for. */
+enum governor_counts {
+    GOVERNOR_MESSAGES,
+    GOVERNOR_RECIPIENTS,
+    GOVERNOR_BYTES,
+    GOVERNOR_COUNTS,
+    GOVERNOR_CONNECTS = GOVERNOR_COUNTS, /* that a session may begin */
+    GOVERNOR_SESSIONS,                   /* that one ends */
+    GOVERNOR_WAITS
+};
 
 struct governor_rate { /* count per period_ms, and burst more at once; count 0 = no limit */
     uint64_t count;
@@ -114,7 +122,7 @@ struct governor_entry {
         _Atomic uint64_t line_ns;         /* the end of the line: governor_line() */
         _Atomic uint64_t bytes_ns;        /* that the last message took of the rate of bytes */
         _Atomic uint64_t claim;           /* see governor_claim(): ms << 20 | who << 4 | priority */
-        _Atomic uint64_t held_ms[GOVERNOR_COUNTS]; /* see governor_hold() */
+        _Atomic uint64_t held_ms[GOVERNOR_WAITS]; /* see governor_hold() */
         _Atomic uint64_t lowered; /* second << 32 | sessions: see governor_slow_down(); 0: not */
         _Atomic uint64_t stepped; /* the same: see governor_step_down() */
         _Atomic uint32_t credit;  /* messages taken since stepped changed */
@@ -267,7 +275,7 @@ void governor_recipients_give(struct governor_entry *entry, uint64_t now_ns, uin
 /* A message for which leave was taken turned out to be larger by bytes: what follows makes up for
  * it; or smaller, below 0. */
 void governor_bytes_more(struct governor_entry *entry, uint64_t now_ns, int64_t bytes);
-/* Somebody waits for ms for a rate of the entry; how long that was in all, by all workers. */
+/* Somebody waits for ms for a limit of the entry; how long that was in all, by all workers. */
 static inline void governor_hold(struct governor_entry *e, enum governor_counts by, uint64_t ms)
 {
     atomic_fetch_add_explicit(&e->shared.held_ms[by], ms, memory_order_relaxed);

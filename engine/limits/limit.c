@@ -4,44 +4,36 @@
 
 const char *limit_name(enum limit_kind kind, enum governor_counts counts)
 {
-    static const char *const names[LIMIT_KINDS][GOVERNOR_COUNTS] = {
-        [LIMIT_NONE] = {"none", "none", "none"},
-        [LIMIT_RATE] = {"rate", "recipient_rate", "byte_rate"},
-        [LIMIT_TOTAL_RATE] = {"total_rate", "total_recipient_rate", "total_byte_rate"},
-        [LIMIT_SOURCE] = {"source_rate", "source_recipient_rate", "source_byte_rate"},
-        [LIMIT_HOST] = {"host_sessions_max", "host_sessions_max", "host_sessions_max"},
-        [LIMIT_TENANT] = {"tenant_rate", "tenant_recipient_rate", "tenant_byte_rate"},
-        [LIMIT_CAMPAIGN] = {"campaign_rate", "campaign_recipient_rate", "campaign_byte_rate"},
+    static const char *const names[LIMIT_KINDS][GOVERNOR_WAITS] = {
+        [LIMIT_NONE] = {"none", "none", "none", "none", "none"},
+        [LIMIT_RATE] = {"rate", "recipient_rate", "byte_rate", "connect_rate", "sessions_max"},
+        [LIMIT_TOTAL_RATE] = {"total_rate", "total_recipient_rate", "total_byte_rate",
+                              "total_connect_rate", "total_sessions_max"},
+        [LIMIT_SOURCE] = {"source_rate", "source_recipient_rate", "source_byte_rate",
+                          "source_connect_rate", "source_sessions_max"},
+        [LIMIT_HOST] = {"host_rate", "host_recipient_rate", "host_byte_rate", "host_connect_rate",
+                        "host_sessions_max"},
+        [LIMIT_TENANT] = {"tenant_rate", "tenant_recipient_rate", "tenant_byte_rate",
+                          "tenant_connect_rate", "tenant_sessions_max"},
+        [LIMIT_CAMPAIGN] = {"campaign_rate", "campaign_recipient_rate", "campaign_byte_rate",
+                            "campaign_connect_rate", "campaign_sessions_max"},
         [LIMIT_CAMPAIGN_TOTAL] = {"campaign_total_rate", "campaign_total_rate",
+                                  "campaign_total_rate", "campaign_total_rate",
                                   "campaign_total_rate"},
-        [LIMIT_WARMUP] = {"warmup", "warmup", "warmup"},
-        [LIMIT_CONNECTS] = {"connect_rate", "connect_rate", "connect_rate"},
-        [LIMIT_TOTAL_CONNECTS] = {"total_connect_rate", "total_connect_rate", "total_connect_rate"},
-        [LIMIT_SOURCE_CONNECTS] = {"source_connect_rate", "source_connect_rate",
-                                   "source_connect_rate"},
-        [LIMIT_LOWERED_CAMPAIGN] = {"campaign_rate", "campaign_rate", "campaign_rate"},
-        [LIMIT_LOWERED_TENANT] = {"tenant_rate", "tenant_rate", "tenant_rate"},
+        [LIMIT_WARMUP] = {"warmup", "warmup", "warmup", "warmup", "warmup"},
+        [LIMIT_LOWERED_CAMPAIGN] = {"campaign_rate", "campaign_rate", "campaign_rate",
+                                    "campaign_rate", "campaign_sessions_max"},
+        [LIMIT_LOWERED_TENANT] = {"tenant_rate", "tenant_rate", "tenant_rate", "tenant_rate",
+                                  "tenant_sessions_max"},
         [LIMIT_LOWERED_SIGNER] = {"signing_domain_rate", "signing_domain_rate",
-                                  "signing_domain_rate"},
+                                  "signing_domain_rate", "signing_domain_rate",
+                                  "signing_domain_sessions_max"},
         [LIMIT_LOWERED_ENVELOPE] = {"envelope_domain_rate", "envelope_domain_rate",
-                                    "envelope_domain_rate"}};
+                                    "envelope_domain_rate", "envelope_domain_rate",
+                                    "envelope_domain_sessions_max"}};
 
-    ASSERT(kind < LIMIT_KINDS && counts < GOVERNOR_COUNTS);
+    ASSERT(kind < LIMIT_KINDS && counts < GOVERNOR_WAITS);
     return names[kind][counts];
-}
-
-const char *limit_sessions_key(enum limit_kind kind)
-{
-    return kind == LIMIT_TOTAL_RATE         ? "total_sessions_max"
-           : kind == LIMIT_SOURCE           ? "source_sessions_max"
-           : kind == LIMIT_HOST             ? "host_sessions_max"
-           : kind == LIMIT_TENANT           ? "tenant_sessions_max"
-           : kind == LIMIT_CAMPAIGN         ? "campaign_sessions_max"
-           : kind == LIMIT_LOWERED_CAMPAIGN ? "campaign_sessions_max"
-           : kind == LIMIT_LOWERED_TENANT   ? "tenant_sessions_max"
-           : kind == LIMIT_LOWERED_SIGNER   ? "signing_domain_sessions_max"
-           : kind == LIMIT_LOWERED_ENVELOPE ? "envelope_domain_sessions_max"
-                                            : "sessions_max";
 }
 
 void limit_rate_denial(const struct limit *by, enum governor_counts counts, uint64_t now_ns,
@@ -179,17 +171,26 @@ int limits_ask(const struct limit *limits, size_t len, uint64_t now_ns, struct l
     return err;
 }
 
+static const struct config_rate *connect_rate(const struct limit *by)
+{
+    return by->at != NULL                 ? &by->at->connect_rate
+           : by->kind == LIMIT_SOURCE     ? &by->source->connect_rate
+           : by->kind == LIMIT_TOTAL_RATE ? &by->dest->total_connect_rate
+           : by->kind == LIMIT_HOST       ? &by->dest->host_connect_rate
+                                          : &by->dest->connect_rate;
+}
+
 void limit_connect_denial(const struct limit *by, struct limit_denial *why)
 {
-    const struct config_rate *rate = by->kind == LIMIT_SOURCE       ? &by->source->connect_rate
-                                     : by->kind == LIMIT_TOTAL_RATE ? &by->dest->total_connect_rate
-                                                                    : &by->dest->connect_rate;
+    const struct config_rate *rate = connect_rate(by);
 
-    *why = (struct limit_denial){.kind = by->kind == LIMIT_SOURCE       ? LIMIT_SOURCE_CONNECTS
-                                         : by->kind == LIMIT_TOTAL_RATE ? LIMIT_TOTAL_CONNECTS
-                                                                        : LIMIT_CONNECTS,
+    *why = (struct limit_denial){.kind = by->kind,
                                  .dest = by->dest,
                                  .source = by->source,
+                                 .share = by->share,
+                                 .at = by->at,
+                                 .entry = by->entry,
+                                 .counts = GOVERNOR_CONNECTS,
                                  .until_ns = governor_connect_at(by->entry),
                                  .max = rate->count,
                                  .period_ms = rate->period_ms};
@@ -205,22 +206,17 @@ void limit_sessions_denial(const struct limit *by, uint64_t now_ns, struct limit
                                  .at = by->at,
                                  .entry = by->entry,
                                  .by_peer = governor_is_lowered(by->entry, now_ns),
-                                 .of_sessions = true};
+                                 .counts = GOVERNOR_SESSIONS};
     governor_sessions(by->entry, now_ns, &why->used, &why->max);
 }
 
 const char *limit_denial_key(const struct limit_denial *why)
 {
-    return why->of_sessions ? limit_sessions_key(why->kind) : limit_name(why->kind, why->counts);
+    return limit_name(why->kind, why->counts);
 }
 
 const char *limit_denial_own_key(const struct limit_denial *why)
 {
-    if (why->of_sessions)
-        return why->source != NULL || why->share != NULL ? "sessions_max"
-                                                         : limit_sessions_key(why->kind);
-    if (why->kind == LIMIT_SOURCE_CONNECTS)
-        return limit_name(LIMIT_CONNECTS, why->counts);
     return limit_name(why->source != NULL || why->share != NULL ? LIMIT_RATE : why->kind,
                       why->counts);
 }

@@ -8,17 +8,14 @@
 
 enum limit_kind {
     LIMIT_NONE,
-    LIMIT_RATE,            /* one source x one site */
-    LIMIT_TOTAL_RATE,      /* one site, over all sources */
-    LIMIT_SOURCE,          /* one source, over all sites */
-    LIMIT_HOST,            /* one exchanger of a site, over all sources: sessions alone */
-    LIMIT_TENANT,          /* one tenant x one site, over all sources */
-    LIMIT_CAMPAIGN,        /* the same of a campaign */
-    LIMIT_CAMPAIGN_TOTAL,  /* one campaign over all sites and sources: `campaign set` */
-    LIMIT_WARMUP,          /* one source at one provider: limits/warmup.h */
-    LIMIT_CONNECTS,        /* as LIMIT_RATE, of sessions that begin ... */
-    LIMIT_TOTAL_CONNECTS,  /* ... as LIMIT_TOTAL_RATE ... */
-    LIMIT_SOURCE_CONNECTS, /* ... and as LIMIT_SOURCE */
+    LIMIT_RATE,           /* one source x one site */
+    LIMIT_TOTAL_RATE,     /* one site, over all sources */
+    LIMIT_SOURCE,         /* one source, over all sites */
+    LIMIT_HOST,           /* one exchanger of a site, over all sources */
+    LIMIT_TENANT,         /* one tenant x one site, over all sources */
+    LIMIT_CAMPAIGN,       /* the same of a campaign */
+    LIMIT_CAMPAIGN_TOTAL, /* one campaign over all sites and sources: `campaign set` */
+    LIMIT_WARMUP,         /* one source at one provider: limits/warmup.h */
     /* What answers lowered of these at one site, over all sources: struct limits_lowered. */
     LIMIT_LOWERED_CAMPAIGN,
     LIMIT_LOWERED_TENANT,
@@ -40,12 +37,11 @@ struct limit_denial {
     const struct config_share_site *at; /* ... at the site */
     const char *lowered;                /* of what is lowered: as below */
     struct governor_entry *entry;       /* NULL: warm-up. It lives as long as who holds the limit */
-    enum governor_counts counts;        /* what max is of */
+    enum governor_counts counts;        /* which of its limits refuses: what max is of */
     uint64_t max;                       /* so many in period_ms; sessions at a time */
     uint32_t period_ms;
     uint64_t used;     /* of sessions: so many are open */
     bool by_peer;      /* max is less than configured, for the peer wants that */
-    bool of_sessions;  /* the limit's number of sessions refuses, not its rate */
     uint64_t until_ns; /* monotonic: when to ask again; of sessions 0: nobody knows */
 };
 
@@ -71,15 +67,15 @@ static inline struct governor_rate limit_rate(const struct config_rate *r)
 {
     return (struct governor_rate){r->count, r->period_ms, r->burst};
 }
-/* Whether it is of a tenant or campaign, and limits sessions. */
+/* Whether it is of a tenant or campaign, and limits sessions that have its mail, or how fast they
+ * begin. */
 static inline bool limit_of_sessions(const struct limit *l)
 {
-    return l != NULL && l->at != NULL && l->at->sessions_max != 0;
+    return l != NULL && l->at != NULL &&
+           (l->at->sessions_max != 0 || l->at->connect_rate.count != 0);
 }
 /* "rate", as the configuration calls it. */
 const char *limit_name(enum limit_kind kind, enum governor_counts counts);
-/* What says how many sessions there may be under such a limit: "sessions_max". */
-const char *limit_sessions_key(enum limit_kind kind);
 /* 0: all of limits gave leave for a message. -EAGAIN: none was taken, *why says which refused. */
 int limits_take(const struct limit *limits, size_t len, uint64_t now_ns,
                 const struct governor_load *load, struct limit_denial *why) MUST_USE;

@@ -19,7 +19,7 @@
 #define SPLITS_MAX    64   /* recipients that go over to another flow, in a take */
 #define COUNTED_MAX                                                                                \
     64 /* messages of a channel before all can see that they were sent, while more wait */
-#define ASIDE_LOOKED  64 /* tenants and campaigns of which the session may have nothing, in a take */
+#define ASIDE_LOOKED  64     /* shares of which the session may have nothing, in a take */
 #define QUIET_LOOK_MS 600000 /* the wall clock may be set meanwhile */
 #define ALL_FAMILIES  (1 << SOURCE_IPV4 | 1 << SOURCE_IPV6)
 
@@ -132,6 +132,7 @@ struct channel *channel_new(struct site *site, const struct config_source *sourc
     list_init(&c->seats);
     list_init(&c->sessions);
     list_init(&c->idle);
+    list_init(&c->resting);
     /* A static route may well lead to another server of this host. */
     c->options = (struct smtp_client_options){
         .ehlo_name = source->ehlo_name,
@@ -163,7 +164,8 @@ void channel_free(struct channel *c)
 {
     struct worker *w = c->site->worker;
 
-    ASSERT(list_empty(&c->sessions) && list_empty(&c->idle) && list_empty(&c->seats));
+    ASSERT(list_empty(&c->sessions) && list_empty(&c->idle) && list_empty(&c->resting));
+    ASSERT(list_empty(&c->seats));
     count_messages(c);
     wheel_cancel(io_wheel(w->io), &c->timer);
     if (list_node_linked(&c->dirty_node))
@@ -293,11 +295,31 @@ static void flow_give(const struct lane *lane, const struct governor_load *load,
     feed_limits_give(&lane->supply->feed, lane, now_ns, load, 0);
 }
 
+/* The limits of the channel, and of the exchanger of the session that takes. */
+static int own_take(struct channel *c, const struct channel_session *session,
+                    const struct governor_load *load, uint64_t now_ns, struct limit_denial *why)
+{
+    if (limits_take(c->limits, CHANNEL_LIMITS, now_ns, load, why) < 0)
+        return -EAGAIN;
+    if (limits_take(&session->host, 1, now_ns, load, why) == 0)
+        return 0;
+    limits_give(c->limits, CHANNEL_LIMITS, now_ns, load, 0);
+    return -EAGAIN;
+}
+
+static void own_give(struct channel *c, const struct channel_session *session,
+                     const struct governor_load *load, uint64_t now_ns, uint64_t ago_ns)
+{
+    limits_give(c->limits, CHANNEL_LIMITS, now_ns, load, ago_ns);
+    limits_give(&session->host, 1, now_ns, load, ago_ns);
+}
+
 /* Takes the leave of all limits of the channel, and of lane's tenant and campaign, for one message,
  * or of none of them. The probe of a channel that is stopped is claimed last: nothing refuses
  * behind it. taken: what gave leave. False: *of_flow says whether flow_take() refuses, and *why
  * then what. */
-static bool channel_limits_take(struct channel *c, struct lane *lane, const struct message *m,
+static bool channel_limits_take(struct channel *c, const struct channel_session *session,
+                                struct lane *lane, const struct message *m,
                                 struct channel_taken *taken, bool *of_flow,
                                 struct limit_denial *why)
 {
@@ -312,12 +334,12 @@ static bool channel_limits_take(struct channel *c, struct lane *lane, const stru
     caps_look(c);
     *of_flow = false;
     if (channel_quiet(c) != NULL || !governor_may_send(c->governor, false, now_ns) ||
-        limits_take(c->limits, CHANNEL_LIMITS, now_ns, &load, why) < 0)
+        own_take(c, session, &load, now_ns, why) < 0)
         return false;
     taken->warmup = *feed_warmup(&lane->supply->feed, lane);
     *of_flow = !flow_take(lane, &load, now_ns, taken, why);
     if (*of_flow) {
-        limits_give(c->limits, CHANNEL_LIMITS, now_ns, &load, 0);
+        own_give(c, session, &load, now_ns, 0);
         return false;
     }
     if (c->warmup == NULL || warmup_take(&w->shared->warmup, c->warmup, wall_ms, now_ns) == 0) {
@@ -328,29 +350,31 @@ static bool channel_limits_take(struct channel *c, struct lane *lane, const stru
         warmup_give(c->warmup, wall_ms, 1);
     }
     flow_give(lane, &load, now_ns, taken);
-    limits_give(c->limits, CHANNEL_LIMITS, now_ns, &load, 0);
+    own_give(c, session, &load, now_ns, 0);
     return false;
 }
 
-void channel_give_back(struct channel *c, const struct lane *lane, const struct governor_load *load,
-                       uint64_t taken_ms)
+void channel_give_back(struct channel *c, const struct channel_session *session,
+                       const struct lane *lane, const struct governor_load *load, uint64_t taken_ms)
 {
     uint64_t now_ns = io_now_ns(c->site->worker->io);
     uint64_t ago_ns = now_ns - taken_ms * 1000000;
 
-    limits_give(c->limits, CHANNEL_LIMITS, now_ns, load, ago_ns);
+    own_give(c, session, load, now_ns, ago_ns);
     if (lane->supply != NULL)
         feed_limits_give(&lane->supply->feed, lane, now_ns, load, ago_ns);
     channel_dirty(c); /* it may have left its turns until the limits would have let it */
 }
 
-void channel_bytes_more(struct channel *c, const struct lane *lane, int64_t bytes)
+void channel_bytes_more(struct channel *c, const struct channel_session *session,
+                        const struct lane *lane, int64_t bytes)
 {
     uint64_t now_ns = io_now_ns(c->site->worker->io);
 
     if (bytes == 0)
         return;
     limits_more_bytes(c->limits, CHANNEL_LIMITS, now_ns, bytes);
+    limits_more_bytes(&session->host, 1, now_ns, bytes);
     if (lane->supply != NULL)
         feed_limits_more_bytes(&lane->supply->feed, lane, now_ns, bytes);
 }
@@ -366,10 +390,12 @@ bool channel_sessions_full(const struct channel *c, struct limit *out)
             *out = c->limits[i];
             return true;
         }
-    host = exchangers_full(&site->exchangers, channel_families(c), now_ns / 1000000);
-    if (host == NULL)
+    host = site->hosts_limited
+               ? exchangers_full(&site->exchangers, channel_families(c), now_ns / 1000000)
+               : NULL;
+    if (host == NULL || !governor_sessions_full(host->limits, now_ns))
         return false;
-    *out = (struct limit){.entry = host->sessions, .kind = LIMIT_HOST, .dest = site->dest};
+    *out = (struct limit){.entry = host->limits, .kind = LIMIT_HOST, .dest = site->dest};
     return true;
 }
 
@@ -382,6 +408,12 @@ uint64_t channel_open_at(const struct channel *c)
         uint64_t one_ns = c->rollups[i] == NULL ? 0 : rollup_open_at(c->rollups[i], now_ns);
 
         at_ns = one_ns > at_ns ? one_ns : at_ns;
+    }
+    if (c->site->hosts_paced) {
+        uint64_t hosts_ns =
+            exchangers_open_at(&c->site->exchangers, channel_families(c), now_ns, NULL);
+
+        at_ns = hosts_ns > at_ns ? hosts_ns : at_ns;
     }
     return at_ns;
 }
@@ -824,12 +856,13 @@ static void channel_pay(struct channel *c, struct seat *seat)
 /* How many of the recipients of lane's message m may go at once, of at most max: one has its leave,
  * and each has a letter of its own where m is a recipe. Warm-up and some limits count recipients;
  * may_give_back() what is not taken of the leave for more. */
-static size_t may_take(const struct channel *c, const struct lane *lane, const struct message *m,
+static size_t may_take(const struct channel *c, const struct channel_session *session,
+                       const struct lane *lane, const struct message *m,
                        const struct warmup_set *set, size_t max)
 {
     struct worker *w = c->site->worker;
     uint64_t now_ns = io_now_ns(w->io);
-    uint32_t more, limited, shared;
+    uint32_t more, limited, hosted, shared;
 
     if ((m->flags & MESSAGE_RECIPE) != 0)
         return 1;
@@ -841,15 +874,17 @@ static size_t may_take(const struct channel *c, const struct lane *lane, const s
     if (!warmup_set_empty(set))
         more = warmup_set_more(&w->shared->warmup, set, worker_wall_ms(w), more);
     limited = limits_more(c->limits, CHANNEL_LIMITS, now_ns, more);
-    shared = feed_limits_more(&lane->supply->feed, lane, now_ns, limited);
+    hosted = limits_more(&session->host, 1, now_ns, limited);
+    shared = feed_limits_more(&lane->supply->feed, lane, now_ns, hosted);
+    limits_give_recipients(&session->host, 1, now_ns, hosted - shared);
     limits_give_recipients(c->limits, CHANNEL_LIMITS, now_ns, limited - shared);
     if (more > shared)
         warmup_set_give(set, worker_wall_ms(w), more - shared);
     return 1 + shared;
 }
 
-static void may_give_back(const struct channel *c, const struct lane *lane,
-                          const struct warmup_set *set, uint32_t n)
+static void may_give_back(const struct channel *c, const struct channel_session *session,
+                          const struct lane *lane, const struct warmup_set *set, uint32_t n)
 {
     struct worker *w = c->site->worker;
     uint64_t now_ns = io_now_ns(w->io);
@@ -858,6 +893,7 @@ static void may_give_back(const struct channel *c, const struct lane *lane,
         return;
     warmup_set_give(set, worker_wall_ms(w), n);
     limits_give_recipients(c->limits, CHANNEL_LIMITS, now_ns, n);
+    limits_give_recipients(&session->host, 1, now_ns, n);
     if (lane->supply != NULL)
         feed_limits_give_recipients(&lane->supply->feed, lane, now_ns, n);
 }
@@ -873,62 +909,99 @@ static void hold_share(struct supply *s, const struct lane *lane, const struct l
     supply_wake(s, why->until_ns / 1000000 + 1);
 }
 
+/* What sessions_enter() entered. */
+struct entered {
+    size_t len;
+    const struct limit *limits[FEED_SESSION_LIMITS];
+    bool counted[FEED_SESSION_LIMITS]; /* before */
+    bool began[FEED_SESSION_LIMITS];
+};
+
 /* The first len of those that entered, and were not counted before, leave again. */
-static void sessions_leave(const struct limit *const limits[], const bool counted[], size_t len)
+static void sessions_leave(const struct entered *in, size_t len)
 {
     for (size_t i = 0; i < len; i++)
-        if (!counted[i])
-            site_share_leave(limits[i]);
+        if (!in->counted[i])
+            site_share_undo(in->limits[i], in->began[i]);
+}
+
+/* Whether session has had mail of limit's tenant or campaign, or nobody asks. */
+static bool has_begun(const struct channel_session *session, const struct limit *limit)
+{
+    uint64_t id = site_share_id(limit);
+
+    for (size_t i = 0; id != 0 && i < CHANNEL_BEGAN; i++)
+        if (session->began[i] == id)
+            return true;
+    return id == 0;
 }
 
 /* Takes a place for session among those of lane's tenant and campaign, where these are limited.
  * NULL: it has one; else the limit that refuses. */
 static const struct limit *sessions_enter(const struct lane *lane,
-                                          const struct channel_session *session,
-                                          const struct limit *limits[FEED_SESSION_LIMITS],
-                                          bool counted[FEED_SESSION_LIMITS])
+                                          const struct channel_session *session, struct entered *in)
 {
-    size_t len = feed_session_limits(lane, limits);
+    in->len = feed_session_limits(lane, in->limits);
+    for (size_t i = 0; i < in->len; i++) {
+        const struct limit *full = in->limits[i];
 
-    for (size_t i = 0; i < len; i++) {
-        const struct limit *full = limits[i];
-
-        counted[i] = session->counts(session, full);
-        if (site_share_enter(full, counted[i]))
+        in->counted[i] = session->counts(session, full);
+        in->began[i] = has_begun(session, full);
+        if (site_share_enter(full, in->counted[i], in->began[i]))
             continue;
-        sessions_leave(limits, counted, i);
-        for (size_t j = 0; j < len; j++)
-            limits[j] = NULL;
+        sessions_leave(in, i);
         return full;
     }
     return NULL;
 }
 
-/* The leave of all limits for the message of r, with a place among the sessions. */
-static bool take_leave(struct channel *c, struct recipient *r,
-                       const struct channel_session *session, struct channel_taken *taken,
-                       bool *of_flow, struct limit_denial *why, const struct limit **full)
+/* It has some of their mail now. */
+static void sessions_began(struct channel_session *session, const struct entered *in,
+                           struct channel_taken *taken)
 {
-    bool counted[FEED_SESSION_LIMITS];
+    for (size_t i = 0; i < in->len; i++) {
+        taken->sessions[i] = in->limits[i];
+        if (!in->began[i])
+            session->began[session->began_next++ % CHANNEL_BEGAN] = site_share_id(in->limits[i]);
+    }
+}
+
+/* The leave of all limits for the message of r, with a place among the sessions. */
+static bool take_leave(struct channel *c, struct recipient *r, struct channel_session *session,
+                       struct channel_taken *taken, bool *of_flow, struct limit_denial *why,
+                       const struct limit **full)
+{
     struct lane *lane = r->lane;
+    struct entered in = {0};
 
     *full = NULL;
     if (lane->supply->feed.counting > 0)
-        *full = sessions_enter(lane, session, taken->sessions, counted);
+        *full = sessions_enter(lane, session, &in);
     if (*full != NULL)
         return false;
-    if (channel_limits_take(c, lane, r->message, taken, of_flow, why))
+    if (channel_limits_take(c, session, lane, r->message, taken, of_flow, why)) {
+        sessions_began(session, &in, taken);
         return true;
-    for (size_t i = 0; i < FEED_SESSION_LIMITS && taken->sessions[i] != NULL; i++) {
-        sessions_leave(&taken->sessions[i], &counted[i], 1);
-        taken->sessions[i] = NULL;
     }
+    sessions_leave(&in, in.len);
     return false;
+}
+
+/* The rates of the session's exchanger let nothing go, while those of another may: it rests. They
+ * come back one behind the other. */
+static void session_rests(const struct channel *c, const struct lane *lane,
+                          struct channel_session *session, const struct limit_denial *why)
+{
+    uint64_t now_ns = io_now_ns(c->site->worker->io), line_ns = governor_line(why->entry, now_ns);
+
+    governor_claim(why->entry, site_who(c->site), lane_priority(lane), now_ns);
+    session->rests_ns = line_ns > why->until_ns ? line_ns : why->until_ns;
+    session->rests_for = why->counts;
 }
 
 /* The next recipient that may go now, with the leave for it: still in its lane. NULL: there is
  * none. One whose time is over needs no leave. *aside: shares that were set aside. */
-static struct recipient *next_allowed(struct channel *c, const struct channel_session *session,
+static struct recipient *next_allowed(struct channel *c, struct channel_session *session,
                                       struct seat **seat, struct channel_taken *taken, int *aside)
 {
     struct limit_denial why = {0};
@@ -962,6 +1035,8 @@ static struct recipient *next_allowed(struct channel *c, const struct channel_se
         if (site_waits(c->site)) {
             site_look_held(c->site);
             wake_supplies(c);
+        } else if (why.kind == LIMIT_HOST) {
+            session_rests(c, lane, session, &why);
         }
         return NULL;
     }
@@ -983,17 +1058,19 @@ static void set_back(struct channel *c)
     }
 }
 
-struct channel_taken channel_take(struct channel *c, const struct channel_session *session,
+struct channel_taken channel_take(struct channel *c, struct channel_session *session,
                                   struct recipient **out, size_t max, uint32_t domains_max)
 {
     struct channel_taken taken = {0};
     struct seat *seat;
     int aside = 0;
-    struct recipient *r = next_allowed(c, session, &seat, &taken, &aside);
+    struct recipient *r;
     struct supply *s;
     struct lane *lane;
 
     ASSERT(max > 0);
+    session->rests_ns = 0;
+    r = next_allowed(c, session, &seat, &taken, &aside);
     if (aside > 0)
         set_back(c);
     if (r == NULL)
@@ -1006,12 +1083,12 @@ struct channel_taken channel_take(struct channel *c, const struct channel_sessio
     }
     feed_turn(&s->feed, lane);
     out[0] = lane_pop(lane);
-    max = may_take(c, lane, r->message, &taken.warmup, max);
+    max = may_take(c, session, lane, r->message, &taken.warmup, max);
     taken.len = take_same(lane, r->message, out, 1, max);
     prefetch_next(&s->feed);
     if (r->message->recipients > taken.len)
         taken.len = take_heads(&s->feed, lane, r->message, out, taken.len, max, domains_max);
-    may_give_back(c, lane, &taken.warmup, (uint32_t)(max - taken.len));
+    may_give_back(c, session, lane, &taken.warmup, (uint32_t)(max - taken.len));
     feed_pay_more(&s->feed, lane, taken.len - 1);
     for (size_t i = 0; i < taken.len; i++)
         supply_pace(s, supply_bytes_of(out[i]));

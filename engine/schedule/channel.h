@@ -41,6 +41,7 @@ struct channel {
     struct timer timer;
     struct smtp_client_options options;
     struct list sessions, idle; /* deliver/'s: all, and those without work */
+    struct list resting;        /* without work too: rates of their exchanger let nothing go */
     uint32_t sessions_len, connecting;
     uint32_t yielding;            /* sessions that take nothing more, and end */
     uint64_t give_way_until_ms;   /* monotonic: another worker is to get the session that ended */
@@ -56,6 +57,10 @@ struct channel {
     int64_t quiet_since_ms, quiet_until_ms; /* wall clock: so long quiet holds */
     struct limit_denial held; /* what it waits for, at the last look; LIMIT_NONE: no limit */
     uint64_t held_ns;         /* monotonic: so far that was counted */
+    /* Which limit let no session begin for its mail, at the last look, and likewise. Its entry is
+     * among those of limits, or NULL. */
+    struct limit_denial lacks;
+    uint64_t lacks_ns;
     bool usable;              /* neither suspended nor away, at the last look */
     bool down;         /* nothing gets through; the next success wakes the lanes of all workers */
     uint32_t ups_seen; /* governor_ups() when it went down */
@@ -74,10 +79,19 @@ void channel_dirty(struct channel *c);
 /* The channel is looked at when at_ms (monotonic) has come, or earlier. */
 void channel_wake(struct channel *c, uint64_t at_ms);
 
-/* The session that takes: whether it has mail under way for which it counts as one of those that
- * limit's tenant or campaign may have. */
+#define CHANNEL_BEGAN 4 /* tenants and campaigns of which a session knows that it has had mail */
+
+/* The session that takes. */
 struct channel_session {
+    /* Whether it has mail under way for which it counts as one of those that limit's tenant or
+     * campaign may have. */
     bool (*counts)(const struct channel_session *session, const struct limit *limit);
+    struct limit host;        /* of its exchanger; entry NULL: there are none */
+    uint64_t rests_ns;        /* monotonic: so long these let nothing go; 0: they do */
+    uint64_t rested_since_ns; /* since when it rests, and for ... */
+    enum governor_counts rests_for;
+    uint64_t began[CHANNEL_BEGAN]; /* site_share_id(); beyond so many it begins anew */
+    uint32_t began_next;
 };
 /* What channel_take() took. */
 struct channel_taken {
@@ -91,7 +105,7 @@ struct channel_taken {
 /* The next recipients to send in one transaction: same message, at most max of at most domains_max
  * domains (0: any). They are PLACE_FLIGHT, and the limits' leave for one message is taken with
  * them. All 0: nothing is ready, or it is another channel's turn. */
-struct channel_taken channel_take(struct channel *c, const struct channel_session *session,
+struct channel_taken channel_take(struct channel *c, struct channel_session *session,
                                   struct recipient **out, size_t max, uint32_t domains_max);
 /* Whether some supply has something that the channel may take now. */
 bool channel_has_work(struct channel *c);
@@ -116,10 +130,12 @@ const struct config_destination *channel_quiet(struct channel *c);
 /* What channel_take() gave of lane at taken_ms (monotonic) was not sent: the leave of limits is
  * given back, but for warm-up's. load: of all its recipients, and the bytes that the limits know.
  */
-void channel_give_back(struct channel *c, const struct lane *lane, const struct governor_load *load,
+void channel_give_back(struct channel *c, const struct channel_session *session,
+                       const struct lane *lane, const struct governor_load *load,
                        uint64_t taken_ms);
 /* A message of lane, which channel_take() gave, is larger by bytes than it seemed. */
-void channel_bytes_more(struct channel *c, const struct lane *lane, int64_t bytes);
+void channel_bytes_more(struct channel *c, const struct channel_session *session,
+                        const struct lane *lane, int64_t bytes);
 /* When the rate lets the next message go that is the channel's, and that waits for nothing else:
  * monotonic ms; 0: there is none. */
 uint64_t channel_leave_ms(const struct channel *c);

@@ -129,15 +129,36 @@ uint16_t exchangers_usable(const struct exchangers *x, uint8_t families)
     return usable;
 }
 
+static bool has_all_sessions(const struct exchanger *e, uint64_t now_ns)
+{
+    return e->limits != NULL && governor_sessions_full(e->limits, now_ns);
+}
+
+static uint64_t message_at(const struct exchanger *e, uint64_t now_ns)
+{
+    return e->limits == NULL ? 0 : governor_message_at(e->limits, now_ns, NULL);
+}
+
+static uint64_t open_at(const struct exchanger *e, uint64_t now_ns)
+{
+    uint64_t message_ns = message_at(e, now_ns);
+    uint64_t connect_ns = e->limits == NULL ? 0 : governor_connect_at(e->limits);
+
+    return message_ns > connect_ns ? message_ns : connect_ns;
+}
+
+/* Whether its limits let no further session begin. */
 static bool is_full(const struct exchanger *e, uint64_t now_ms)
 {
-    return e->sessions != NULL && governor_sessions_full(e->sessions, now_ms * 1000000);
+    uint64_t now_ns = now_ms * 1000000;
+
+    return has_all_sessions(e, now_ns) || open_at(e, now_ns) > now_ns;
 }
 
 void exchangers_lack(const struct exchangers *x, uint8_t families, uint32_t worker, uint64_t now_ns)
 {
     for (uint16_t i = 0; i < x->len; i++) {
-        struct governor_entry *e = x->list[i].sessions;
+        struct governor_entry *e = x->list[i].limits;
 
         if (e != NULL && is_of(&x->list[i], families) && governor_session_take(e, worker, now_ns))
             governor_session_give(e); /* one has ended just now: the next look finds it */
@@ -147,8 +168,8 @@ void exchangers_lack(const struct exchangers *x, uint8_t families, uint32_t work
 void exchangers_lack_none(const struct exchangers *x, uint32_t worker)
 {
     for (uint16_t i = 0; i < x->len; i++)
-        if (x->list[i].sessions != NULL)
-            governor_session_withdraw(x->list[i].sessions, worker, 1);
+        if (x->list[i].limits != NULL)
+            governor_session_withdraw(x->list[i].limits, worker, 1);
 }
 
 /* When the address, or the way to its family, last failed; 0: never. */
@@ -187,11 +208,52 @@ const struct exchanger *exchangers_full(const struct exchangers *x, uint8_t fami
             failed_full = room ? failed_full : e;
         } else if (room) {
             return NULL;
-        } else {
+        } else if (full == NULL || has_all_sessions(e, now_ms * 1000000)) {
             full = e;
         }
     }
     return full != NULL || failed_room ? full : failed_full;
+}
+
+/* The least of what at() says of those that did not fail lately, or where all did of all. */
+static uint64_t soonest(const struct exchangers *x, uint8_t families, uint64_t now_ns,
+                        uint64_t (*at)(const struct exchanger *, uint64_t),
+                        const struct exchanger **by)
+{
+    uint64_t best_ns = UINT64_MAX;
+    bool works = false;
+
+    for (uint16_t i = 0; i < x->len; i++) {
+        const struct exchanger *e = &x->list[i];
+        bool failed = failed_lately(x, e, now_ns / 1000000, false);
+        uint64_t one_ns = !is_of(e, families) || (failed && works) ? UINT64_MAX : at(e, now_ns);
+
+        if (one_ns == UINT64_MAX || (one_ns >= best_ns && (failed || works)))
+            continue;
+        works |= !failed;
+        best_ns = one_ns;
+        if (by != NULL)
+            *by = e;
+    }
+    return best_ns == UINT64_MAX ? 0 : best_ns;
+}
+
+/* One whose sessions are all open waits for another thing. */
+static uint64_t open_at_of_room(const struct exchanger *e, uint64_t now_ns)
+{
+    return has_all_sessions(e, now_ns) ? UINT64_MAX : open_at(e, now_ns);
+}
+
+uint64_t exchangers_open_at(const struct exchangers *x, uint8_t families, uint64_t now_ns,
+                            const struct exchanger **by)
+{
+    return soonest(x, families, now_ns, open_at_of_room, by);
+}
+
+uint64_t exchangers_message_at(const struct exchangers *x, uint64_t now_ns,
+                               const struct exchanger **by)
+{
+    return soonest(x, UINT8_MAX, now_ns, message_at, by);
 }
 
 int exchangers_next(const struct exchangers *x, const struct exchanger_turn *turn)

@@ -28,10 +28,10 @@ struct exchanger {
     } addr;
     socklen_t len;
     uint16_t preference;
-    const char *host;                /* points into the route, or to the static route's text */
-    struct dns_tlsa *tlsa;           /* of the host: the route's, or NULL */
-    uint64_t failed_ms;              /* monotonic: when it gave no session; 0: never */
-    struct governor_entry *sessions; /* of the host, over all sources; the site's, or NULL */
+    const char *host;              /* points into the route, or to the static route's text */
+    struct dns_tlsa *tlsa;         /* of the host: the route's, or NULL */
+    uint64_t failed_ms;            /* monotonic: when it gave no session; 0: never */
+    struct governor_entry *limits; /* of the host, over all sources; the site's, or NULL */
 };
 
 struct exchangers {
@@ -72,13 +72,20 @@ void exchangers_done(struct exchangers *x);
 uint16_t exchangers_usable(const struct exchangers *x, uint8_t families);
 /* The index of the address to try next; -1: there is none of turn's families. Those that failed
  * lately come last, the oldest failure first: what a session has tried itself does not come again
- * before every other one did. Those whose host has as many sessions as it may do not come; while
- * one of them works nor do those that failed lately, since it is worth waiting for. */
+ * before every other one did. Those whose host takes no further session now, by its limits, do not
+ * come; while one of them works nor do those that failed lately, since it is worth waiting for. */
 int exchangers_next(const struct exchangers *x, const struct exchanger_turn *turn);
-/* One that has as many sessions as it may, where for that reason there is no next one; else NULL.
- */
+/* One that takes no further session now by its limits, where for that reason there is no next one;
+ * else NULL. Preferably one that has as many sessions as it may. */
 const struct exchanger *exchangers_full(const struct exchangers *x, uint8_t families,
                                         uint64_t now_ms);
+/* When the rates of the exchangers' hosts are no reason to wait with a session, and when one of
+ * them lets the next message go: monotonic ns; 0 or in the past: now. *by, which may be NULL: the
+ * exchanger that says so first. */
+uint64_t exchangers_open_at(const struct exchangers *x, uint8_t families, uint64_t now_ns,
+                            const struct exchanger **by);
+uint64_t exchangers_message_at(const struct exchangers *x, uint64_t now_ns,
+                               const struct exchanger **by);
 /* These are full: the worker lacks a session there, which sessions of others hear (see
  * governor_contended()); and that it lacks none any more. */
 void exchangers_lack(const struct exchangers *x, uint8_t families, uint32_t worker,

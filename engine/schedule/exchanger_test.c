@@ -185,12 +185,12 @@ static void test_full(void **state)
     (void)state;
     assert_int_equal(governor_open(&g), 0);
     for (int i = 0; i < 2; i++) {
-        list[i].sessions = governor_get(g, i == 0 ? STR("a") : STR("b"),
-                                        &(struct governor_limits){.sessions_max = 1}, 0);
-        assert_non_null(list[i].sessions);
+        list[i].limits = governor_get(g, i == 0 ? STR("a") : STR("b"),
+                                      &(struct governor_limits){.sessions_max = 1}, 0);
+        assert_non_null(list[i].limits);
     }
     assert_null(exchangers_full(&x, 0xff, NOW_MS));
-    assert_true(governor_session_take(list[1].sessions, 0, 0));
+    assert_true(governor_session_take(list[1].limits, 0, 0));
     assert_int_equal(exchangers_next(&x, &turn), 0);
     exchangers_failed(&x, &list[0], NOW_MS);
     assert_int_equal(exchangers_next(&x, &turn), -1);
@@ -202,9 +202,53 @@ static void test_full(void **state)
     exchangers_failed(&x, &list[1], turn.now_ms); /* neither works: that with room is tried */
     assert_int_equal(exchangers_next(&x, &turn), 0);
     assert_null(exchangers_full(&x, 0xff, turn.now_ms));
-    governor_session_give(list[1].sessions);
+    governor_session_give(list[1].limits);
     for (int i = 0; i < 2; i++)
-        governor_put(g, list[i].sessions, 0);
+        governor_put(g, list[i].limits, 0);
+    governor_close(g);
+}
+
+/* One whose rate lets nothing go, or no connection begin, is passed over like one that is full. */
+static void test_rates(void **state)
+{
+    static const uint16_t preferences[] = {10, 20};
+    const struct governor_limits limits[] = {
+        {.rate_messages = 1, .rate_period_ms = 1000},
+        {.connects = {.count = 1, .period_ms = 3000}, .rate_messages = 1, .rate_period_ms = 2000}};
+    const struct governor_load load = {.recipients = 1};
+    const uint64_t now_ns = NOW_MS * 1000000;
+    struct exchanger list[ARRAY_LEN(preferences)];
+    struct exchangers x = make(list, preferences, ARRAY_LEN(list));
+    struct exchanger_turn turn = {.now_ms = NOW_MS};
+    const struct exchanger *by = NULL;
+    enum governor_counts counts;
+    struct governor *g;
+
+    (void)state;
+    assert_int_equal(governor_open(&g), 0);
+    for (int i = 0; i < 2; i++)
+        list[i].limits = governor_get(g, i == 0 ? STR("a") : STR("b"), &limits[i], 0);
+    assert_true(exchangers_open_at(&x, 0xff, now_ns, NULL) <= now_ns);
+    assert_int_equal(governor_message_take(list[0].limits, now_ns, &load, &counts), 0);
+    assert_int_equal(exchangers_next(&x, &turn), 1);
+    assert_null(exchangers_full(&x, 0xff, NOW_MS));
+    assert_true(exchangers_message_at(&x, now_ns, NULL) <= now_ns);
+    assert_int_equal(governor_connect_take(list[1].limits, now_ns), 0);
+    assert_int_equal(exchangers_next(&x, &turn), -1);
+    assert_non_null(exchangers_full(&x, 0xff, NOW_MS));
+    assert_int_equal(exchangers_open_at(&x, 0xff, now_ns, &by), now_ns + 1000000000);
+    assert_ptr_equal(by, &list[0]);
+    /* Sessions that are up go on at the second, until its rate is used too. */
+    assert_true(exchangers_message_at(&x, now_ns, NULL) <= now_ns);
+    assert_int_equal(governor_message_take(list[1].limits, now_ns, &load, &counts), 0);
+    assert_int_equal(exchangers_message_at(&x, now_ns, &by), now_ns + 1000000000);
+    /* The first has failed lately: it says nothing while the other works. */
+    exchangers_failed(&x, &list[0], NOW_MS);
+    assert_int_equal(exchangers_message_at(&x, now_ns, &by), now_ns + UINT64_C(2000000000));
+    assert_ptr_equal(by, &list[1]);
+    assert_int_equal(exchangers_open_at(&x, 0xff, now_ns, NULL), now_ns + UINT64_C(3000000000));
+    for (int i = 0; i < 2; i++)
+        governor_put(g, list[i].limits, 0);
     governor_close(g);
 }
 
@@ -214,6 +258,7 @@ int main(void)
         cmocka_unit_test(test_rotation), cmocka_unit_test(test_failures),
         cmocka_unit_test(test_goes_on),  cmocka_unit_test(test_spread),
         cmocka_unit_test(test_no_route), cmocka_unit_test(test_full),
+        cmocka_unit_test(test_rates),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -63,6 +63,12 @@ static uint64_t flow_hash(uint32_t id)
     return id * UINT64_C(0x9e3779b97f4a7c15);
 }
 
+static void limit_put(const struct feed *f, const struct limit *limit)
+{
+    if (f->put_limit != NULL)
+        f->put_limit(limit);
+}
+
 static void flow_free(struct feed *f, struct feed_flow *flow)
 {
     struct feed_tenant *t = flow->tenant;
@@ -79,11 +85,14 @@ static void flow_free(struct feed *f, struct feed_flow *flow)
     list_remove(&flow->idle_node);
     f->idle_len--;
     map_remove(&f->flows, &flow->node);
+    limit_put(f, flow->share.limit);
+    limit_put(f, flow->total);
     free(flow);
     if (--t->flows_len > 0)
         return;
     ASSERT(list_empty(&t->flows));
     map_remove(&f->tenants, &t->node);
+    limit_put(f, t->share.limit);
     free(t);
 }
 
@@ -131,6 +140,7 @@ static void total_set(struct feed *f, struct feed_flow *flow, const struct limit
 {
     f->limited += total != NULL;
     f->limited -= flow->total != NULL;
+    limit_put(f, flow->total);
     flow->total = total;
     if (total != NULL || flow->share.held_ns != 0)
         flow->share.held_ns = 1;
@@ -144,8 +154,10 @@ static struct feed_tenant *tenant_get(struct feed *f, uint8_t band, struct str n
 
     for (struct map_node *n = map_find(&f->tenants, hash); n != NULL; n = map_find_next(n)) {
         t = CONTAINER_OF(n, struct feed_tenant, node);
-        if (t->band == band && str_eq(t->name, name))
+        if (t->band == band && str_eq(t->name, name)) {
+            limit_put(f, limit); /* it has it */
             return t;
+        }
     }
     t = calloc(1, sizeof(*t));
     ASSERT(t != NULL);
@@ -281,11 +293,16 @@ static void flow_leave(struct feed *f, struct feed_flow *flow)
 static void flow_renew(struct feed *f, struct feed_flow *flow, const struct lane *lane)
 {
     bool is_ready = !list_empty(&flow->lanes);
+    struct feed_limits limits = {0};
 
     if (is_ready)
         flow_exit(f, flow);
     flow->version = lane->names_version;
-    total_set(f, flow, f->limits_of == NULL ? NULL : f->limits_of(lane).campaign_total);
+    if (f->limits_of != NULL)
+        limits = f->limits_of(lane);
+    limit_put(f, limits.tenant);
+    limit_put(f, limits.campaign);
+    total_set(f, flow, limits.campaign_total);
     if (is_ready)
         flow_enter(f, flow);
 }
@@ -605,9 +622,11 @@ void feed_set_back(struct feed *f)
         share_release(f, LIST_ENTRY(n, struct share, node));
 }
 
+/* Whether no further session may begin to have mail of s. */
 static bool is_full(const struct share *s, uint64_t now_ns)
 {
-    return limit_of_sessions(s->limit) && governor_sessions_full(s->limit->entry, now_ns);
+    return limit_of_sessions(s->limit) && (governor_sessions_full(s->limit->entry, now_ns) ||
+                                           governor_connect_at(s->limit->entry) > now_ns);
 }
 
 /* Asks visit() about the shares that take part, the best band first: of a tenant that is full about

@@ -25,8 +25,8 @@ struct lane;
 #define FEED_IDLE_MAX                                                                              \
     16 /* shares kept without lanes, so that one that comes and goes costs no memory call */
 
-/* What a lane's shares may send there, beside others' limits; they live as long as the feed. NULL:
- * no such limit. */
+/* What a lane's shares may send there, beside others' limits; each is given back by put_limit().
+ * NULL: no such limit. */
 struct feed_limits {
     const struct limit *tenant, *campaign;
     struct warmup_set warmup;           /* of the flow: schedule/flow_warmup.h, which asks it */
@@ -42,6 +42,7 @@ struct feed {
     void (*on_lack)(const struct limit *limit); /* see feed_lack() */
     /* Asked when a flow is new. NULL: nobody has such limits. */
     struct feed_limits (*limits_of)(const struct lane *lane);
+    void (*put_limit)(const struct limit *limit); /* takes NULL too */
     struct list held; /* shares that would take part, but for their limits */
     uint64_t held_ns; /* monotonic: when the first of them is looked at; UINT64_MAX: never */
     uint32_t limited; /* shares with a limit */

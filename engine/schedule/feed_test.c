@@ -737,6 +737,51 @@ static void test_set_aside(void **state)
     feed_remove(&feed, a);
 }
 
+static int limits_had;
+
+static struct feed_limits limits_of_counted(const struct lane *lane)
+{
+    static const struct limit each[3];
+
+    (void)lane;
+    limits_had += 3;
+    return (struct feed_limits){
+        .tenant = &each[0], .campaign = &each[1], .campaign_total = &each[2]};
+}
+
+static void put_counted(const struct limit *limit)
+{
+    limits_had -= limit != NULL;
+}
+
+/* Tenants that come and go leave nothing behind: of the limits of those that have no mail a few are
+ * kept. */
+static void test_limits_given_back(void **state)
+{
+    static char text[500][8];
+    struct queue_flow one;
+
+    (void)state;
+    limits_had = 0;
+    feed.limits_of = limits_of_counted;
+    feed.put_limit = put_counted;
+    for (uint32_t i = 0; i < ARRAY_LEN(text); i++) {
+        struct lane lane = {.flow = 100 + i, .names = &one};
+
+        snprintf(text[i], sizeof(text[i]), "t%u", i % 250);
+        one = (struct queue_flow){.id = 100 + i, .priority = 5, .tenant = str_of(text[i])};
+        feed_add(&feed, &lane, weigh);
+        lane.names_version = 1; /* its campaign was set to another rate */
+        feed_remove(&feed, &lane);
+        feed_add(&feed, &lane, weigh);
+        feed_remove(&feed, &lane);
+        assert_in_range(limits_had, 3, 3 * (FEED_IDLE_MAX + 1));
+    }
+    feed_done(&feed);
+    assert_int_equal(limits_had, 0);
+    feed_init(&feed);
+}
+
 /* However many tenants of a better band have all their sessions, mail of a worse one gets its turn,
  * and each of theirs comes back. */
 static void test_many_full(void **state)
@@ -809,6 +854,7 @@ int main(void)
         TEST(test_debts_of_many),
         TEST(test_set_aside),
         TEST(test_many_full),
+        TEST(test_limits_given_back),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -55,6 +55,12 @@ static void supply_answer(const struct supply *s, struct lane_wait *out)
     lanes_answer(&s->attached, out);
 }
 
+/* The wall clock at a monotonic time. */
+static int64_t wall_of_ns(const struct worker *w, uint64_t at_ns)
+{
+    return worker_wall_ms(w) + ((int64_t)at_ns - (int64_t)io_now_ns(w->io)) / 1000000;
+}
+
 /* Which of the limits on sessions keeps c from opening one. False: none does. */
 static bool session_limit(const struct channel *c, struct limit_denial *out)
 {
@@ -78,6 +84,21 @@ static enum governor_counts opens_by(const struct limit *by, uint64_t now_ns)
     return count != 0 ? which : GOVERNOR_BYTES;
 }
 
+/* The rate of the exchanger that lets a session begin first. */
+static void host_limit(const struct channel *c, uint64_t now_ns, struct limit_denial *out)
+{
+    const struct site *site = c->site;
+    struct limit by = {.kind = LIMIT_HOST, .dest = site->dest};
+    const struct exchanger *host;
+
+    if (!site->hosts_paced ||
+        exchangers_open_at(&site->exchangers, channel_families(c), now_ns, &host) <= now_ns)
+        return;
+    by.entry = host->limits;
+    if (limits_ask(&by, 1, now_ns, out) == 0)
+        limit_connect_denial(&by, out);
+}
+
 /* The rate that keeps c from opening one: channel_open_at(). */
 static void connect_limit(const struct channel *c, struct limit_denial *out)
 {
@@ -98,6 +119,27 @@ static void connect_limit(const struct channel *c, struct limit_denial *out)
         limit_connect_denial(by, out);
         return;
     }
+    host_limit(c, now_ns, out);
+}
+
+/* The rate of an exchanger for which sessions of c rest, the one that lets some go on first. */
+static bool resting_limit(const struct channel *c, struct limit_denial *out)
+{
+    const struct exchangers *x = &c->site->exchangers;
+    uint64_t now_ns = io_now_ns(c->site->worker->io);
+    struct limit_denial one;
+    bool found = false;
+
+    for (uint16_t i = 0; i < x->len; i++) {
+        const struct limit by = {
+            .entry = x->list[i].limits, .kind = LIMIT_HOST, .dest = c->site->dest};
+
+        if (limits_ask(&by, 1, now_ns, &one) == 0 || (found && one.until_ns >= out->until_ns))
+            continue;
+        *out = one;
+        found = true;
+    }
+    return found;
 }
 
 /* No session of c takes anything, though it may send. */
@@ -108,7 +150,10 @@ static void session_wait(const struct channel *c, struct lane_wait *out)
     int64_t wall_ms = worker_wall_ms(c->site->worker);
 
     out->source = c->source;
-    if (rate_ms > now_ms && !channel_has_session(c)) { /* it gets no session before */
+    if (list_empty(&c->idle) && !list_empty(&c->resting) && resting_limit(c, &out->limit)) {
+        out->reason = LANE_WAIT_RATE;
+        out->until_ms = wall_of_ns(c->site->worker, out->limit.until_ns);
+    } else if (rate_ms > now_ms && !channel_has_session(c)) { /* it gets no session before */
         out->reason = LANE_WAIT_RATE;
         out->until_ms = wall_ms + (int64_t)(rate_ms - now_ms);
         connect_limit(c, &out->limit);
@@ -261,9 +306,15 @@ static bool is_share_held(const struct lane *lane, struct lane_wait *out)
         return true;
     }
     full = feed_sessions_full(&lane->supply->feed, lane, now_ns);
-    if (full != NULL) {
+    if (full != NULL && governor_sessions_full(full->entry, now_ns)) {
         out->reason = LANE_WAIT_SESSIONS;
         limit_sessions_denial(full, now_ns, &out->limit);
+        return true;
+    }
+    if (full != NULL) {
+        out->reason = LANE_WAIT_RATE;
+        limit_connect_denial(full, &out->limit);
+        out->until_ms = wall_of_ns(w, out->limit.until_ns);
         return true;
     }
     if (feed_limits_ask(&lane->supply->feed, lane, now_ns, &out->limit) == 0) {
@@ -274,7 +325,7 @@ static bool is_share_held(const struct lane *lane, struct lane_wait *out)
         return true;
     }
     out->reason = LANE_WAIT_RATE;
-    out->until_ms = worker_wall_ms(w) + (int64_t)((out->limit.until_ns - now_ns) / 1000000);
+    out->until_ms = wall_of_ns(w, out->limit.until_ns);
     return true;
 }
 
@@ -422,6 +473,25 @@ static uint64_t seat_ceiling(const struct seat *seat)
     return view.cap == WARMUP_NO_CAP ? most : lesser(most, (view.cap + 23) / 24);
 }
 
+/* What the exchangers' hosts let through together. */
+static uint64_t hosts_ceiling(const struct site *site, uint64_t now_ns)
+{
+    const struct exchangers *x = &site->exchangers;
+    uint64_t sum = 0;
+
+    for (uint16_t i = 0; i < x->len; i++) {
+        const struct limit by = {.entry = x->list[i].limits};
+        uint64_t one = hourly(&by, now_ns);
+        bool again = false; /* another address of the same host */
+
+        for (uint16_t j = 0; j < i; j++)
+            again |= by.entry != NULL && x->list[j].limits == by.entry;
+        if (!again)
+            sum = one > UINT64_MAX - sum ? UINT64_MAX : sum + one;
+    }
+    return sum;
+}
+
 uint64_t lane_ceiling(struct lane *lane)
 {
     const struct supply *s = lane->supply;
@@ -438,6 +508,8 @@ uint64_t lane_ceiling(struct lane *lane)
     }
     if (s == NULL)
         return UINT64_MAX;
+    if (lane->site->hosts_paced)
+        total = lesser(total, hosts_ceiling(lane->site, now_ns));
     total = lesser(total, in_an_hour(feed_limits_apart_ns(&s->feed, lane, now_ns)));
     return lesser(most, total);
 }

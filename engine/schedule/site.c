@@ -1,6 +1,7 @@
 #include "schedule/site.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "dns/name.h"
 #include "schedule/channel.h"
@@ -13,6 +14,7 @@
 
 #define SHARE_MIN_BYTES (64u << 10) /* a site with less under way may always take a message */
 #define SHARE_LOOK_MS   100
+#define LACKS_MS        100 /* between two times that mail asks which waits for a session */
 #define GIVE_WAY_MS     60 /* to others, of a session that a tenant or campaign may have */
 
 /* What the set of exchangers is called, in patterns too, and the site where no provider has it. It
@@ -139,25 +141,35 @@ static void hosts_put(struct site *site)
 
     exchangers_lack_none(&site->exchangers, w->index);
     for (uint16_t i = 0; i < site->exchangers.len; i++)
-        governor_put(w->shared->governor, site->exchangers.list[i].sessions, io_now_ns(w->io));
+        governor_put(w->shared->governor, site->exchangers.list[i].limits, io_now_ns(w->io));
 }
 
 /* Each exchanger's entry, by its host name. Domains with a pattern of their own count by
  * themselves. */
 static void hosts_get(struct site *site)
 {
-    struct governor_limits limits = {.sessions_max = site->dest->host_sessions_max,
-                                     .generation = site->config->generation};
+    const struct config_destination *dest = site->dest;
+    const struct governor_limits limits = {.sessions_max = dest->host_sessions_max,
+                                           .rate_messages = dest->host_rate.count,
+                                           .rate_period_ms = dest->host_rate.period_ms,
+                                           .rate_burst = dest->host_rate.burst,
+                                           .recipients = limit_rate(&dest->host_recipient_rate),
+                                           .bytes = limit_rate(&dest->host_byte_rate),
+                                           .connects = limit_rate(&dest->host_connect_rate),
+                                           .generation = site->config->generation};
     struct worker *w = site->worker;
     struct buf key = {0};
 
-    for (uint16_t i = 0; i < site->exchangers.len && limits.sessions_max != 0; i++) {
+    site->hosts_limited = governor_limits_any(&limits);
+    site->hosts_paced = site->hosts_limited && (limits.rate_messages | limits.recipients.count |
+                                                limits.bytes.count | limits.connects.count) != 0;
+    for (uint16_t i = 0; i < site->exchangers.len && site->hosts_limited; i++) {
         struct exchanger *e = &site->exchangers.list[i];
 
         buf_clear(&key);
-        buf_printf(&key, ":host|%s|%s", site->dest->pattern, e->host);
-        e->sessions = governor_get(w->shared->governor, buf_str(&key), &limits, io_now_ns(w->io));
-        ASSERT(e->sessions != NULL);
+        buf_printf(&key, ":host|%s|%s", dest->pattern, e->host);
+        e->limits = governor_get(w->shared->governor, buf_str(&key), &limits, io_now_ns(w->io));
+        ASSERT(e->limits != NULL);
     }
     buf_done(&key);
 }
@@ -167,6 +179,8 @@ static void hosts_get(struct site *site)
 struct share_limit {
     struct map_node node; /* site->shares, by entry */
     struct limit limit;
+    uint32_t refs; /* who has it: site_limits() */
+    uint64_t id;   /* see site_share_id() */
     /* Of one that limits sessions: those of this worker, since when it has some while others lack
      * one, whether none of them takes more until one has nothing left, and until when behind that.
      */
@@ -174,10 +188,12 @@ struct share_limit {
     uint32_t sessions;
     bool gives;
     uint64_t slice_ms, give_way_ms;
+    uint64_t lacks_ns; /* when mail last asked for a session that it refused */
 };
 
 /* The one of limit's entry, which the caller has got: it is the site's from here on. There may be
- * as many as tenants. */
+ * as many as tenants that have mail there, or had until a moment ago: the entry, which outlives
+ * this, keeps what was taken of rates. */
 static const struct limit *share_keep(struct site *site, const struct limit *limit)
 {
     struct worker *w = site->worker;
@@ -194,12 +210,16 @@ static const struct limit *share_keep(struct site *site, const struct limit *lim
         if (own->limit.entry != limit->entry)
             continue;
         governor_put(w->shared->governor, limit->entry, io_now_ns(w->io));
+        own->refs++;
         return &own->limit;
     }
     own = calloc(1, sizeof(*own));
     ASSERT(own != NULL);
     own->limit = *limit;
     own->site = site;
+    own->refs = 1;
+    if (limit->at != NULL && limit->at->connect_rate.count != 0)
+        own->id = 1 | hash_bytes(limit->entry->key, strlen(limit->entry->key), w->hash_seed);
     map_insert(&site->shares, &own->node, hash);
     return &own->limit;
 }
@@ -222,6 +242,7 @@ static const struct limit *share_limit(struct site *site, enum limit_kind kind,
                                       .rate_burst = at->rate.burst,
                                       .recipients = limit_rate(&at->recipient_rate),
                                       .bytes = limit_rate(&at->byte_rate),
+                                      .connects = limit_rate(&at->connect_rate),
                                       .generation = site->config->generation};
     if (!governor_limits_any(&limits))
         return NULL;
@@ -266,6 +287,7 @@ struct feed_limits site_limits(struct site *site, struct str tenant, struct str 
 
 static struct share_limit *share_of(const struct limit *limit)
 {
+    ASSERT(limit != NULL);
     return (struct share_limit *)CONTAINER_OF(limit, const struct share_limit, limit);
 }
 
@@ -298,19 +320,81 @@ static bool gives_way(struct share_limit *own, uint32_t more)
     return true;
 }
 
-bool site_share_enter(const struct limit *limit, bool counts)
+/* Counts how long mail waits for a session: the time since it last asked, if that was just now. */
+static void share_lacks(struct share_limit *own)
 {
-    struct share_limit *own = share_of(limit);
-    const struct worker *w = own->site->worker;
+    uint64_t now_ns = io_now_ns(own->site->worker->io), ms = (now_ns - own->lacks_ns) / 1000000;
+    const struct limit_denial by = {
+        .kind = own->limit.kind,
+        .entry = own->limit.entry,
+        .counts = governor_sessions_full(own->limit.entry, now_ns) ? GOVERNOR_SESSIONS
+                                                                   : GOVERNOR_CONNECTS};
+
+    if (ms == 0)
+        return;
+    if (ms < LACKS_MS)
+        site_count_held(own->site, &by, ms);
+    own->lacks_ns = now_ns;
+}
+
+static bool share_enter(struct share_limit *own, bool counts, bool began)
+{
+    uint64_t now_ns = io_now_ns(own->site->worker->io);
 
     if (gives_way(own, counts ? 0 : 1))
         return false;
     if (counts)
         return true;
-    if (!governor_session_take(limit->entry, share_holder(own), io_now_ns(w->io)))
+    if (!began && governor_connect_take(own->limit.entry, now_ns) != 0)
         return false;
-    own->sessions++;
+    if (governor_session_take(own->limit.entry, share_holder(own), now_ns))
+        return true;
+    if (!began)
+        governor_connect_give(own->limit.entry, now_ns);
+    return false;
+}
+
+uint64_t site_share_id(const struct limit *limit)
+{
+    return share_of(limit)->id;
+}
+
+bool site_share_enter(const struct limit *limit, bool counts, bool began)
+{
+    struct share_limit *own = share_of(limit);
+
+    if (!share_enter(own, counts, began)) {
+        share_lacks(own);
+        return false;
+    }
+    own->sessions += !counts;
     return true;
+}
+
+/* Nobody has it any more. */
+static void share_reap(struct share_limit *own)
+{
+    struct site *site = own->site;
+    struct worker *w = site->worker;
+
+    if (own->refs > 0 || own->sessions > 0)
+        return;
+    site_share_idle(&own->limit);
+    map_remove(&site->shares, &own->node);
+    governor_put(w->shared->governor, own->limit.entry, io_now_ns(w->io));
+    free(own);
+}
+
+void site_limit_put(const struct limit *limit)
+{
+    struct share_limit *own;
+
+    if (limit == NULL)
+        return;
+    own = share_of(limit);
+    ASSERT(own->refs > 0);
+    own->refs--;
+    share_reap(own);
 }
 
 void site_share_leave(const struct limit *limit)
@@ -320,16 +404,25 @@ void site_share_leave(const struct limit *limit)
     ASSERT(own->sessions > 0);
     own->sessions--;
     governor_session_give(limit->entry);
-    if (!own->gives)
-        return;
-    own->gives = false;
-    own->give_way_ms = own->slice_ms = io_now_ms(own->site->worker->io) + GIVE_WAY_MS;
+    if (own->gives) {
+        own->gives = false;
+        own->give_way_ms = own->slice_ms = io_now_ms(own->site->worker->io) + GIVE_WAY_MS;
+    }
+    share_reap(own);
+}
+
+void site_share_undo(const struct limit *limit, bool began)
+{
+    if (!began)
+        governor_connect_give(limit->entry, io_now_ns(share_of(limit)->site->worker->io));
+    site_share_leave(limit);
 }
 
 void site_share_lack(const struct limit *limit)
 {
     struct share_limit *own = share_of(limit);
 
+    share_lacks(own);
     if (own->sessions == 0 &&
         governor_session_take(limit->entry, share_holder(own), io_now_ns(own->site->worker->io)))
         governor_session_give(limit->entry); /* it is free by now: the next look finds it */
@@ -342,24 +435,12 @@ void site_share_idle(const struct limit *limit)
     governor_session_withdraw(limit->entry, share_holder(own), own->sessions);
 }
 
-static void shares_put(struct site *site)
+/* Feeds and sessions have given back what they had. */
+static void shares_done(struct site *site)
 {
-    struct worker *w = site->worker;
-    struct map_node *n = NULL, *next;
-    size_t bucket = 0;
-
     if (site->shares.buckets == NULL)
         return;
-    for (n = map_walk(&site->shares, &bucket, NULL); n != NULL; n = next) {
-        struct share_limit *own = CONTAINER_OF(n, struct share_limit, node);
-
-        next = map_walk(&site->shares, &bucket, n);
-        ASSERT(own->sessions == 0);
-        site_share_idle(&own->limit);
-        map_remove(&site->shares, &own->node);
-        governor_put(w->shared->governor, own->limit.entry, io_now_ns(w->io));
-        free(own);
-    }
+    ASSERT(site->shares.count == 0);
     map_done(&site->shares);
 }
 
@@ -510,25 +591,36 @@ static uint64_t rate_at_ns(const struct site *site)
     uint64_t own_ns = site->total == NULL ? 0 : governor_message_at(site->total, now_ns, NULL);
     uint64_t shared_ns =
         site->rollup == NULL ? 0 : governor_message_at(site->rollup->entry, now_ns, NULL);
+    uint64_t hosts_ns =
+        site->hosts_paced ? exchangers_message_at(&site->exchangers, now_ns, NULL) : 0;
 
-    return own_ns > shared_ns ? own_ns : shared_ns;
+    own_ns = own_ns > shared_ns ? own_ns : shared_ns;
+    return own_ns > hosts_ns ? own_ns : hosts_ns;
 }
 
 int site_rates_ask(const struct site *site, struct limit_denial *why)
 {
-    struct limit totals[2] = {{.entry = site->total, .kind = LIMIT_TOTAL_RATE, .dest = site->dest}};
+    struct limit totals[3] = {{.entry = site->total, .kind = LIMIT_TOTAL_RATE, .dest = site->dest}};
+    uint64_t now_ns = io_now_ns(site->worker->io);
+    const struct exchanger *host;
 
     if (site->rollup != NULL)
         totals[1] = (struct limit){
             .entry = site->rollup->entry, .kind = LIMIT_TOTAL_RATE, .dest = &site->provider->dest};
-    return limits_ask(totals, ARRAY_LEN(totals), io_now_ns(site->worker->io), why);
+    if (site->hosts_paced && exchangers_message_at(&site->exchangers, now_ns, &host) > now_ns)
+        totals[2] = (struct limit){.entry = host->limits, .kind = LIMIT_HOST, .dest = site->dest};
+    return limits_ask(totals, ARRAY_LEN(totals), now_ns, why);
 }
 
 void site_claim(const struct site *site, uint8_t priority)
 {
-    struct governor_entry *of[] = {site->total, site->rollup == NULL ? NULL : site->rollup->entry};
+    struct governor_entry *of[] = {site->total, site->rollup == NULL ? NULL : site->rollup->entry,
+                                   NULL};
     uint64_t now_ns = io_now_ns(site->worker->io);
+    const struct exchanger *host;
 
+    if (site->hosts_paced && exchangers_message_at(&site->exchangers, now_ns, &host) > now_ns)
+        of[2] = host->limits;
     for (size_t i = 0; i < ARRAY_LEN(of) && site->sessions_len > 0; i++)
         if (of[i] != NULL && governor_message_at(of[i], now_ns, NULL) > now_ns)
             governor_claim(of[i], site_who(site), priority, now_ns);
@@ -545,13 +637,15 @@ void site_look_held(struct site *site)
 {
     uint64_t now_ns = io_now_ns(site->worker->io);
 
-    if (site->total == NULL && site->rollup == NULL)
+    if (site->total == NULL && site->rollup == NULL && !site->hosts_paced)
         return;
     if (site->held.kind != LIMIT_NONE)
         site_count_held(site, &site->held, (now_ns - site->held_ns) / 1000000);
     site->held_ns = now_ns;
     if (site_rates_ask(site, &site->held) == 0)
         site->held.kind = LIMIT_NONE;
+    if (site->held.kind == LIMIT_HOST) /* its entry goes with the next route */
+        site->held.entry = NULL;
 }
 
 bool site_waits(const struct site *site)
@@ -585,7 +679,7 @@ static void site_free(struct site *site)
         channel_free(LIST_ENTRY(n, struct channel, site_node));
     map_remove(&w->sites, &site->node);
     gauge_set(&w->counters.sites, (uint32_t)w->sites.count);
-    shares_put(site);
+    shares_done(site);
     flow_lower_done(site);
     hosts_put(site);
     rollup_put(site->rollup);

@@ -25,7 +25,9 @@ struct site {
     const struct config_provider *provider; /* who runs all of the exchangers; NULL: nobody known */
     struct rollup *rollup;                  /* its limits over all sources; NULL: there are none */
     struct exchangers exchangers;
-    uint16_t rotate; /* see exchangers_next() */
+    bool hosts_limited; /* each exchanger has limits of its own ... */
+    bool hosts_paced;   /* ... and rates among them */
+    uint16_t rotate;    /* see exchangers_next() */
     bool lmtp;
     bool dane; /* TLSA records of its hosts count: they are the hosts by what is validated */
     struct sts_policy *sts; /* MTA-STS: the policy that all mail here is under, a reference; NULL:
@@ -74,18 +76,26 @@ struct governor_entry *site_governor(const struct site *site, const char *source
                                      struct governor_limits limits);
 /* The same of a source as it is, to be put back; NULL: it has sent nothing there. */
 struct governor_entry *site_governor_find(const struct site *site, const char *source);
-/* What a tenant and a campaign may send there; it lives as long as site. */
+/* What a tenant and a campaign may send there, until each limit is given back, which NULL needs
+ * not. */
 struct feed_limits site_limits(struct site *site, struct str tenant, struct str campaign);
+void site_limit_put(const struct limit *limit);
 /* A session takes mail of limit's tenant or campaign, which may have so many; counts: it has some
- * under way, and is one of them already. False: it may not. */
-bool site_share_enter(const struct limit *limit, bool counts) MUST_USE;
+ * under way, and is one of them already; began: it had some before, else it begins with this, which
+ * the limit may let few do. False: it may not. */
+bool site_share_enter(const struct limit *limit, bool counts, bool began) MUST_USE;
+/* What a session of this name, which it remembers when it begins. 0: nobody counts who begins. */
+uint64_t site_share_id(const struct limit *limit);
 /* A session that was counted has none under way any more. */
 void site_share_leave(const struct limit *limit);
+/* It entered just now, and takes nothing: as if it had not. */
+void site_share_undo(const struct limit *limit, bool began);
 /* Its mail waits for a session, which others hear who hold more. */
 void site_share_lack(const struct limit *limit);
 /* No mail of it waits in the worker. */
 void site_share_idle(const struct limit *limit);
-/* Which of the rates over all sources lets nothing go. 0: none; -EAGAIN: that of *why. */
+/* Which of the rates over all sources, or of those of all its exchangers, lets nothing go. 0: none;
+ * -EAGAIN: that of *why. */
 int site_rates_ask(const struct site *site, struct limit_denial *why) MUST_USE;
 /* Who takes leave for mail here, in this worker: governor_claim(). */
 static inline uint16_t site_who(const struct site *site)

@@ -110,6 +110,7 @@ static struct supply *supply_new(struct site *site, const struct config_pool *po
         list_init(&s->hungry[i]);
     feed_init(&s->feed);
     s->feed.limits_of = limits_of;
+    s->feed.put_limit = site_limit_put;
     s->feed.on_idle = site_share_idle;
     s->feed.on_lack = site_share_lack;
     s->feed.paced = site->provider != NULL;

@@ -72,7 +72,7 @@ struct worker_counters {
         tls_out_plaintext, tls_in, tls_in_resumed, tls_in_failures, logins, logins_failed,
         logins_out_failed, signed_messages, sign_failures, sts_fetches, sts_fetch_failures,
         sts_tested_failures;
-    _Atomic uint64_t held_ms[LIMIT_KINDS][GOVERNOR_COUNTS];       /* that mail waited for limits */
+    _Atomic uint64_t held_ms[LIMIT_KINDS][GOVERNOR_WAITS];        /* that mail waited for limits */
     _Atomic uint64_t refusals[REFUSAL_REASONS_MAX][REFUSAL_ENDS]; /* by classification */
     _Atomic int accept_error; /* of the last of accept_failures */
     _Atomic uint32_t sessions_in, sessions_out, connecting, lanes, lanes_absent, sites, in_memory;

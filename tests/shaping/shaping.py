@@ -34,6 +34,9 @@ KINDS = {
     "tenant_byte_rate": ("all", "bytes"),
     "campaign_rate": ("all", "messages"),
     "campaign_byte_rate": ("all", "bytes"),
+    "host_rate": ("all", "messages"),  # each site here has one exchanger
+    "host_recipient_rate": ("all", "recipients"),
+    "host_byte_rate": ("all", "bytes"),
     "any_tenant_rate": ("all", "messages"),  # of each tenant that the file does not name
 }
 
@@ -61,7 +64,7 @@ class Site:
     def configure(self, config):
         unit = "B" if self.counts == "bytes" else ""
         key = self.limit.removeprefix("tenant_").removeprefix("campaign_")
-        burst = {"rate": "rate_burst", "total_rate": "total_rate_burst"}.get(key, key.replace("_rate", "_burst"))
+        burst = f"{key}_burst" if key.split("_")[-2:-1] in ([], ["total"], ["host"]) else key.replace("_rate", "_burst")
         limits = {key: f"{self.rate}{unit}/min", burst: f"{self.burst}{unit}"}
         if self.kind.startswith("any_tenant_"):
             config["tenants"].setdefault("*", {"sites": {}})["sites"][self.name] = limits
@@ -281,32 +284,58 @@ def sessions_at_once(records, host):
     return most
 
 
+def level_of(times_ms, per_s):
+    """The most that was in a bucket that leaks at the rate."""
+    level = most = 0
+    times_ms = sorted(times_ms)
+    last = times_ms[0]
+    for at in times_ms:
+        level, last = max(0, level - (at - last) * per_s / 1000) + 1, at
+        most = max(most, level)
+    return most
+
+
 def test_exchangers():
     """One exchanger has so many sessions at a time over all sources, then the next one is taken; while
-    all have as many mail waits, and why says so."""
+    all have as many mail waits, and why says so. So it is with rates of messages and connections: each exchanger
+    gets what it may, and both sources send."""
     sink = Receiver()
     sink.behaviour = sink.dir / "world.yaml"
     sink.behaviour.write_text(
         f'classes: [{{name: p, domains: [p.example], address: [{HOST}, 127.0.0.61], exchangers: 2, '
-        'latency: {dot: 50ms}}]\n')
+        'latency: {dot: 50ms}}, '
+        '{name: q, domains: [q.example], address: [127.0.0.62, 127.0.0.63], exchangers: 2}]\n')
     config = settings(sink, [1, 2], routes={}, destinations={
+        "q.example": {"sessions_max": 2, "host_rate": "10/s", "host_connect_rate": "1/s"},
         "*": {"sessions_max": 9, "host_sessions_max": 2, "pipeline_max": 1}})
     with sink, Engine(config) as engine:
         with Client(engine) as client:
             client.messages([("a@sender.example", f"r{i}@p.example", "Subject: x\r\n\r\nx\r\n") for i in range(80)])
+            client.messages([("a@sender.example", f"r{i}@q.example", "Subject: x\r\n\r\nx\r\n") for i in range(60)])
 
-        def said():
-            text = engine.command("why", "p.example")
-            return "2 of 2 sessions" in text and "host_sessions_max, set at" in text
+        def says(domain, *words):
+            return all(word in engine.command("why", domain) for word in words)
 
-        wait_until("why to name the exchangers' limit", said, 20, process=engine.process)
-        sink.wait_mails(80)
-        records = engine.wait_records("Delivery", 80)
+        wait_until("why to name the exchangers' limit", lambda: says(
+            "p.example", "2 of 2 sessions", "host_sessions_max, set at"), 20, process=engine.process)
+        wait_until("why to name their rate", lambda: says("q.example", "host_rate 10 in 1s, set at"), 20, process=engine.process)
+        sink.wait_mails(140)
+        records = engine.wait_records("Delivery", 140)
         most = {host: sessions_at_once(records, host) for host in ("mx1.p.example", "mx2.p.example")}
         if most != {"mx1.p.example": 2, "mx2.p.example": 2}:
             raise Failure(f"sessions at a time: {most}")
         if {r["egress_source"] for r in records} != {"a1", "a2"}:
             raise Failure("one of the sources had no turn")
+        for host in ("mx1.q.example", "mx2.q.example"):
+            own = [r for r in records if r["peer_address"]["name"] == host]
+            sent = [r["timestamp_ms"] - r["transaction_ms"] for r in own]
+            begun = {r["session_id"]: at for r, at in reversed(list(zip(own, sent)))}
+            print(host, len(own), "messages", level_of(sent, 10), "connections", level_of(begun.values(), 1),
+                  collections.Counter(r["egress_source"] for r in own))
+            if level_of(sent, 10) > 1 + 5 or len(own) < 20:  # half a second for a slow machine
+                raise Failure(f"rate of {host}: {len(own)}, {sorted(sent)}")
+            if level_of(begun.values(), 1) > 1 + 0.6:
+                raise Failure(f"connections to {host}: {begun}")
 
 
 def test_exchangers_workers():
@@ -356,26 +385,39 @@ def test_urgent_between_workers():
 
 
 def test_tenant_sessions():
-    """A tenant has so many sessions at a time at a site, over both workers, and why says so; others' mail
-    goes by further ones."""
+    """A tenant has so many sessions at a time at a site, over both workers, or so many that begin to have its mail
+    in a time, and why says so; others' mail goes by further ones."""
     sink = Receiver()
     sink.behaviour = sink.dir / "world.yaml"
     sink.behaviour.write_text(
         f'classes: [{{name: p, domains: ["*"], address: {HOST}, exchanger: p.example, latency: {{dot: 40ms}}}}]\n')
     config = settings(sink, [1], routes={}, workers=2, destinations={"*": {"sessions_max": 6, "pipeline_max": 1}},
-                      tenants={"acme": {"sites": {"*": {"sessions_max": 2}}}})
+                      tenants={"acme": {"sites": {"*": {"sessions_max": 2}}},
+                               "slow": {"sites": {"*": {"connect_rate": "1/s"}}}})
     with sink, Engine(config) as engine:
         with Client(engine) as client:
             client.messages([("a@sender.example", f"r{i}@d{i % 8}.example",
-                              f"X-Hayauma-Tenant: {('acme', 'other')[i % 2]}\r\nSubject: x\r\n\r\nx\r\n")
-                             for i in range(160)])
+                              f"X-Hayauma-Tenant: {('acme', 'slow', 'other', 'acme', 'other')[i % 5]}\r\n"
+                              "Subject: x\r\n\r\nx\r\n") for i in range(200)])
 
-        def said():
-            text = engine.command("why", "--tenant", "acme")
-            return "2 of 2 sessions" in text and "tenant_sessions_max, set at" in text
+        def says(tenant, *words):
+            return all(word in engine.command("why", "--tenant", tenant) for word in words)
 
-        wait_until("why to name the tenant's limit", said, 20, process=engine.process)
-        records = engine.wait_records("Delivery", 160)
+        wait_until("why to name the tenant's limit", lambda: says(
+            "acme", "2 of 2 sessions", "tenant_sessions_max, set at"), 20, process=engine.process)
+        wait_until("why to name the rate at which sessions begin", lambda: says(
+            "slow", "tenant_connect_rate 1 in 1s, set at", "'slow'].sites['*'].connect_rate"), 20, process=engine.process)
+        records = engine.wait_records("Delivery", 200)
+        for tenant, limit in {"acme": "tenant_sessions_max", "slow": "tenant_connect_rate"}.items():
+            route, = engine.rows("route", "r@d0.example", "--tenant", tenant)
+            if route["held_s"].get(limit, 0) < 0.2:
+                raise Failure(f"seconds held by {limit}: {route['held_s']}")
+        begun = {}
+        for r in sorted(records, key=lambda r: r["timestamp_ms"] - r["transaction_ms"]):
+            if r["meta"]["tenant"] == "slow":
+                begun.setdefault(r["session_id"], r["timestamp_ms"] - r["transaction_ms"])
+        if level_of(begun.values(), 1) > 1 + 0.7:
+            raise Failure(f"sessions that began to have the slow tenant's mail: {begun}")
         most = {}
         for tenant in ("acme", "other"):
             times = []
@@ -386,7 +428,7 @@ def test_tenant_sessions():
             for _, step in sorted(times):
                 now += step
                 most[tenant] = max(most[tenant], now)
-        if "160 delivered" not in engine.command("site", "show", "d0.example"):
+        if "200 delivered" not in engine.command("site", "show", "d0.example"):
             raise Failure(f"counters: {engine.command('site', 'show', 'd0.example')}")
         if most["acme"] != 2 or most["other"] < 2:
             raise Failure(f"sessions at a time: {most}")

@@ -47,11 +47,13 @@ static void put_lowered(struct buf *out, const json_t *source)
 /* "sessions_max 5, rate 10/s": the limits that there are. */
 static void put_short_limits(struct buf *line, const json_t *site)
 {
-    static const char *const shown[] = {"sessions_max",      "rate",
-                                        "recipient_rate",    "byte_rate",
-                                        "host_sessions_max", "total_sessions_max",
-                                        "total_rate",        "total_recipient_rate",
-                                        "total_byte_rate",   "connect_rate",
+    static const char *const shown[] = {"sessions_max",        "rate",
+                                        "recipient_rate",      "byte_rate",
+                                        "host_sessions_max",   "host_rate",
+                                        "host_recipient_rate", "host_byte_rate",
+                                        "host_connect_rate",   "total_sessions_max",
+                                        "total_rate",          "total_recipient_rate",
+                                        "total_byte_rate",     "connect_rate",
                                         "total_connect_rate"};
     bool is_provider = json_is_true(json_object_get(site, "is_provider"));
     const char *between = "", *of = is_provider ? "provider" : "site";
