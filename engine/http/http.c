@@ -43,6 +43,7 @@ void http_on_connection(void *arg, struct MHD_Connection *connection, void **con
         if (!c->counted) /* the library sees that, and closes it */
             shutdown(c->fd, SHUT_RDWR);
         *context = c;
+        t->told = true;
         pthread_mutex_lock(&h->lock);
         list_push_back(&h->connections, &c->node);
         pthread_mutex_unlock(&h->lock);
@@ -55,7 +56,7 @@ void http_on_connection(void *arg, struct MHD_Connection *connection, void **con
     if (c->counted)
         clients_give(&h->clients, address_of(connection));
     free(c);
-    t->some_ended = true;
+    http_thread_left(t);
     atomic_fetch_sub_explicit(&h->shared->http.connections, 1, memory_order_relaxed);
 }
 

@@ -47,17 +47,21 @@ struct endpoint {
 
 /* One of http.threads: a daemon of the library without a thread of its own, in a loop of ours, so
  * that what is handed over between threads goes by the many, with a wake for all of it: to workers
- * at the end of a pass, from workers at the beginning of the next one. */
+ * at the end of a pass, from workers at the beginning of the next one. Connections are accepted by
+ * whichever thread hears of them, and go to the one that has the fewest. */
 struct http_thread {
     struct http *http;
     struct MHD_Daemon *daemon;
     pthread_t thread;
     bool runs;
-    bool looked;            /* at the file of tokens, in this pass */
-    bool quiesced;          /* the daemon takes no further connections */
-    bool some_ended;        /* connections, in the last pass */
-    int epoll_fd, wake_fd;  /* what it waits for: the daemon's sockets, and word of others */
-    struct mailbox resumed; /* requests to go on with; from any thread */
+    bool looked;                  /* at the file of tokens, in this pass */
+    bool listens;                 /* the listening socket is waited for, too */
+    bool told;                    /* by the library of a connection that it was given */
+    int epoll_fd, wake_fd;        /* what it waits for: the daemon's sockets, and word of others */
+    uint32_t connections_max;     /* it listens while it has less */
+    _Atomic uint32_t connections; /* that it has, or will have of arrived */
+    struct mailbox arrived;       /* connections that another thread accepted, */
+    struct mailbox resumed;       /* requests to go on with; from any thread */
     struct list notes[WORKERS_MAX]; /* for each worker, to be sent at the end of the pass, */
     uint64_t notes_ns;              /* or a while behind the first of them */
     struct rng rng;
@@ -171,6 +175,8 @@ int http_threads_start(struct http *h) MUST_USE;
 void http_threads_quiesce(struct http *h);
 /* No request is under way. */
 void http_threads_stop(struct http *h);
+/* A connection that the thread had has ended. */
+void http_thread_left(struct http_thread *t);
 /* Another request has its turn: what has waited for long enough is sent. */
 void http_thread_look(struct http_thread *t);
 /* Hands a request that was suspended back to its thread. Any thread. */

@@ -14,8 +14,9 @@
 #include "worker/shared.h"
 
 #define MEMORY_BYTES                                                                               \
-    (16u << 10) /* of a connection: head of a request, pieces of a body; zeroed for each */
-#define NOTES_NS UINT64_C(2000000) /* what others wait for is not kept for longer in a pass */
+    (16u << 10)        /* of a connection: head of a request, pieces of a body; zeroed for each */
+#define ACCEPTS_MAX 64 /* in one pass */
+#define NOTES_NS    UINT64_C(2000000) /* what others wait for is not kept for longer in a pass */
 
 /* --- between threads --- */
 
@@ -74,17 +75,110 @@ void request_send(struct http_request *r, uint32_t worker, struct worker_note *n
         http_thread_look(t);
 }
 
+/* --- connections --- */
+
+struct arrival {
+    struct list_node node; /* of the thread's arrived */
+    int fd;
+    struct sockaddr_storage peer;
+    socklen_t peer_len;
+};
+
+void http_thread_left(struct http_thread *t)
+{
+    atomic_fetch_sub_explicit(&t->connections, 1, memory_order_relaxed);
+}
+
+/* The library has the connection then, or has closed it. If it has told us of it, it will tell us
+ * of its end, too. */
+static void take_in(struct http_thread *t, int fd, const struct sockaddr_storage *peer,
+                    socklen_t peer_len)
+{
+    t->told = false;
+    (void)MHD_add_connection(t->daemon, fd, (const struct sockaddr *)peer, peer_len);
+    if (!t->told)
+        http_thread_left(t);
+}
+
+static void take_arrived(struct http_thread *t)
+{
+    struct list all;
+    struct list_node *n;
+
+    list_init(&all);
+    mailbox_take(&t->arrived, &all);
+    while ((n = list_pop_front(&all)) != NULL) {
+        struct arrival *a = LIST_ENTRY(n, struct arrival, node);
+
+        take_in(t, a->fd, &a->peer, a->peer_len);
+        free(a);
+    }
+}
+
+static struct http_thread *with_fewest(struct http *h)
+{
+    struct http_thread *best = &h->threads[0];
+
+    for (uint32_t i = 1; i < h->threads_len; i++)
+        if (atomic_load_explicit(&h->threads[i].connections, memory_order_relaxed) <
+            atomic_load_explicit(&best->connections, memory_order_relaxed))
+            best = &h->threads[i];
+    return best;
+}
+
+/* False: there is none now. */
+static bool accept_one(struct http_thread *t)
+{
+    struct sockaddr_storage peer;
+    socklen_t peer_len = sizeof(peer);
+    int fd = accept4(t->http->listen_fd, (struct sockaddr *)&peer, &peer_len,
+                     SOCK_NONBLOCK | SOCK_CLOEXEC);
+    struct http_thread *to;
+    struct arrival *a;
+
+    if (fd < 0)
+        return false;
+    to = with_fewest(t->http);
+    atomic_fetch_add_explicit(&to->connections, 1, memory_order_relaxed);
+    if (to == t) {
+        take_in(t, fd, &peer, peer_len);
+        return true;
+    }
+    a = malloc(sizeof(*a));
+    ASSERT(a != NULL);
+    *a = (struct arrival){.fd = fd, .peer = peer, .peer_len = peer_len};
+    if (mailbox_put(&to->arrived, &a->node))
+        wake(to);
+    return true;
+}
+
+/* A thread that has its part of the connections listens no more, until one has left it. */
+static void listen_or_not(struct http_thread *t)
+{
+    struct epoll_event event = {.events = EPOLLIN | EPOLLEXCLUSIVE};
+    bool listens = !atomic_load(&t->http->closing) &&
+                   atomic_load_explicit(&t->connections, memory_order_relaxed) < t->connections_max;
+
+    if (listens == t->listens)
+        return;
+    if (epoll_ctl(t->epoll_fd, listens ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, t->http->listen_fd,
+                  &event) == 0)
+        t->listens = listens;
+}
+
+static void accept_some(struct http_thread *t)
+{
+    for (int i = 0; i < ACCEPTS_MAX && t->listens && accept_one(t); i++)
+        listen_or_not(t);
+}
+
 /* --- the loop --- */
 
-/* What the daemon's own wait would be given; -1: no end. The listening socket is not waited for
- * while the daemon is full, and again from the beginning of a run on: behind the end of a
- * connection there must be one, though nothing else is to come. */
+/* What the daemon's own wait would be given; -1: no end. */
 static int wait_ms(struct http_thread *t)
 {
     MHD_UNSIGNED_LONG_LONG ms;
 
-    if (t->some_ended)
-        return 0;
     if (MHD_get_timeout(t->daemon, &ms) != MHD_YES)
         return -1;
     return ms < INT32_MAX ? (int)ms : INT32_MAX;
@@ -96,19 +190,17 @@ static int wait_ms(struct http_thread *t)
 static void *thread_main(void *arg)
 {
     struct http_thread *t = arg;
-    struct epoll_event events[2];
+    struct epoll_event events[3];
     uint64_t count;
 
     while (!atomic_load(&t->http->closed)) {
+        listen_or_not(t);
         if (epoll_wait(t->epoll_fd, events, ARRAY_LEN(events), wait_ms(t)) > 0 &&
             read(t->wake_fd, &count, sizeof(count)) < 0)
-            ASSERT(errno == EAGAIN); /* the daemon's sockets alone */
-        if (atomic_load(&t->http->closing) && !t->quiesced) {
-            (void)MHD_quiesce_daemon(t->daemon);
-            t->quiesced = true;
-        }
+            ASSERT(errno == EAGAIN); /* sockets alone */
         t->looked = false;
-        t->some_ended = false;
+        accept_some(t);
+        take_arrived(t);
         resume_all(t);
         (void)MHD_run(t->daemon);
         notes_send(t);
@@ -155,10 +247,11 @@ static int thread_start(struct http_thread *t)
     t->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (t->epoll_fd < 0 || t->wake_fd < 0)
         return -errno;
+    t->connections_max = connections_max(t);
     t->daemon = MHD_start_daemon(
-        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL,
-        http_on_request, t, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_LISTEN_SOCKET,
-        h->listen_fd, MHD_OPTION_CONNECTION_LIMIT, connections_max(t),
+        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG | MHD_USE_NO_LISTEN_SOCKET, 0,
+        NULL, NULL, http_on_request, t, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL,
+        MHD_OPTION_CONNECTION_LIMIT, t->connections_max + ACCEPTS_MAX * h->threads_len,
         MHD_OPTION_CONNECTION_TIMEOUT, (h->config->http.idle_timeout_ms + 999) / 1000,
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)MEMORY_BYTES, MHD_OPTION_STRICT_FOR_CLIENT, 1,
         MHD_OPTION_NOTIFY_COMPLETED, http_on_completed, t, MHD_OPTION_NOTIFY_CONNECTION,
@@ -186,6 +279,7 @@ int http_threads_start(struct http *h)
         struct http_thread *t = &h->threads[i];
 
         *t = (struct http_thread){.http = h, .epoll_fd = -1, .wake_fd = -1};
+        mailbox_init(&t->arrived);
         mailbox_init(&t->resumed);
         for (uint32_t w = 0; w < ARRAY_LEN(t->notes); w++)
             list_init(&t->notes[w]);
@@ -223,11 +317,10 @@ void http_threads_stop(struct http *h)
         if (t->runs)
             pthread_join(t->thread, NULL);
         if (t->daemon != NULL) {
-            if (!t->quiesced) /* or it would close the socket, which is ours */
-                (void)MHD_quiesce_daemon(t->daemon);
+            take_arrived(t);
             MHD_stop_daemon(t->daemon);
         }
-        ASSERT(mailbox_empty(&t->resumed));
+        ASSERT(mailbox_empty(&t->resumed) && mailbox_empty(&t->arrived));
         if (t->epoll_fd >= 0)
             close(t->epoll_fd);
         if (t->wake_fd >= 0)

@@ -930,6 +930,32 @@ def test_many_at_once():
             b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
 
 
+def sockets_waited_for(engine):
+    """How many sockets each epoll instance of the process waits for, the most last."""
+    counts, fds = [], pathlib.Path(f"/proc/{engine.process.pid}/fd")
+    for fd in fds.iterdir():
+        with contextlib.suppress(OSError):
+            if "eventpoll" in os.readlink(fd):
+                waited = re.findall(r"^tfd: +(\d+)", (fds.parent / "fdinfo" / fd.name).read_text(), re.M)
+                counts.append(sum(os.readlink(fds / n).startswith("socket") for n in waited))
+    return sorted(counts)
+
+
+def test_shared_out():
+    """Each thread has as many connections as the others, in whatever moment they come. Who comes when there are as
+    many as may be waits until one goes."""
+    ask = b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    with Api(connections_max=40, connections_per_client_max=100, threads=2) as engine, contextlib.ExitStack() as stack:
+        clients = []
+        for each in (10, 20):
+            clients += [stack.enter_context(socket.create_connection(("127.0.0.1", engine.web), 10)) for _ in range(20)]
+            wait_until(f"{each} each", lambda n=each: sockets_waited_for(engine)[-2:] == [n, n])
+        late = stack.enter_context(socket.create_connection(("127.0.0.1", engine.web), 10))
+        late.sendall(ask)
+        clients[0].close()
+        check("behind the first that goes", read_all(late).endswith(b"live\n"), True)
+
+
 def test_all_leave_at_once():
     """Where all connections that there may be end in one moment, further ones are served."""
     with Api(connections_max=3, threads=1) as engine:
