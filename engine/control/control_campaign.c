@@ -40,9 +40,9 @@ static int put_one(struct control_client *client, const struct campaign *one)
         return err;
     buf_puts(&client->out, "{\"campaign\":");
     campaign_put(&client->out, one, &counts, c->wall_ms);
-    err = client->request.op == CONTROL_OP_CAMPAIGN_REPORT
-              ? campaign_add_report(&client->out, c->queue, &one->id)
-              : 0;
+    err = campaign_add_about(&client->out, c->queue, &one->id);
+    if (err == 0 && client->request.op == CONTROL_OP_CAMPAIGN_REPORT)
+        err = campaign_add_report(&client->out, c->queue, &one->id);
     buf_puts(&client->out, "}\n");
     return err;
 }

@@ -44,7 +44,7 @@ static int put_letter(struct rendering *g, struct buf *why)
         buf_printf(why, "%s%s%s", mistake.field, mistake.field[0] != '\0' ? ": " : "",
                    mistake.text);
     else
-        recipe_put_metadata(one, &g->meta);
+        recipe_put_metadata(one, o->message->meta, &g->meta);
     recipe_recipient_free(one);
     return err;
 }
@@ -137,7 +137,7 @@ static struct message *letter_new(struct rendering *g)
                              .tenant = recipe->tenant,
                              .campaign = recipe->campaign,
                              .dkim_domain = recipe->dkim_domain,
-                             .meta = g->meta.len > 0 ? buf_str(&g->meta) : recipe->meta,
+                             .meta = buf_str(&g->meta),
                              .protocol = recipe->protocol,
                              .origin = recipe->origin,
                              .trace = buf_str(&g->trace),

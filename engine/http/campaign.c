@@ -25,6 +25,7 @@
 struct campaign_work {
     struct campaign_order order;
     struct http_request *request;
+    struct buf about; /* of the order */
     int result;
 };
 
@@ -72,7 +73,8 @@ static bool put_campaign(struct http_request *r, const struct campaign *c, bool 
     if (err < 0 && err != -ENOENT)
         return false;
     campaign_put(out, c, &counts, clock_wall_ms());
-    return !report || campaign_add_report(out, r->http->shared->queue, &c->id) == 0;
+    return campaign_add_about(out, r->http->shared->queue, &c->id) == 0 &&
+           (!report || campaign_add_report(out, r->http->shared->queue, &c->id) == 0);
 }
 
 static void answer_campaign(struct http_request *r, unsigned status, const struct msgid *id,
@@ -141,6 +143,7 @@ static void work_free(struct http_request *r)
     struct campaign_work *w = r->work;
 
     message_unref(w->order.content);
+    buf_done(&w->about);
     free(w);
 }
 
@@ -372,7 +375,9 @@ void handle_campaign_set(struct http_request *r)
 /* --- create --- */
 
 struct create {
-    struct str name, tenant, pool, sender;
+    struct str name, tenant, pool, sender, dkim;
+    struct dns_name dkim_domain; /* as it is kept */
+    struct buf tags;
     int priority;
     int64_t expires_ms, starts_ms;
     struct campaign_order sets; /* its rate */
@@ -396,17 +401,21 @@ static int read_create(const json_t *root, bool upload, struct create *out,
         {"priority", JSON_IS_NUMBER | JSON_MAY_MISS},
         {"rate", JSON_IS_STRING | JSON_MAY_MISS},
         {"expires", JSON_IS_STRING | JSON_IS_NUMBER | JSON_MAY_MISS},
+        {"dkim_domain", JSON_IS_STRING | JSON_MAY_MISS},
+        {"tags", JSON_IS_LIST | JSON_MAY_MISS},
         {"start", JSON_IS_BOOLEAN | JSON_MAY_MISS},
         {"at", JSON_IS_STRING | JSON_IS_NUMBER | JSON_MAY_MISS}};
 
     if (json_fields_check(root, "", fields, ARRAY_LEN(fields) - (upload ? 0 : 2), mistake) < 0 ||
         mail_field_time(root, "at", clock_wall_ms(), &out->starts_ms, mistake) < 0 ||
-        mail_field_expires(root, clock_wall_ms(), &out->expires_ms, mistake) < 0 ||
+        mail_field_time(root, "expires", clock_wall_ms(), &out->expires_ms, mistake) < 0 ||
         !take_rate(root, &out->sets, mistake) ||
         mail_field_name(root, "name", &out->name, mistake) < 0 ||
         mail_field_name(root, "tenant", &out->tenant, mistake) < 0 ||
         mail_field_name(root, "pool", &out->pool, mistake) < 0 ||
-        mail_field_sender(root, &out->sender, mistake) < 0)
+        mail_field_sender(root, &out->sender, mistake) < 0 ||
+        mail_field_dkim_domain(root, &out->dkim, mistake) < 0 ||
+        mail_field_tags(root, &out->tags, mistake) < 0)
         return -EINVAL;
     return mail_field_priority(root, &out->priority, mistake);
 }
@@ -435,17 +444,40 @@ static struct str pool_of(const struct http_request *r, const struct create *cre
 
 /* NULL: memory is out. */
 static struct message *make_content(struct http_request *r, const struct campaign *what,
-                                    struct str sender, const json_t *root)
+                                    struct str sender, const struct create *create,
+                                    const json_t *root)
 {
     struct buf recipe = {0}, feedback_id = {0};
     struct recipe_marks marks = letter_marks_choose(r->config, what, sender, &feedback_id);
     struct message *m;
 
     recipe_put(root, str_of(r->token.tenant), &marks, &recipe);
-    m = campaign_content(what, buf_str(&recipe), sender, str_of(r->peer_text));
+    m = campaign_content(what, &(struct campaign_letter){.recipe = buf_str(&recipe),
+                                                         .sender = sender,
+                                                         .origin = str_of(r->peer_text),
+                                                         .dkim_domain = {create->dkim_domain.text,
+                                                                         create->dkim_domain.len},
+                                                         .meta = buf_str(&create->tags)});
     buf_done(&recipe);
     buf_done(&feedback_id);
     return m;
+}
+
+/* What is shown of it beside its record. */
+static void put_about(const struct create *create, const json_t *root, struct buf *out)
+{
+    char fingerprint[RECIPE_FINGERPRINT_BYTES];
+
+    recipe_fingerprint(root, fingerprint);
+    buf_printf(out, "{\"fingerprint\":\"%s\"", fingerprint);
+    if (create->dkim_domain.len > 0) {
+        buf_puts(out, ",\"dkim_domain\":");
+        buf_put_json(out, (struct str){create->dkim_domain.text, create->dkim_domain.len});
+    }
+    if (create->tags.len > 0)
+        buf_printf(out, ",%.*s", (int)create->tags.len - 1, (char *)create->tags.data + 1);
+    else
+        buf_putc(out, '}');
 }
 
 static void create(struct http_request *r, const json_t *root, const struct create *create)
@@ -468,7 +500,9 @@ static void create(struct http_request *r, const json_t *root, const struct crea
     memcpy(c->upload_key, create->as.upload_key, sizeof(c->upload_key));
     memcpy(c->upload_body, create->as.upload_body, sizeof(c->upload_body));
     c->priority = create->priority < 0 ? PRIORITY_DEFAULT : (uint8_t)create->priority;
-    w->order.content = make_content(r, c, buf_str(&sender), root);
+    w->order.content = make_content(r, c, buf_str(&sender), create, root);
+    put_about(create, root, &w->about);
+    w->order.about = buf_str(&w->about);
     buf_done(&sender);
     if (w->order.content == NULL)
         campaign_shortage(r, -ENOMEM);
@@ -503,8 +537,10 @@ static bool came_before(struct http_request *r, const struct create *what)
         request_problem(r, 409, "", "another upload had this Idempotency-Key");
     else if (c.state == CAMPAIGN_DRAFT)
         campaign_upload_rows(r);
-    else
+    else {
+        request_charge(r, 0);
         answer_upload(r);
+    }
     return true;
 }
 
@@ -521,6 +557,14 @@ void campaign_upload_end(struct http_request *r)
     w->order.what.id = r->id;
     w->order.starts_ms = r->upload.starts_ms;
     work_submit(r);
+}
+
+/* What is refused of a campaign that is new. One that came before was taken once. */
+static bool create_refused(struct http_request *r, struct create *what)
+{
+    return expires_refused(r, what->expires_ms) ||
+           mail_refused(r, what->sender, what->tenant, what->pool) ||
+           dkim_refused(r, what->dkim, &what->dkim_domain);
 }
 
 /* The campaign that an upload begins with: its first line, which goes from the body. */
@@ -563,14 +607,14 @@ void handle_campaign_create(struct http_request *r)
     else if (read_create(root, r->ndjson, &what, &mistake) < 0 ||
              recipe_read(root, &recipe, &mistake) < 0)
         campaign_mistake(r, &mistake);
-    else if (!mail_refused(r, what.sender, what.tenant, what.pool) &&
-             !(r->ndjson && campaign_key_refused(r))) {
+    else if (!(r->ndjson && campaign_key_refused(r))) {
         r->upload.starts = what.starts_ms != 0 || json_is_true(json_object_get(root, "start"));
         r->upload.starts_ms = what.starts_ms;
-        if (!r->ndjson || !came_before(r, &what))
+        if (!(r->ndjson && came_before(r, &what)) && !create_refused(r, &what))
             create(r, root, &what);
     }
     recipe_free(recipe);
+    buf_done(&what.tags);
     json_decref(root);
 }
 

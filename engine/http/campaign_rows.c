@@ -13,21 +13,21 @@
 #include "http/chunk.h"
 #include "intake/accept.h"
 #include "intake/campaign.h"
+#include "mail/recipe.h"
 #include "smtp/address.h"
 #include "tls/digest.h"
 
 #define PARTS_AT_ONCE 4
 #define KEY_CHARS_MAX 256
 #define TOLD_MAX      100 /* lines that are told, of the invalid and of the duplicates */
-#define ROW_BYTES     (CHUNK_VARIABLES_MAX + SMTP_PATH_MAX + QUEUE_NAME_MAX)
-
-_Static_assert(CHUNK_VARIABLES_MAX <= CAMPAIGN_VARIABLES_MAX, "what the queue takes");
+#define ROW_BYTES     (RECIPE_RECIPIENT_MAX + SMTP_PATH_MAX + QUEUE_NAME_MAX)
 
 struct upload_part {
     struct campaign_part part;
     struct upload *upload;
     uint64_t first_line; /* of the body */
-    struct buf strings;  /* what rcpts' slices are of */
+    size_t lines;
+    struct buf strings; /* what rcpts' slices are of */
     struct campaign_rcpt rcpts[CAMPAIGN_PART_LINES];
     int result;
 };
@@ -44,6 +44,7 @@ struct upload {
     _Atomic uint32_t under_way;
     uint64_t lines_before; /* of the request's body, the list */
     uint64_t lines, added, duplicates, invalid;
+    uint64_t fresh;                 /* lines of parts that were not in */
     bool all_again;                 /* every part was in already */
     size_t errors, duplicate_lines; /* that are told */
     struct buf errors_json, duplicates_json;
@@ -144,6 +145,7 @@ static bool fill_part(struct upload *u, struct upload_part *p)
     }
     u->read = got == 0;
     u->lines += lines;
+    p->lines = lines;
     strings_settle(p);
     if (lines > 0)
         sum_part(u, p);
@@ -186,6 +188,7 @@ static int take_results(struct upload *u)
         u->added += p->part.added;
         u->duplicates += p->part.duplicates;
         u->all_again = u->all_again && p->part.again;
+        u->fresh += p->part.again ? 0 : p->lines;
         tell_duplicates(u, p);
     }
     return 0;
@@ -221,7 +224,7 @@ static void answer(struct upload *u)
 {
     struct buf out = {0};
 
-    request_charge(u->request, u->lines > 0 ? u->lines - 1 : 0);
+    request_charge(u->request, u->lines > 0 ? u->fresh : 1);
     buf_printf(&out,
                "{\"lines\":%" PRIu64 ",\"new\":%" PRIu64 ",\"duplicates\":%" PRIu64
                ",\"invalid\":%" PRIu64 ",\"again\":%s,\"errors\":[",

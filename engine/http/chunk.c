@@ -253,9 +253,10 @@ int chunk_next(struct chunk *c, struct chunk_row *out, struct chunk_error *error
     buf_clear(&c->email);
     buf_clear(&c->variables);
     got = c->format == CHUNK_NDJSON ? next_json(c, error) : next_csv(c, error);
-    if (got == 1 && c->variables.len > CHUNK_VARIABLES_MAX)
-        return fail(error, c->line, "name and variables take more than %d bytes as JSON",
-                    CHUNK_VARIABLES_MAX);
+    if (got == 1 && c->variables.len > RECIPE_RECIPIENT_MAX)
+        return fail(error, c->line,
+                    "name, variables and metadata take %zu bytes as JSON, at most %d have room",
+                    c->variables.len, RECIPE_RECIPIENT_MAX);
     out->email = buf_str(&c->email);
     out->variables = buf_str(&c->variables);
     return got;

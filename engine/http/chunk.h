@@ -12,9 +12,8 @@
 #include "base/assert.h"
 #include "base/buf.h"
 
-#define CHUNK_VARIABLES_MAX 3072  /* bytes, as JSON, of a recipient */
-#define CHUNK_LINE_MAX      16384 /* of NDJSON */
-#define CHUNK_COLUMN_MAX    100   /* bytes of a heading */
+#define CHUNK_LINE_MAX   16384 /* of NDJSON */
+#define CHUNK_COLUMN_MAX 100   /* bytes of a heading */
 
 enum chunk_format { CHUNK_NDJSON, CHUNK_CSV };
 

@@ -6,6 +6,7 @@
 #include <jansson.h>
 
 #include "http/chunk.h"
+#include "mail/recipe.h"
 #include "smtp/address.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -18,7 +19,7 @@ static void check_row(const struct chunk_row *row)
     ASSERT(smtp_utf8_valid(row->email));
     if (row->variables.len == 0)
         return;
-    ASSERT(row->variables.len <= CHUNK_VARIABLES_MAX);
+    ASSERT(row->variables.len <= RECIPE_RECIPIENT_MAX);
     root = json_loadb(row->variables.ptr, row->variables.len, JSON_REJECT_DUPLICATES, NULL);
     ASSERT(json_is_object(root) && json_object_size(root) > 0);
     json_object_foreach(root, name, value)

@@ -1,5 +1,6 @@
 /* Recipients of a campaign: what lines of JSON and of CSV become, and what is left out. */
 #include "http/chunk.h"
+#include "mail/recipe.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -191,15 +192,15 @@ static void test_bounds(void **state)
     assert_int_equal(first_of(&b, CHUNK_NDJSON, &error), 1);
     b = json_line(JSON_FIELDS_DEPTH_MAX - 1, 10, "substitutions");
     assert_int_equal(first_of(&b, CHUNK_NDJSON, &error), -EINVAL);
-    b = json_line(0, CHUNK_VARIABLES_MAX - 30, "substitutions");
+    b = json_line(0, RECIPE_RECIPIENT_MAX - 30, "substitutions");
     assert_int_equal(first_of(&b, CHUNK_NDJSON, &error), 1);
-    b = json_line(0, CHUNK_VARIABLES_MAX, "substitutions");
+    b = json_line(0, RECIPE_RECIPIENT_MAX, "substitutions");
     assert_int_equal(first_of(&b, CHUNK_NDJSON, &error), -EINVAL);
     b = json_line(0, CHUNK_LINE_MAX, "substitutions");
     assert_int_equal(first_of(&b, CHUNK_NDJSON, &error), -EINVAL);
     b = (struct buf){0};
     buf_puts(&b, "email,v\na@x,");
-    for (size_t i = 0; i < CHUNK_VARIABLES_MAX; i++)
+    for (size_t i = 0; i < RECIPE_RECIPIENT_MAX; i++)
         buf_putc(&b, 'x');
     buf_puts(&b, "\nz@x,\n");
     assert_int_equal(first_of(&b, CHUNK_CSV, &error), -EINVAL);

@@ -11,6 +11,7 @@
 
 #include "base/list.h"
 #include "base/msgid.h"
+#include "dns/name.h"
 #include "http/http.h"
 #include "http/tokens.h"
 #include "queue/mailbox.h"
@@ -154,7 +155,8 @@ const char *request_field(const struct http_request *r, const char *name);
 const char *request_argument(const struct http_request *r, const char *name);
 /* The name of the token, or NULL: a trusted client without one. */
 const char *request_token(const struct http_request *r);
-/* Takes n more from the rate of the request's token, which had one. */
+/* Once: the request counts as n of its token's rate, in place of the one that its head took. 0: it
+ * repeats another, and brings nothing new. */
 void request_charge(struct http_request *r, uint64_t n);
 /* Whether the request may hold so many bytes more; they count until it is done. */
 bool request_hold(struct http_request *r, uint64_t bytes);
@@ -201,6 +203,12 @@ bool mail_refused(struct http_request *r, struct str sender, struct str tenant, 
 /* The same of the pool alone. chosen: the request says one; empty: that it goes by none of its own.
  */
 bool pool_refused(struct http_request *r, bool chosen, struct str pool);
+
+/* Whether such an expires is over; then it is answered. 0: there is none. */
+bool expires_refused(struct http_request *r, int64_t expires_ms);
+/* Whether no key signs for the domain that a request names (empty: none), or the token's mail may
+ * not be of it; then it is answered. out: the domain as it is kept. */
+bool dkim_refused(struct http_request *r, struct str domain, struct dns_name *out);
 
 /* --- campaign.c, campaign_rows.c --- */
 

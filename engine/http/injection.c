@@ -14,15 +14,13 @@
 #include "mail/trace.h"
 
 #define IDEMPOTENCY_KEY_MAX 256
-#define TAGS_MAX            10
-#define TAG_CHARS_MAX       64
 #define REFERENCE_BYTES_MAX 600 /* of its JSON: a header's line has 998 */
 
 struct injection {
     json_t *root, *recipients;
     struct recipe *recipe;
     struct injection_facts facts;
-    struct buf tags; /* "\"tags\":[...]" for records, or empty */
+    struct buf tags; /* {"tags": [...]} for records, or empty */
     /* A field for what comes back of a letter, as KumoMTA has it; "": none. */
     struct str reference_name;
     json_t *reference_meta; /* names of what else is in it, or NULL */
@@ -45,10 +43,6 @@ static int read_recipients(struct reading *r)
         snprintf(path, sizeof(path), "recipients[%zu]", i);
         if (recipe_check_recipient(one, path, r->error) < 0)
             return -EINVAL;
-        if (r->in->tags.len > 0 && json_object_get(json_member(one, "metadata"), "tags") != NULL) {
-            json_mistake(r->error, 422, path, "its metadata has 'tags', and so has the request");
-            return -EINVAL;
-        }
     }
     return 0;
 }
@@ -64,39 +58,6 @@ static int read_idempotency_key(struct reading *r, struct str *out)
     json_mistake(r->error, 422, "idempotency_key", "is not 1 to %d characters",
                  IDEMPOTENCY_KEY_MAX);
     return -EINVAL;
-}
-
-static bool text_fits(struct str text, size_t chars_max)
-{
-    for (size_t i = 0; i < text.len; i++)
-        if (ascii_is_control(text.ptr[i]))
-            return false;
-    return text.len > 0 && (size_t)g_utf8_strlen(text.ptr, (gssize)text.len) <= chars_max;
-}
-
-static int read_tags(struct reading *r)
-{
-    json_t *tags = json_member(r->in->root, "tags");
-    size_t len = json_array_size(tags);
-    char path[JSON_PATH_BYTES], *text;
-
-    for (size_t i = 0; i < len; i++) {
-        const json_t *one = json_array_get(tags, i);
-
-        if (i < TAGS_MAX && json_is_string(one) && text_fits(json_str(one), TAG_CHARS_MAX))
-            continue;
-        snprintf(path, sizeof(path), "tags[%zu]", i);
-        json_mistake(r->error, 422, path, "tags are at most %d texts of 1 to %d characters",
-                     TAGS_MAX, TAG_CHARS_MAX);
-        return -EINVAL;
-    }
-    if (len == 0)
-        return 0;
-    text = json_dumps(tags, JSON_COMPACT | JSON_ENSURE_ASCII);
-    ASSERT(text != NULL);
-    buf_printf(&r->in->tags, "\"tags\":%s", text);
-    free(text);
-    return 0;
 }
 
 /* supplemental_header, header_name and include_meta_names of trace_headers. */
@@ -145,21 +106,17 @@ static int read_trace(struct reading *r)
 static int read_options(struct reading *r, int64_t now_ms)
 {
     struct injection_facts *facts = &r->in->facts;
-    json_t *root = r->in->root, *dkim = json_member(root, "dkim_domain");
+    const json_t *root = r->in->root;
 
-    facts->dkim_domain = dkim == NULL ? STR("") : json_str(dkim);
-    if (dkim != NULL && facts->dkim_domain.len == 0) {
-        json_mistake(r->error, 422, "dkim_domain", "is no domain");
-        return -EINVAL;
-    }
-    if (read_trace(r) < 0 || read_tags(r) < 0 ||
+    if (read_trace(r) < 0 || mail_field_tags(root, &r->in->tags, r->error) < 0 ||
+        mail_field_dkim_domain(root, &facts->dkim_domain, r->error) < 0 ||
         mail_field_priority(root, &facts->priority, r->error) < 0 ||
         mail_field_name(root, "campaign", &facts->campaign, r->error) < 0 ||
         mail_field_name(root, "tenant", &facts->tenant, r->error) < 0 ||
         mail_field_name(root, "pool", &facts->pool, r->error) < 0 ||
         read_idempotency_key(r, &facts->idempotency_key) < 0 ||
         mail_field_time(root, "not_before", now_ms, &facts->not_before_ms, r->error) < 0 ||
-        mail_field_expires(root, now_ms, &facts->expires_ms, r->error) < 0)
+        mail_field_time(root, "expires", now_ms, &facts->expires_ms, r->error) < 0)
         return -EINVAL;
     return 0;
 }
@@ -249,23 +206,7 @@ struct str injection_email(const struct injection *in, size_t recipient)
 
 void injection_put_metadata(const struct injection *in, size_t recipient, struct buf *out)
 {
-    const json_t *one = json_array_get(in->recipients, recipient);
-    struct buf own = {0};
-
-    if (in->tags.len == 0) {
-        recipe_put_metadata(one, out);
-        return;
-    }
-    recipe_put_metadata(one, &own);
-    buf_putc(out, '{');
-    buf_put_str(out, buf_str(&in->tags));
-    if (own.len > 2) { /* more than {} */
-        buf_putc(out, ',');
-        buf_put(out, own.data + 1, own.len - 1);
-    } else {
-        buf_putc(out, '}');
-    }
-    buf_done(&own);
+    recipe_put_metadata(json_array_get(in->recipients, recipient), buf_str(&in->tags), out);
 }
 
 /* --- the field for what comes back --- */

@@ -1,6 +1,8 @@
 #include "http/mail_fields.h"
 
 #include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <glib.h>
@@ -9,7 +11,9 @@
 #include "mail/trace.h"
 #include "smtp/address.h"
 
-#define TIME_MS_MAX (INT64_C(366) * 86400000)
+#define TIME_MS_MAX   (INT64_C(366) * 86400000)
+#define TAGS_MAX      10
+#define TAG_CHARS_MAX 64
 
 int mail_field_sender(const json_t *root, struct str *out, struct json_mistake *mistake)
 {
@@ -94,13 +98,46 @@ int mail_field_time(const json_t *root, const char *field, int64_t now_ms, int64
     return -EINVAL;
 }
 
-int mail_field_expires(const json_t *root, int64_t now_ms, int64_t *out,
-                       struct json_mistake *mistake)
+int mail_field_dkim_domain(const json_t *root, struct str *out, struct json_mistake *mistake)
 {
-    if (mail_field_time(root, "expires", now_ms, out, mistake) < 0)
-        return -EINVAL;
-    if (*out == 0 || *out > now_ms)
+    const json_t *v = json_member(root, "dkim_domain");
+
+    *out = v == NULL ? STR("") : json_str(v);
+    if (v == NULL || out->len > 0)
         return 0;
-    json_mistake(mistake, 422, "expires", "is over");
+    json_mistake(mistake, 422, "dkim_domain", "is no domain");
     return -EINVAL;
+}
+
+static bool is_tag(const json_t *one)
+{
+    struct str text = json_is_string(one) ? json_str(one) : STR("");
+
+    for (size_t i = 0; i < text.len; i++)
+        if (ascii_is_control(text.ptr[i]))
+            return false;
+    return text.len > 0 && (size_t)g_utf8_strlen(text.ptr, (gssize)text.len) <= TAG_CHARS_MAX;
+}
+
+int mail_field_tags(const json_t *root, struct buf *out, struct json_mistake *mistake)
+{
+    json_t *tags = json_member(root, "tags");
+    size_t len = json_array_size(tags);
+    char path[JSON_PATH_BYTES], *text;
+
+    for (size_t i = 0; i < len; i++) {
+        if (i < TAGS_MAX && is_tag(json_array_get(tags, i)))
+            continue;
+        snprintf(path, sizeof(path), "tags[%zu]", i);
+        json_mistake(mistake, 422, path, "tags are at most %d texts of 1 to %d characters",
+                     TAGS_MAX, TAG_CHARS_MAX);
+        return -EINVAL;
+    }
+    if (len == 0)
+        return 0;
+    text = json_dumps(tags, JSON_COMPACT | JSON_ENSURE_ASCII);
+    ASSERT(text != NULL);
+    buf_printf(out, "{\"tags\":%s}", text);
+    free(text);
+    return 0;
 }

@@ -3,6 +3,7 @@
 #ifndef HAYAUMA_ENGINE_MAIL_FIELDS_H
 #define HAYAUMA_ENGINE_MAIL_FIELDS_H
 
+#include "base/buf.h"
 #include "mail/json_fields.h"
 
 /* All: 0 or -EINVAL; slices live as long as root. */
@@ -18,8 +19,11 @@ int mail_field_priority(const struct json_t *root, int *out, struct json_mistake
 /* Wall clock; 0: it is not there. */
 int mail_field_time(const struct json_t *root, const char *field, int64_t now_ms, int64_t *out,
                     struct json_mistake *mistake) MUST_USE;
-/* expires, which is to come: as mail_field_time(). */
-int mail_field_expires(const struct json_t *root, int64_t now_ms, int64_t *out,
-                       struct json_mistake *mistake) MUST_USE;
+/* dkim_domain; empty: it is not there. */
+int mail_field_dkim_domain(const struct json_t *root, struct str *out,
+                           struct json_mistake *mistake) MUST_USE;
+/* tags, as what records have of them: appends {"tags": [...]}, or nothing where there are none. */
+int mail_field_tags(const struct json_t *root, struct buf *out,
+                    struct json_mistake *mistake) MUST_USE;
 
 #endif

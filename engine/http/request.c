@@ -343,7 +343,10 @@ static bool rate_refused(struct http_request *r)
 
 void request_charge(struct http_request *r, uint64_t n)
 {
-    tokens_charge(&r->http->tokens, &r->token, n, clock_mono_ns());
+    if (n > 0)
+        tokens_charge(&r->http->tokens, &r->token, n - 1, clock_mono_ns());
+    else
+        tokens_give_back(&r->http->tokens, &r->token);
 }
 
 static bool client_refused(struct http_request *r, const char *authorization)

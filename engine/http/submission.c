@@ -31,7 +31,8 @@
 #define LETTER_STEPS  2000000 /* of a template: 100 ms */
 #define RECEIVED_MAX  30
 #define SMALL_BYTES   (64u << 10) /* a letter of so few is made where there is no room, alone */
-#define ERRORS_MAX    100         /* that are told; all failed recipients are named */
+#define EXPIRES_OVER  "expires: is over"
+#define ERRORS_MAX    100 /* that are told; all failed recipients are named */
 
 struct letter { /* of a round */
     struct accept_waiter waiter;
@@ -60,9 +61,8 @@ struct submission {
     bool sender_ascii;
     size_t next; /* recipient */
     size_t under_way;
-    bool drained; /* a worker took none: we are shutting down */
-    int shortage; /* -errno of the last letter that the queue did not take */
-    size_t success, failed;
+    int shortage;                  /* -errno of the last letter that the queue did not take */
+    size_t success, failed, fresh; /* fresh: of success, those accepted by this request */
     struct buf ids_json, failed_json, errors_json; /* lists without their brackets */
     size_t letters_len, letters_max;
     struct letter letters[];
@@ -170,6 +170,8 @@ static void answer(struct submission *s)
 {
     struct buf out = {0};
 
+    if (s->once.again) /* what was missing */
+        request_charge(s->request, s->fresh);
     if (s->success == 0 && s->shortage != 0) {
         request_problem(s->request, 503, "", "%s", shortage_text(s->shortage));
         return;
@@ -325,6 +327,11 @@ static const char *render(struct submission *s, struct letter *l, bool ascii, st
     return refusal;
 }
 
+static bool is_over(int64_t expires_ms)
+{
+    return expires_ms != 0 && expires_ms <= clock_wall_ms();
+}
+
 /* Renders the next recipient's letter. *bytes: of its content. False: the round is over, for there
  * is no room for it. */
 static bool make_letter(struct submission *s, size_t *bytes)
@@ -351,6 +358,10 @@ static bool make_letter(struct submission *s, size_t *bytes)
     if (refusal == NULL)
         refusal = render(s, l, ascii, &d, &error);
     buf_done(&body);
+    if (refusal == NULL && is_over(injection_facts(s->injection)->expires_ms)) {
+        message_unref(l->message);
+        refusal = EXPIRES_OVER;
+    }
     if (refusal == NULL && !letter_hold(s, l)) {
         message_unref(l->message);
         buf_done(&l->strings);
@@ -395,6 +406,7 @@ static void take_results(struct submission *s)
 
         if (l->result == 0) {
             s->success++;
+            s->fresh += l->strings.len > 0; /* what was accepted before was not made again */
             msgid_text(&l->id, id);
             put_string(&s->ids_json, str_of(id));
         } else {
@@ -526,8 +538,14 @@ bool mail_refused(struct http_request *r, struct str sender, struct str tenant, 
            sender_refused(r, sender);
 }
 
-/* Whether no key signs as the request wants it, or the token's mail may not be of that domain. */
-static bool dkim_refused(struct http_request *r, struct str domain, struct dns_name *out)
+bool expires_refused(struct http_request *r, int64_t expires_ms)
+{
+    if (is_over(expires_ms))
+        request_problem(r, 422, "expires", EXPIRES_OVER);
+    return r->answered;
+}
+
+bool dkim_refused(struct http_request *r, struct str domain, struct dns_name *out)
 {
     struct config_sender_rule rule = rule_of(r);
 
@@ -607,14 +625,43 @@ static bool begin_batch(struct submission *s, struct str body)
     return err == 0;
 }
 
+/* What first requests are refused for. One that is sent again was taken once, and hears what it
+ * heard, whatever has changed since. */
+static bool refused(struct submission *s, const struct injection_facts *facts)
+{
+    struct http_request *r = s->request;
+
+    if (!s->once.again)
+        return expires_refused(r, facts->expires_ms) ||
+               mail_refused(r, facts->sender, facts->tenant, facts->pool) ||
+               dkim_refused(r, facts->dkim_domain, &s->dkim_domain);
+    if (facts->dkim_domain.len > 0 && queue_name_of(facts->dkim_domain, &s->dkim_domain) < 0)
+        s->dkim_domain.len = 0;
+    return false;
+}
+
+static struct submission *submission_new(struct http_request *r, struct injection *injection)
+{
+    size_t letters = injection_facts(injection)->recipients;
+    struct submission *s;
+
+    letters = letters == 0 ? 1 : letters < ROUND_LETTERS ? letters : ROUND_LETTERS;
+    s = calloc(1, sizeof(*s) + letters * sizeof(s->letters[0]));
+    ASSERT(s != NULL);
+    s->letters_max = letters;
+    s->request = r;
+    s->injection = injection;
+    r->work = s;
+    r->done = submission_free;
+    return s;
+}
+
 void handle_injection(struct http_request *r)
 {
     const struct injection_facts *facts;
     struct injection *injection;
-    struct dns_name dkim_domain;
     struct json_mistake error;
     struct submission *s;
-    size_t letters;
 
     if (atomic_load(&r->http->draining)) {
         request_problem(r, 503, "", "%s", shortage_text(-ESHUTDOWN));
@@ -626,33 +673,19 @@ void handle_injection(struct http_request *r)
         return;
     }
     facts = injection_facts(injection);
-    if (mail_refused(r, facts->sender, facts->tenant, facts->pool) ||
-        dkim_refused(r, facts->dkim_domain, &dkim_domain)) {
-        injection_free(injection);
+    s = submission_new(r, injection);
+    if (!begin_batch(s, buf_str(&r->body)) || refused(s, facts))
         return;
-    }
     if (r->token.tenant[0] != '\0')
         injection_set_tenant(injection, str_of(r->token.tenant));
-    letters = injection_facts(injection)->recipients;
-    letters = letters == 0 ? 1 : letters < ROUND_LETTERS ? letters : ROUND_LETTERS;
-    s = calloc(1, sizeof(*s) + letters * sizeof(s->letters[0]));
-    ASSERT(s != NULL);
-    s->letters_max = letters;
-    s->request = r;
-    s->injection = injection;
-    s->dkim_domain = dkim_domain;
-    r->work = s;
-    r->done = submission_free;
-    if (!begin_batch(s, buf_str(&r->body)))
-        return;
     buf_done(&r->body); /* what was held for it is held for the tree */
-    if (injection_facts(injection)->bytes > r->held_bytes &&
-        !request_hold(r, injection_facts(injection)->bytes - r->held_bytes)) {
+    if (facts->bytes > r->held_bytes && !request_hold(r, facts->bytes - r->held_bytes)) {
         request_problem(r, 503, "", HTTP_NO_ROOM);
         return;
     }
     take_sender(s);
     choose_marks(s);
-    request_charge(r, facts->recipients > 0 ? facts->recipients - 1 : 0);
+    if (!s->once.again)
+        request_charge(r, facts->recipients > 0 ? facts->recipients : 1);
     next_round(r);
 }

@@ -353,3 +353,16 @@ void tokens_charge(struct tokens *t, const struct token *of, uint64_t n, uint64_
         spend(found, n, now_ns);
     pthread_mutex_unlock(&t->lock);
 }
+
+void tokens_give_back(struct tokens *t, const struct token *of)
+{
+    struct token *found;
+
+    if (of->rate == 0)
+        return;
+    pthread_mutex_lock(&t->lock);
+    found = find_hash(&t->list, of->hash);
+    if (found != NULL && found->rate > 0 && found->spent_until_ns > cost_ns(found, 1))
+        found->spent_until_ns -= cost_ns(found, 1);
+    pthread_mutex_unlock(&t->lock);
+}

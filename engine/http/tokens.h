@@ -79,5 +79,7 @@ int tokens_find(struct tokens *t, const char *file, struct str text, bool looked
 uint64_t tokens_take(struct tokens *t, const struct token *of, uint64_t now_ns) MUST_USE;
 /* Takes n more, for what the request turned out to bring: later requests wait for it. */
 void tokens_charge(struct tokens *t, const struct token *of, uint64_t n, uint64_t now_ns);
+/* Gives back the one that was taken: the request brought nothing new. */
+void tokens_give_back(struct tokens *t, const struct token *of);
 
 #endif

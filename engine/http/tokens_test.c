@@ -86,6 +86,8 @@ static void test_rate(void **state)
     assert_int_equal(tokens_take(&tokens, &found, now + 6 * second), 0);
     for (int i = 0; i < 100; i++)
         assert_int_equal(tokens_take(&tokens, &any, now), 0);
+    tokens_give_back(&tokens, &found); /* what was taken last */
+    assert_int_equal(tokens_take(&tokens, &found, now + 6 * second), 0);
     tokens_charge(&tokens, &found, UINT64_MAX, now + 6 * second); /* no overflow */
     assert_true(tokens_take(&tokens, &found, now + 7 * second) > 1000000);
     /* Another token comes, or goes: what was taken stays taken. */

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "intake/campaign_private.h"
+#include "intake/campaign_view.h"
 #include "outcome/suspend.h"
 
 #define RETRY_MS  500  /* until a change for which there was no room is tried again */
@@ -70,7 +71,7 @@ struct campaign_job {
     struct queue_pin pin;
     struct queue_states_range range;
     uint8_t key[CAMPAIGN_KEY_BYTES], to[CAMPAIGN_KEY_BYTES]; /* of the change */
-    struct buf value;
+    struct buf value, about;
 };
 
 /* In the worker that owns shard 0. */
@@ -95,27 +96,28 @@ const struct queue_flow *campaign_flow(struct queue *q, const struct campaign *o
                : NULL;
 }
 
-struct message *campaign_content(const struct campaign *what, struct str recipe, struct str sender,
-                                 struct str origin)
+struct message *campaign_content(const struct campaign *what, const struct campaign_letter *letter)
 {
     struct message fields = {.id = what->id,
                              .created_ms = msgid_ms(&what->id),
                              .expires_ms = what->expires_ms,
                              .flags = MESSAGE_RECIPE,
                              .priority = what->priority,
-                             .sender = sender,
+                             .sender = letter->sender,
                              .tenant = str_of(what->tenant),
                              .campaign = str_of(what->name),
+                             .meta = letter->meta,
+                             .dkim_domain = letter->dkim_domain,
                              .protocol = STR("HTTP"),
-                             .origin = origin,
-                             .content_len = recipe.len};
+                             .origin = letter->origin,
+                             .content_len = letter->recipe.len};
     struct message *m;
 
-    ASSERT(recipe.len > 0);
-    fields.content = malloc(recipe.len);
+    ASSERT(letter->recipe.len > 0);
+    fields.content = malloc(letter->recipe.len);
     if (fields.content == NULL)
         return NULL;
-    memcpy(fields.content, recipe.ptr, recipe.len);
+    memcpy(fields.content, letter->recipe.ptr, letter->recipe.len);
     m = message_new(&fields);
     if (m == NULL)
         free(fields.content);
@@ -129,6 +131,7 @@ static void job_free(struct campaign_job *job)
     ASSERT(!timer_armed(&job->retry));
     message_unref(job->content);
     buf_done(&job->value);
+    buf_done(&job->about);
     free(job);
 }
 
@@ -233,6 +236,23 @@ static void job_state(struct campaign_job *job, bool remove)
                                           .value = buf_str(&job->value),
                                           .remove = remove};
     job->change = (struct queue_change){.states = job->states, .states_len = 1};
+}
+
+/* What is told of the campaign beside its record comes, or goes. */
+static void job_about(struct campaign_job *job, bool remove)
+{
+    const struct campaign_order *order = job->order;
+    struct str about = order == NULL ? STR("") : order->about;
+
+    if (about.len == 0 && !remove)
+        return;
+    campaign_key(job->to, CAMPAIGN_RECORD_ABOUT, &job->one.id);
+    buf_clear(&job->about);
+    if (!remove)
+        campaign_about_encode(&job->about, about);
+    job->states[1] = (struct queue_state){
+        .key = {(char *)job->to, sizeof(job->to)}, .value = buf_str(&job->about), .remove = remove};
+    job->change.states_len = 2;
 }
 
 /* Tally and sheet go. */
@@ -348,8 +368,10 @@ static void on_record(struct queue_change *change, int result)
 static void step_record(struct campaign_job *job)
 {
     job_state(job, false);
-    if (job->verb == CAMPAIGN_CREATE)
+    if (job->verb == CAMPAIGN_CREATE) {
         job_content_change(job);
+        job_about(job, false);
+    }
     job_submit(job, 0, on_record);
 }
 
@@ -463,6 +485,7 @@ static void on_record_gone(struct queue_change *change, int result)
 static void step_forget_record(struct campaign_job *job)
 {
     job_state(job, true);
+    job_about(job, true);
     job_submit(job, 0, on_record_gone);
 }
 

@@ -33,6 +33,7 @@ struct campaign_order {
     struct campaign what;    /* CREATE: id (msgid_next()), names, priority, expires_ms; else the id
                                 alone */
     struct message *content; /* CREATE: campaign_content(); a reference is taken */
+    struct str about;        /* CREATE: a JSON object, what campaign_add_about() adds; or empty */
     int64_t starts_ms;       /* START: wall clock; 0: now */
     bool open;               /* START: recipients may be added still, until CLOSE */
     struct campaign_set set; /* SET: what is to be as sets says; CREATE: the rate */
@@ -54,19 +55,20 @@ int campaign_set_rate(struct campaign_order *order, struct str text) MUST_USE;
 /* What an order sets, in one. */
 void campaign_set_apply(struct campaign *one, const struct campaign_order *order);
 
-/* The content of a campaign: recipe is a copy's of, sender and origin as in struct message. NULL:
- * memory is out. */
-struct message *campaign_content(const struct campaign *what, struct str recipe, struct str sender,
-                                 struct str origin);
+/* The content of a campaign, copied: recipe as recipe_put() puts it, the others as in struct
+ * message. NULL: memory is out. */
+struct campaign_letter {
+    struct str recipe, sender, origin, dkim_domain, meta;
+};
+struct message *campaign_content(const struct campaign *what, const struct campaign_letter *letter);
 
 #define CAMPAIGN_PART_LINES      2048
-#define CAMPAIGN_VARIABLES_MAX   3072       /* bytes: a row fits a page (queue/DESIGN.md, 7) */
 #define CAMPAIGN_RECIPIENTS_MAX  (1u << 24) /* of a campaign; all drafts' hashes in memory, too */
 #define CAMPAIGN_DUPLICATES_TOLD 100
 
 struct campaign_rcpt {
     struct str address, queue; /* as accept.h has them */
-    struct str variables;      /* JSON, for the renderer; may be empty */
+    struct str variables;      /* recipe_put_recipient() */
     uint32_t line;             /* within the part */
 };
 
@@ -79,9 +81,10 @@ struct campaign_part {
     const struct campaign_rcpt *rcpts; /* at most CAMPAIGN_PART_LINES; all live until on_done */
     size_t rcpts_len;
     const char *peer_name, *peer_addr, *session_id; /* for the record */
-    /* 0: durable. -ENOENT: no such campaign; -EINVAL: it is no draft, and not open; -EEXIST: the
-     * part was another payload's; -EBUSY: it is under way; -EFBIG: more than a campaign may have;
-     * -ENOSPC; -ENOMEM; -EIO; -ESHUTDOWN. It may be called inside the call, by the caller's thread.
+    /* 0: durable. -ENOENT: no such campaign; -EINVAL: it is no draft, and not open, and the part is
+     * not in; -EEXIST: the part was another payload's; -EBUSY: it is under way; -EFBIG: more than a
+     * campaign may have; -ENOSPC; -ENOMEM; -EIO; -ESHUTDOWN. It may be called inside the call, by
+     * the caller's thread.
      */
     void (*on_done)(struct campaign_part *part, int result);
     /* Out, with 0. */

@@ -544,8 +544,11 @@ static int add_rows(struct campaign_adding *a)
     int err = 0;
     struct message *content = queue_message(a->all->queue, &a->one.id, &err);
 
-    if (content != NULL) /* for the record */
+    if (content != NULL) { /* for records, and who signs */
         fields.sender = content->sender;
+        fields.meta = content->meta;
+        fields.dkim_domain = content->dkim_domain;
+    }
     a->header = message_new(&fields);
     message_unref(content);
     a->change.rows = a->rows;
@@ -615,20 +618,26 @@ static bool adding_hold(struct campaign_adding *a)
     return true;
 }
 
-/* All up to the change. 0, 1: it was in already, or -errno. */
-static int adding_prepare(struct campaign_adding *a)
+/* Whether the part is in: 1, -ENOENT, or why nobody knows. */
+static int part_find(struct campaign_adding *a)
 {
     struct str key = {(char *)a->key, sizeof(a->key)};
-    struct campaigns *all = &a->all->campaigns;
-    struct campaign_upload *u;
     struct buf value = {0};
     int err = queue_state_get(a->all->queue, a->shard, key, &value);
 
-    if (err == 0) {
+    if (err == 0)
         err = part_decode(buf_str(&value), a->part);
-        err = err == 0 ? 1 : err;
-    }
     buf_done(&value);
+    return err == 0 ? 1 : err;
+}
+
+/* All up to the change. 0, 1: it was in already, or -errno. */
+static int adding_prepare(struct campaign_adding *a)
+{
+    struct campaigns *all = &a->all->campaigns;
+    struct campaign_upload *u;
+    int err = part_find(a);
+
     if (err != -ENOENT)
         return err;
     if (queue_intake(a->all->queue, a->shard) != QUEUE_INTAKE_OK)
@@ -659,6 +668,10 @@ void campaign_part_submit(struct shared *all, struct campaign_part *part)
     err = adding_begin(a);
     if (err == 0)
         err = adding_prepare(a);
+    else if (err == -EINVAL) { /* what was in before it began hears so still */
+        err = part_find(a);
+        err = err == -ENOENT ? -EINVAL : err;
+    }
     if (err != 0) {
         part->again = err > 0;
         adding_done(a, err > 0 ? 0 : err);

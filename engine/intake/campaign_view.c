@@ -1,6 +1,11 @@
 #include "intake/campaign_view.h"
 
+#include <errno.h>
 #include <inttypes.h>
+
+#include "queue/queue.h"
+
+#define ABOUT_VERSION 1 /* then a JSON object */
 
 const char *campaign_state_word(const struct campaign *c, const struct queue_tally *counts,
                                 int64_t now_ms)
@@ -85,4 +90,30 @@ void campaign_put(struct buf *out, const struct campaign *c, const struct queue_
     put_count(out, "cancelled", n[TALLY_CANCELLED]);
     put_count(out, "deferrals", n[TALLY_DEFERRED]);
     buf_putc(out, '}');
+}
+
+void campaign_about_encode(struct buf *out, struct str about)
+{
+    ASSERT(about.len >= 2 && about.ptr[0] == '{' && about.ptr[about.len - 1] == '}');
+    buf_putc(out, ABOUT_VERSION);
+    buf_put_str(out, about);
+}
+
+int campaign_add_about(struct buf *out, struct queue *q, const struct msgid *id)
+{
+    uint8_t key[CAMPAIGN_KEY_BYTES];
+    struct buf value = {0};
+    int err;
+
+    ASSERT(out->len > 0 && out->data[out->len - 1] == '}');
+    campaign_key(key, CAMPAIGN_RECORD_ABOUT, id);
+    err = queue_state_get(q, 0, (struct str){(char *)key, sizeof(key)}, &value);
+    /* "{}" at least, behind the version. */
+    if (err == 0 && value.len > 3 && value.data[0] == ABOUT_VERSION &&
+        value.data[value.len - 1] == '}') {
+        out->data[out->len - 1] = ',';
+        buf_put(out, value.data + 2, value.len - 2);
+    }
+    buf_done(&value);
+    return err == -ENOENT || err == -EBADMSG ? 0 : err;
 }

@@ -10,6 +10,7 @@
 #include "mail/iso2022jp.h"
 #include "mail/mime.h"
 #include "mail/recipe_private.h"
+#include "tls/digest.h"
 
 #define FIELDS_MAX         100          /* in content.headers */
 #define PARTIALS_BYTES_MAX (256u << 10) /* each template that includes any has a copy of all */
@@ -571,6 +572,25 @@ void recipe_put(const json_t *root, struct str sender_rule, const struct recipe_
     json_decref(object);
 }
 
+void recipe_fingerprint(const json_t *root, char out[static RECIPE_FINGERPRINT_BYTES])
+{
+    static const char *const others[] = {"envelope_sender", "expires", "dkim_domain", "tags"};
+    json_t *object = members_of(root, stored, ARRAY_LEN(stored)),
+           *more = members_of(root, others, ARRAY_LEN(others));
+    uint8_t sum[DIGEST_BYTES];
+    char *text;
+
+    ASSERT(json_object_update(object, more) == 0);
+    text = json_dumps(object, JSON_COMPACT | JSON_SORT_KEYS);
+    ASSERT(text != NULL);
+    digest_sha256(text, strlen(text), sum);
+    for (size_t i = 0; i < RECIPE_FINGERPRINT_BYTES / 2; i++)
+        snprintf(out + 2 * i, 3, "%02x", sum[i]);
+    free(text);
+    json_decref(more);
+    json_decref(object);
+}
+
 int recipe_parse(struct str text, struct recipe **out, struct json_mistake *mistake)
 {
     static const struct json_field fields[] = {
@@ -670,16 +690,23 @@ void recipe_recipient_free(json_t *one)
     json_decref(one);
 }
 
-void recipe_put_metadata(const json_t *one, struct buf *out)
+void recipe_put_metadata(const json_t *one, struct str common, struct buf *out)
 {
-    json_t *metadata = json_member(one, "metadata");
+    json_t *metadata = json_member(one, "metadata"), *all = NULL;
     char *text;
 
-    if (!json_is_object(metadata))
+    if (!json_is_object(metadata) || json_object_size(metadata) == 0) {
+        buf_put_str(out, common);
         return;
+    }
+    if (common.len > 0)
+        all = json_loadb(common.ptr, common.len, 0, NULL);
+    if (json_is_object(all))
+        ASSERT(json_object_update(all, metadata) == 0);
     /* A record is read by terminals too: no control character beyond ASCII. */
-    text = json_dumps(metadata, JSON_COMPACT | JSON_ENSURE_ASCII);
+    text = json_dumps(json_is_object(all) ? all : metadata, JSON_COMPACT | JSON_ENSURE_ASCII);
     ASSERT(text != NULL);
     buf_puts(out, text);
     free(text);
+    json_decref(all);
 }

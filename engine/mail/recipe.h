@@ -31,6 +31,10 @@ struct recipe_marks {
  * sender_rule: the tenant whose rule says which authors letters may have, or empty. */
 void recipe_put(const struct json_t *root, struct str sender_rule, const struct recipe_marks *marks,
                 struct buf *out);
+/* What a campaign is made of and does not change, in hex: the same members of root (those of the
+ * recipe, envelope_sender, expires, dkim_domain, tags), the same text. */
+#define RECIPE_FINGERPRINT_BYTES 33
+void recipe_fingerprint(const struct json_t *root, char out[static RECIPE_FINGERPRINT_BYTES]);
 int recipe_parse(struct str text, struct recipe **out, struct json_mistake *mistake) MUST_USE;
 void recipe_free(struct recipe *r); /* NULL is accepted */
 /* Memory that it takes, about. */
@@ -51,13 +55,15 @@ bool recipe_is_light(const struct recipe *r);
 int recipe_check_recipient(const struct json_t *one, const char *path,
                            struct json_mistake *mistake) MUST_USE;
 /* The text to store with a recipient's row: all but the address; empty: there is nothing else. */
+#define RECIPE_RECIPIENT_MAX 3072 /* bytes of it: a row fits a page (queue/DESIGN.md, 7) */
 void recipe_put_recipient(const struct json_t *one, struct buf *out);
 /* What such text says; NULL where it is empty. -EINVAL: it is none; *out is NULL. The caller's to
  * give back by recipe_recipient_free(). */
 int recipe_parse_recipient(struct str text, struct json_t **out) MUST_USE;
 void recipe_recipient_free(struct json_t *one); /* NULL is accepted */
-/* Appends the metadata of one (or NULL) for records, a JSON object, or nothing. */
-void recipe_put_metadata(const struct json_t *one, struct buf *out);
+/* Appends what records say of one (or NULL): common, a JSON object or nothing, with the metadata of
+ * one, which wins where both have a name. */
+void recipe_put_metadata(const struct json_t *one, struct str common, struct buf *out);
 
 /* Whose letter is made. */
 struct recipe_order {

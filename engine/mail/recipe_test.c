@@ -231,7 +231,7 @@ static void test_recipients(void **state)
         recipe_put_recipient(in, &text);
         assert_true(str_eq(buf_str(&text), str_of(cases[i].stored)));
         assert_int_equal(recipe_parse_recipient(buf_str(&text), &again), 0);
-        recipe_put_metadata(again, &meta);
+        recipe_put_metadata(again, STR(""), &meta);
         assert_true(str_eq(buf_str(&meta), str_of(cases[i].meta)));
         json_decref(in);
         recipe_recipient_free(again);

@@ -134,14 +134,14 @@ static void put_object(struct buf *out, struct str s)
         LITERAL(out, "{}");
 }
 
-/* The metadata of a recipient whose letter was not rendered. */
-static void put_own_meta(struct buf *out, struct str variables)
+/* What is said of a recipient whose letter was not rendered. */
+static void put_own_meta(struct buf *out, const struct report_event *e)
 {
     struct json_t *one;
 
-    if (recipe_parse_recipient(variables, &one) < 0)
-        return;
-    recipe_put_metadata(one, out);
+    if (recipe_parse_recipient(e->variables, &one) < 0)
+        one = NULL;
+    recipe_put_metadata(one, e->message->meta, out);
     recipe_recipient_free(one);
 }
 
@@ -154,8 +154,8 @@ static void put_meta(struct buf *out, const struct report_event *e)
     struct str meta = m->meta;
     bool any = false;
 
-    if (meta.len == 0 && e->variables.len > 0) {
-        put_own_meta(&own, e->variables);
+    if ((m->flags & MESSAGE_RECIPE) != 0) {
+        put_own_meta(&own, e);
         meta = buf_str(&own);
     }
 

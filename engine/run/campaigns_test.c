@@ -178,8 +178,10 @@ static void new_campaign(struct asked *asked, const char *name)
     what->priority = 6;
     strcpy(what->name, name);
     strcpy(what->tenant, "acme");
-    asked->order.content = campaign_content(what, STR("{\"content\":{\"text_body\":\"Hello\"}}"),
-                                            STR("n@a.example"), STR("192.0.2.1"));
+    asked->order.content = campaign_content(
+        what, &(struct campaign_letter){.recipe = STR("{\"content\":{\"text_body\":\"Hello\"}}"),
+                                        .sender = STR("n@a.example"),
+                                        .origin = STR("192.0.2.1")});
     assert_non_null(asked->order.content);
 }
 
@@ -949,7 +951,8 @@ static void test_lifetimes(void **state)
     message_unref(asked.order.content);
     id = asked.order.what.id = msgid_next(&world.ids, ms);
     asked.order.content = campaign_content(
-        &asked.order.what, STR("{\"content\":{\"text_body\":\"Hello\"}}"), STR(""), STR(""));
+        &asked.order.what,
+        &(struct campaign_letter){.recipe = STR("{\"content\":{\"text_body\":\"Hello\"}}")});
     ask(&asked);
     assert_int_equal(answer(&asked), 0);
     assert_int_equal(add(&id, "one", 0, 50, 50, 0, false), 0);
@@ -983,7 +986,8 @@ static void test_expires(void **state)
     id = asked.order.what.id;
     ends_ms = asked.order.what.expires_ms = worker_wall_ms(world.w) + 700;
     asked.order.content = campaign_content(
-        &asked.order.what, STR("{\"content\":{\"text_body\":\"Hello\"}}"), STR(""), STR(""));
+        &asked.order.what,
+        &(struct campaign_letter){.recipe = STR("{\"content\":{\"text_body\":\"Hello\"}}")});
     ask(&asked);
     assert_int_equal(answer(&asked), 0);
     assert_int_equal(add(&id, "one", 0, 50, 50, 0, false), 0);

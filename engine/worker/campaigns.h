@@ -30,6 +30,7 @@ enum campaign_record {
     CAMPAIGN_RECORD_CAMPAIGN = 1, /* id 16; in shard 0: the campaign */
     CAMPAIGN_RECORD_PART = 2,     /* id 16, chunk 16, number 4: a part of the list that is in */
     CAMPAIGN_RECORD_HASHES = 3,   /* id 16, index 4: of the addresses from that index on */
+    CAMPAIGN_RECORD_ABOUT = 4,    /* id 16; in shard 0: what it was made of, for whoever asks */
 };
 
 /* Stored, too. */

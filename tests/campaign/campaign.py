@@ -22,7 +22,7 @@ TESTS = pathlib.Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(TESTS / "lib"), str(TESTS / "hostile"), str(TESTS / "http")]
 
 from engine import Sink, program  # noqa: E402
-from http_api import Api, fits, letters, sample  # noqa: E402
+from http_api import Api, fits, keys_of, letters, sample  # noqa: E402
 from proc import Failure, TempDir, wait_until  # noqa: E402
 from servers import Server  # noqa: E402
 from talk import check, run  # noqa: E402
@@ -287,6 +287,18 @@ def test_upload():
         check("all", done["delivered"], 6000)
         again = upload(body(start=True), 200)  # it is over: no second campaign
         check("again", (again["again"], again["campaign"]), (True, done))
+        # One whose time is over since, and a chunk of one that began since, hear what they heard.
+        short = {"expires": int(time.time()) + 3, "name": "short"}
+        began = upload(body(ndjson(0, 1), start=True, **short))["campaign"]
+        draft = engine.create(name="begun")
+        chunk = engine.add(draft, csv(0, 3), Idempotency_Key="c")
+        engine.order(draft, "start")
+        check("chunk", engine.add(draft, csv(0, 3), Idempotency_Key="c"), {**chunk, "again": True})
+        engine.add(draft, csv(0, 4), Idempotency_Key="c", want=409)
+        engine.add(draft, csv(5, 1), want=409)
+        wait_until("its time", lambda: time.time() > short["expires"])
+        check("expired", upload(body(ndjson(0, 1), start=True, **short), 200)["campaign"]["id"], began["id"])
+        upload(body(ndjson(0, 2), start=True, **short), 422)
         # Started at a time or not at all; lines are those of the body; names of uploads are kept apart.
         rows = b'{"email":"a@x.example"}\nx\n{"email":"A@X.example"}\n{"email":"a@x.example"}\n'
         later = upload(body(rows, name="later", at=int(time.time()) + 3600), Idempotency_Key="k")
@@ -316,6 +328,8 @@ WRONG = [
     ({**SPRING, "template_dialect": "Liquid"}, 422, "template_dialect"),
     ({**SPRING, "envelope_sender": "nobody"}, 422, "envelope_sender"), ({**SPRING, "pool": "none"}, 422, "pool"),
     ({**SPRING, "missing_variables": "ask"}, 422, "missing_variables"),
+    ({**SPRING, "dkim_domain": "none.example"}, 422, "dkim_domain"), ({**SPRING, "dkim_domain": ""}, 422, "dkim_domain"),
+    ({**SPRING, "tags": ["a", 1]}, 422, "tags[1]"), ({**SPRING, "tags": "a"}, 400, "tags"),
     ({**SPRING, "expires": 1}, 422, "expires"), ({**SPRING, "expires": "soon"}, 422, "expires"), (b"[]", 400, ""), (b"{", 400, ""),
 ]
 
@@ -543,6 +557,8 @@ def test_openapi():
                          "pools": {"bulk": {"sources": {"a": {"weight": 1}}}}}) as engine:
         document = json.loads(engine.ask("GET", "/api/openapi.json")[2])
         schemas = document["components"]["schemas"]
+        keys_of(engine, schemas["CampaignRequest"]["properties"]["dkim_domain"]["example"])
+        engine.reload()
         made = engine.post(ROOT, {**sample(schemas["CampaignRequest"], document), "expires": int(time.time()) + 9000}, 201)
         check(f"campaign {made}", fits(made, schemas["Campaign"], document), True)
         said = engine.add(made["id"], b"email\na@x.example\nx\na@x.example\n")

@@ -222,16 +222,28 @@ def test_own_fields():
     with world() as (engine, server, file):
         server.open = True
         single_letters(engine, server, file)
-        for name, content in (
-                ("parts", {"from": {"email": f"news@{DOMAIN}"}, "subject": "s", "text_body": "t",
+        for name, more, content in (
+                ("parts", {"dkim_domain": "Brand.example", "tags": ["vip", "朝"]}, {"from": {"email": f"news@{DOMAIN}"}, "subject": "s", "text_body": "t",
                            "headers": {"list-unsubscribe": "<https://own.example/>", "Feedback-ID": "a:b:c:ownid"}}),
-                ("whole", f"From: news@{DOMAIN}\r\nSubject: s\r\nFeedback-ID: a:b:c:ownid\r\n\r\nt\r\n")):
-            one = engine.create(name=name, content=content)
-            engine.add(one, f"email\n{name}@x.example\n".encode())
+                ("whole", {}, f"From: news@{DOMAIN}\r\nSubject: s\r\nFeedback-ID: a:b:c:ownid\r\n\r\nt\r\n")):
+            one = engine.create(name=name, content=content, **more)
+            people = [{"email": f"{name}@x.example"}, {"email": f"{name}2@x.example", "metadata": {"customer": 1, "tags": ["own"]}}]
+            engine.add(one, "".join(json.dumps(p) + "\n" for p in people).encode(), "application/x-ndjson")
             engine.order(one, "start")
             engine.wait_state(one, "done", 120)
             ((_, _, content),) = server.of(f"{name}@x.example")
             letter = letter_of(content)
+            # Whose key signs, and tags, are a campaign's as they are a single letter's.
+            shown, tags = engine.show(one), {"tags": more["tags"]} if more else {}
+            check("shown", (shown.get("dkim_domain"), shown.get("tags")), ("brand.example", more["tags"]) if more else (None, None))
+            check("whose keys", {s["d"] for s in signatures(content)}, {"brand.example" if more else DOMAIN})
+            delivered = [engine.wait_records("Delivery", recipient=f"{name}{i}@x.example")[0] for i in ("", "2")]
+            metas = [r["meta"] for r in [*(r for r in engine.records("Reception") if r["id"] == one), *delivered]]
+            check("records", [{k: v for k, v in meta.items() if k in ("tags", "customer")} for meta in metas],
+                  [tags, tags, {"customer": 1, "tags": ["own"]}])
+            if more:
+                said = engine.command("campaign", "show", name), engine.command("campaign", "report", name)
+                check(f"{said}", ["brand.example" in s and "vip, 朝" in s for s in said], [True, True])
             check("Feedback-ID", letter.get_all("Feedback-ID"), ["a:b:c:ownid"])
             check("List-Unsubscribe", (len(letter.get_all("List-Unsubscribe")), letter["List-Unsubscribe-Post"]),
                   (1, None if name == "parts" else "List-Unsubscribe=One-Click"))

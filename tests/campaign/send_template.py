@@ -30,6 +30,10 @@ def send(engine, rows, *arguments, template=None, status=0):
     return done
 
 
+def far():
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 86400))
+
+
 def test_check_and_preview():
     """What is wrong is said with its line, and nothing reaches the engine."""
     with Campaigns() as engine:
@@ -86,11 +90,41 @@ def test_sends():
         check("campaign", (campaign["name"], campaign["priority"], campaign["state"], campaign["rate"]),
               ("spring", 2, "done", "9000/s"))
         check("expires", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(campaign["expires_ms"] / 1000)), expires)
-        done = send(engine, csv(0, 1000), status=1)
-        assert "is over: give another --campaign" in done.stderr, done
+        # The same call says what became of it; what is not the same is not taken for it.
+        again = "--priority", "2", "--rate", "9k/s", "--expires", expires
+        done = send(engine, csv(0, 1000), *again)
+        assert campaign["id"] in done.stdout and "1000 of 1000 delivered" in done.stdout, done
+        other = {**TEMPLATE, "content": {**TEMPLATE["content"], "subject": "April"}}
+        for rows, template, words in ((csv(0, 1001), TEMPLATE, "began with another list: give another --campaign"),
+                                      (csv(0, 1000), other, "was made with another letter")):
+            done = send(engine, rows, *again, template=template, status=1)
+            assert words in done.stderr and campaign["id"] in done.stderr, done
         done = send(engine, csv(0, 10), template={**TEMPLATE, "name": "more"})
         assert done.stdout.startswith("more: "), done
         check("each once", arrived(sink), {**wanted, **{f"r{i}@x{i % 7}.example": 2 for i in range(10)}})
+
+
+def test_changes():
+    """Options change a campaign that is there, or are refused; long variables are told before anything is sent."""
+    with Campaigns() as engine:
+        later = "--campaign", "later", "--no-wait", "--at", far(), "--tag", "vip", "--tag", "朝"
+        send(engine, csv(0, 5), *later)
+        (one,) = json.loads(engine.ask("GET", ROOT)[2])["campaigns"]
+        check("as it was made", (one["state"], one["tags"], one.get("rate")), ("scheduled", ["vip", "朝"], None))
+        send(engine, csv(0, 5), *later, "--rate", "7/s", "--priority", "3")
+        one = engine.show(one["id"])
+        check("changed", (one["state"], one["rate"], one["priority"]), ("scheduled", "7/s", 3))
+        for more, words in ((("--at", "2020-01-01T00:00:00Z"), "was given another time to start"),
+                            (("--expires", far()), "was made with another letter, sender, time of expiry"),
+                            (("--tag", "more"), "was made with another letter, sender, time of expiry"),
+                            (("--rate", "much"), "is no rate"), (("--pool", "none"), "there is no such pool")):
+            done = send(engine, csv(0, 5), *later, *more, status=1)
+            assert words in done.stderr, done
+        check("as it was", engine.show(one["id"]), one)
+        long = f"email,name,code\na@x.example,Ann,1\nb@x.example,Bob,{'x' * 3100}\n"
+        for more, status in ((("--check",), 1), ((), 2)):
+            done = send(engine, long, "--campaign", "long", *more, status=status)
+            assert "list.csv:3: name and variables take 3" in done.stderr, done
 
 
 def test_goes_on():
@@ -119,8 +153,8 @@ def test_other_tenants():
               {"state": "draft", "recipients": 10})
         done = send(engine, csv(0, 100), "--token-file", token)  # which is of the tenant, goes on with it
         assert theirs in done.stdout and "110 of 110" in done.stdout, done
-        done = send(engine, csv(0, 100), "--token-file", token, status=1)
-        assert "is over: give another --campaign" in done.stderr, done
+        done = send(engine, csv(0, 100), "--token-file", token)
+        assert theirs in done.stdout and "110 of 110" in done.stdout, done
         send(engine, csv(0, 10), "--campaign", "more", template={**TEMPLATE, "tenant": "acme"})
         all_of_them = json.loads(engine.ask("GET", ROOT)[2])["campaigns"]
         check("tenant", [c["tenant"] for c in all_of_them if c["name"] == "more"], ["acme"])

@@ -575,7 +575,7 @@ static int accept_scattered(struct fixture *f, struct recipient *rows[], uint32_
 }
 
 #define SCATTERED_MAX   4096
-#define LARGE_VARIABLES 3072 /* CAMPAIGN_VARIABLES_MAX */
+#define LARGE_VARIABLES 3072 /* RECIPE_RECIPIENT_MAX */
 
 /* Accepts to the last byte that acceptance may have. Returns how many of rows there are. */
 static size_t fill_scattered(struct fixture *f, struct recipient *rows[][KIT_ROWS_MAX])

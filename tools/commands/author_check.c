@@ -10,6 +10,7 @@
 #include "tools/commands/dkim_record.h"
 #include "worker/keyring.h"
 #include "worker/letter_marks.h"
+#include "worker/queue_name.h"
 
 int author_check_open(const char *file, struct config **out, struct buf *errors)
 {
@@ -75,11 +76,12 @@ static uint64_t check_records(const struct config *c, const struct dkim_signer *
     return why != NULL;
 }
 
-uint64_t author_check(const struct config *c, const struct buf *letter, struct buf *out)
+uint64_t author_check(const struct config *c, struct str dkim_domain, const struct buf *letter,
+                      struct buf *out)
 {
     struct dkim_signer signers[DKIM_SIGNERS_MAX];
+    struct dns_name author, chosen = {0};
     uint64_t found = 0;
-    struct dns_name author;
     bool own = false;
     size_t n;
 
@@ -87,9 +89,15 @@ uint64_t author_check(const struct config *c, const struct buf *letter, struct b
         buf_puts(out, "From: names no author with a domain\n");
         return 1;
     }
-    n = c->keyring == NULL
-            ? 0
-            : keyring_signers(c->keyring, STR(""), letter->data, letter->len, signers);
+    if (dkim_domain.len > 0 && (queue_name_of(dkim_domain, &chosen) < 0 ||
+                                !keyring_has(c->keyring, (struct str){chosen.text, chosen.len}))) {
+        buf_printf(out, "dkim_domain: no key of dkim.keys is of %.*s: the engine refuses it\n",
+                   STR_FMT(dkim_domain));
+        return 1;
+    }
+    n = c->keyring == NULL ? 0
+                           : keyring_signers(c->keyring, (struct str){chosen.text, chosen.len},
+                                             letter->data, letter->len, signers);
     for (size_t i = 0; i < n; i++) {
         own |= is_of(&author, str_of(signers[i].domain));
         found += check_records(c, &signers[i], out);

@@ -15,8 +15,10 @@ struct json_t;
 /* The configuration in file with its keys: the caller's to give back. 0 or -errno; errors says
  * why. */
 int author_check_open(const char *file, struct config **out, struct buf *errors) MUST_USE;
-/* Appends a line for each thing that is wrong with the author of letter. How many there are. */
-uint64_t author_check(const struct config *c, const struct buf *letter, struct buf *out);
+/* Appends a line for each thing that is wrong with the author of letter, which the key of
+ * dkim_domain is to sign, if that is not empty. How many there are. */
+uint64_t author_check(const struct config *c, struct str dkim_domain, const struct buf *letter,
+                      struct buf *out);
 /* Whether letters of the campaign that root is (as POST /api/campaigns/v1 takes it) get a
  * List-Unsubscribe field by the configuration. */
 bool author_unsubscribes(const struct config *c, const struct json_t *root);

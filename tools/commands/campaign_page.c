@@ -111,6 +111,7 @@ static void put_header(struct buf *out, const struct figures *f)
     const char *state = reply_text(f->campaign, "state");
     int64_t starts_s = reply_number(f->campaign, "starts_ms") / 1000;
     int64_t expires_s = reply_number(f->campaign, "expires_ms") / 1000;
+    const json_t *tags = json_object_get(f->campaign, "tags");
 
     buf_puts(out, "<header><h1>");
     put_name(out, f);
@@ -137,6 +138,16 @@ static void put_header(struct buf *out, const struct figures *f)
     if (*reply_text(f->campaign, "pool") != 0) {
         buf_puts(out, " &#183; pool ");
         put_html(out, reply_text(f->campaign, "pool"));
+    }
+    if (*reply_text(f->campaign, "dkim_domain") != 0) {
+        buf_puts(out, " &#183; signed by ");
+        put_html(out, reply_text(f->campaign, "dkim_domain"));
+    }
+    for (size_t i = 0; i < json_array_size(tags); i++) {
+        const char *tag = json_string_value(json_array_get(tags, i));
+
+        buf_puts(out, i == 0 ? " &#183; tags " : ", ");
+        put_html(out, tag == NULL ? "" : tag);
     }
     buf_puts(out, "</p></header>\n");
 }

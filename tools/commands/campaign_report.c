@@ -37,6 +37,18 @@ static void put_right(struct buf *out, uint64_t v, unsigned columns)
 
 /* --- the head --- */
 
+void campaign_put_tags(struct buf *out, const json_t *campaign)
+{
+    const json_t *tags = json_object_get(campaign, "tags");
+
+    for (size_t i = 0; i < json_array_size(tags); i++) {
+        const char *tag = json_string_value(json_array_get(tags, i));
+
+        buf_puts(out, i > 0 ? ", " : "");
+        put_text(out, tag == NULL ? "" : tag, 0, false);
+    }
+}
+
 static void put_head(struct buf *out, const struct figures *f)
 {
     int64_t started_s = reply_number(f->campaign, "starts_ms") / 1000;
@@ -55,6 +67,14 @@ static void put_head(struct buf *out, const struct figures *f)
     if (expires_s != 0) {
         buf_puts(out, ", expires ");
         put_local_time(out, expires_s, LOCAL_WHOLE);
+    }
+    if (*reply_text(f->campaign, "dkim_domain") != 0) {
+        buf_puts(out, ", signed by ");
+        put_text(out, reply_text(f->campaign, "dkim_domain"), 0, false);
+    }
+    if (json_array_size(json_object_get(f->campaign, "tags")) > 0) {
+        buf_puts(out, "\ntags: ");
+        campaign_put_tags(out, f->campaign);
     }
     buf_puts(out, "\n\n");
 }

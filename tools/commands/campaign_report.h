@@ -9,6 +9,8 @@ void campaign_report_text(struct buf *out, const struct figures *f, unsigned col
 /* Appends one HTML page that needs nothing else: plots are SVG in it, it has no script and loads
  * nothing. It is well-formed XML, too. now_s: when it is made. */
 void campaign_report_page(struct buf *out, const struct figures *f, int64_t now_s);
+/* Appends the campaign's tags, with commas between. */
+void campaign_put_tags(struct buf *out, const json_t *campaign);
 /* Its style sheet. */
 extern const char campaign_page_style[];
 

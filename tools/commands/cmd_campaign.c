@@ -11,6 +11,7 @@
 #include "tools/commands/channel.h"
 #include "tools/commands/commands.h"
 #include "tools/commands/options.h"
+#include "tools/commands/quantity.h"
 #include "tools/commands/queue_view.h"
 #include "tools/commands/screen.h"
 
@@ -133,6 +134,16 @@ static void print_whole(const json_t *one)
     buf_printf(&out, "%-12s %lld\n", "priority", reply_number(one, "priority"));
     if (*reply_text(one, "rate") != 0)
         buf_printf(&out, "%-12s %s\n", "rate", reply_text(one, "rate"));
+    if (*reply_text(one, "dkim_domain") != 0) {
+        buf_printf(&out, "%-12s ", "dkim_domain");
+        put_text(&out, reply_text(one, "dkim_domain"), 0, false);
+        buf_putc(&out, '\n');
+    }
+    if (json_array_size(json_object_get(one, "tags")) > 0) {
+        buf_printf(&out, "%-12s ", "tags");
+        campaign_put_tags(&out, one);
+        buf_putc(&out, '\n');
+    }
     put_time(&out, one, "created", "created_ms");
     put_time(&out, one, strcmp(reply_text(one, "state"), "scheduled") == 0 ? "starts" : "started",
              "starts_ms");
@@ -423,18 +434,6 @@ static int usage_error(const struct campaign_options *o, const char *what)
     return EXIT_USAGE;
 }
 
-static bool parse_time(const char *text, int64_t *ms)
-{
-    struct tm tm = {0};
-    const char *end = strptime(text, "%Y-%m-%dT%H:%M:%S%z", &tm);
-    long offset_s = tm.tm_gmtoff;
-
-    if (end == NULL || *end != '\0')
-        return false;
-    *ms = ((int64_t)timegm(&tm) - offset_s) * 1000;
-    return *ms > 0;
-}
-
 /* The settings behind the campaign's name; how many arguments are left without them, or -1. */
 static int take_settings(struct campaign_options *o, int argc, char **argv)
 {
@@ -511,7 +510,7 @@ static int options_parse(struct campaign_options *o, int argc, char **argv)
         } else if (c == OPT_AT) {
             if (!starts)
                 return usage_error(o, "--at is of start");
-            if (!parse_time(optarg, &o->at_ms))
+            if (quantity_time_ms(optarg, &o->at_ms) < 0)
                 return usage_error(o, "--at takes a time: 2026-11-29T09:00:00+09:00, or ...Z");
         } else {
             fputs(help, c == 'h' ? stdout : stderr);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/str.h"
 #include "config/config_value.h"
@@ -57,6 +58,22 @@ int quantity_share(const char *text, double *out)
     if (!(value >= 0 && value <= 1))
         return -ERANGE;
     *out = value;
+    return 0;
+}
+
+int quantity_time_ms(const char *text, int64_t *out)
+{
+    struct tm tm = {0};
+    const char *end = strptime(text, "%Y-%m-%dT%H:%M:%S%z", &tm);
+    long offset_s = tm.tm_gmtoff;
+    int64_t ms;
+
+    if (end == NULL || *end != '\0')
+        return -EINVAL;
+    ms = ((int64_t)timegm(&tm) - offset_s) * 1000;
+    if (ms <= 0)
+        return -ERANGE;
+    *out = ms;
     return 0;
 }
 

@@ -14,6 +14,8 @@ int quantity_count(const char *text, uint64_t *out) MUST_USE;
 int quantity_bytes(const char *text, uint64_t *out) MUST_USE;
 /* "20ms", "1.5s", "2h"; without a unit seconds. */
 int quantity_duration_ms(const char *text, uint64_t *out) MUST_USE;
+/* "2026-11-29T09:00:00+09:00", or ...Z: Unix milliseconds. */
+int quantity_time_ms(const char *text, int64_t *out) MUST_USE;
 /* A share: "0.05" or "5%"; 0 to 1. */
 int quantity_share(const char *text, double *out) MUST_USE;
 

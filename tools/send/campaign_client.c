@@ -62,8 +62,8 @@ static struct curl_slist *header(struct curl_slist *list, const char *name, cons
     return list;
 }
 
-static CURLcode try_once(struct campaign_client *c, const char *url, const char *type,
-                         const struct str *body, long *status)
+static CURLcode try_once(struct campaign_client *c, const char *method, const char *url,
+                         const char *type, const struct str *body, long *status)
 {
     struct curl_slist *headers = header(NULL, "Expect", "");
     char bearer[300];
@@ -79,6 +79,7 @@ static CURLcode try_once(struct campaign_client *c, const char *url, const char 
     curl_easy_reset(c->curl);
     buf_clear(&c->answer);
     curl_easy_setopt(c->curl, CURLOPT_URL, url);
+    curl_easy_setopt(c->curl, CURLOPT_CUSTOMREQUEST, method);
     curl_easy_setopt(c->curl, CURLOPT_HTTPHEADER, headers);
     curl_easy_setopt(c->curl, CURLOPT_PROTOCOLS_STR, "http,https");
     curl_easy_setopt(c->curl, CURLOPT_TIMEOUT, 300L);
@@ -105,8 +106,8 @@ static bool may_pass(CURLcode result)
            result == CURLE_GOT_NOTHING || result == CURLE_PARTIAL_FILE;
 }
 
-int campaign_request(struct campaign_client *c, const char *path, const char *type,
-                     const struct str *body, json_t **answer)
+int campaign_request(struct campaign_client *c, const char *method, const char *path,
+                     const char *type, const struct str *body, json_t **answer)
 {
     struct buf url = {0};
     CURLcode result = CURLE_OK;
@@ -117,7 +118,7 @@ int campaign_request(struct campaign_client *c, const char *path, const char *ty
     for (int i = 0; i < TRIES; i++) {
         if (i > 0)
             sleep(1);
-        result = try_once(c, (char *)url.data, type, body, &status);
+        result = try_once(c, method, (char *)url.data, type, body, &status);
         if (result == CURLE_OK ? status != 503 : !may_pass(result))
             break;
         if (i == 0)

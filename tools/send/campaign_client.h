@@ -19,10 +19,10 @@ struct campaign_client {
 int campaign_client_open(struct campaign_client *c, const char *url,
                          const char *token_file) MUST_USE;
 void campaign_client_close(struct campaign_client *c);
-/* A request for the campaigns' path and path; body NULL: GET, else POST. What may pass (no
+/* A request for the campaigns' path and path; body: of this type, or NULL. What may pass (no
  * connection, 503) is tried again for half a minute: no request here does anything twice. The
  * status, and *answer, JSON or NULL, the caller's to give back; or -errno, said on stderr. */
-int campaign_request(struct campaign_client *c, const char *path, const char *type,
-                     const struct str *body, json_t **answer) MUST_USE;
+int campaign_request(struct campaign_client *c, const char *method, const char *path,
+                     const char *type, const struct str *body, json_t **answer) MUST_USE;
 
 #endif

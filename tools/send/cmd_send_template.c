@@ -36,6 +36,9 @@ static const char usage[] =
     "  --rate RATE       so many letters at most, over all sites: 500/s, 60/min\n"
     "  --at TIME         when letters begin to go: 2026-12-01T09:00:00+09:00\n"
     "  --expires TIME    recipients that are left then get no letter\n"
+    "  --dkim-domain NAME\n"
+    "                    whose DKIM key signs, in place of that of the From field's domain\n"
+    "  --tag TEXT        for the records (meta.tags); may be repeated\n"
     "  --check           only make every letter, and say what is wrong: lines that are no\n"
     "                    recipients, addresses that are there twice, missing variables, lines "
     "that\n"
@@ -52,20 +55,35 @@ static const char usage[] =
     "  --help            this text\n"
     "\n"
     "What was interrupted goes on when it is given again, and nobody gets a second letter: the\n"
-    "campaign's name says what it is. A name that was used is refused.\n"
+    "campaign's name says what it is. --rate, --pool and --priority then change the campaign that\n"
+    "is there; what it was made of cannot be changed, so another letter, list or time under a "
+    "name\n"
+    "that was used is refused. The same call behind its end says what became of the campaign.\n"
     "\n"
     "Exit status: 0 when all recipients got their letters (--no-wait: will be tried; --check:\n"
     "would); 1 when some did not; 2 for a wrong option or an unusable file.\n";
 
 struct order {
     const char *template_file, *list_file, *name, *from, *pool, *rate, *at, *expires, *api;
+    const char *dkim_domain;
+    json_t *tags; /* or NULL */
     const char *token_file, *config_file;
     uint64_t priority, preview;
     bool check, no_wait, quiet;
+    bool began; /* the campaign was there, and takes no more recipients */
     char name_room[NAME_BYTES];
     struct mailing mailing;
     struct campaign_client client;
 };
+
+static int take_tag(void *of, const char *text)
+{
+    struct order *o = of;
+
+    if (o->tags == NULL)
+        o->tags = json_array();
+    return json_array_append_new(o->tags, json_string(text)) < 0 ? -EILSEQ : 0;
+}
 
 static const struct option_row options[] = {
     OPTION_TEXT("template", struct order, template_file),
@@ -77,6 +95,8 @@ static const struct option_row options[] = {
     OPTION_TEXT("rate", struct order, rate),
     OPTION_TEXT("at", struct order, at),
     OPTION_TEXT("expires", struct order, expires),
+    OPTION_TEXT("dkim-domain", struct order, dkim_domain),
+    OPTION_TAKE("tag", take_tag),
     OPTION_FLAG("check", struct order, check),
     OPTION_TEXT("config", struct order, config_file),
     OPTION_NUMBER("preview", struct order, preview, quantity_count, 1, PREVIEW_MAX),
@@ -135,6 +155,10 @@ static void complete(struct order *o)
         set(root, "rate", json_string(o->rate));
     if (o->expires != NULL)
         set(root, "expires", json_string(o->expires));
+    if (o->dkim_domain != NULL)
+        set(root, "dkim_domain", json_string(o->dkim_domain));
+    if (o->tags != NULL)
+        set(root, "tags", json_incref(o->tags));
     if (o->priority != UINT64_MAX)
         set(root, "priority", json_integer((json_int_t)o->priority));
 }
@@ -152,10 +176,10 @@ static int refused(const struct order *o, const char *what, int status, const js
     return -EINVAL;
 }
 
-static int request(struct order *o, const char *what, const char *path, const char *type,
+static int request(struct order *o, const char *what, const char *method, const char *path,
                    const struct str *body, json_t **answer)
 {
-    int status = campaign_request(&o->client, path, type, body, answer);
+    int status = campaign_request(&o->client, method, path, "application/json", body, answer);
 
     if (status >= 200 && status < 300 && json_is_object(*answer))
         return 0;
@@ -170,6 +194,19 @@ static const char *text_of(const json_t *one, const char *member)
     const char *text = json_string_value(json_object_get(one, member));
 
     return text == NULL ? "" : text;
+}
+
+static long long count(const json_t *campaign, const char *member)
+{
+    return json_integer_value(json_object_get(campaign, member));
+}
+
+/* An earlier call's campaign is another one than this call would make. */
+static int keeps(const struct order *o, const char *id, const char *how)
+{
+    fprintf(stderr, "hayauma send: the campaign '%s' (%s) %s: give another --campaign\n", o->name,
+            id, how);
+    return -EEXIST;
 }
 
 static const char *tenant_of(const struct order *o)
@@ -196,7 +233,7 @@ static json_t *newest(const struct order *o, const json_t *all, bool ours)
 static int find(struct order *o, json_t **campaign, json_t **other)
 {
     json_t *all;
-    int err = request(o, "campaigns", "", NULL, NULL, &all);
+    int err = request(o, "campaigns", "GET", "", NULL, &all);
 
     *campaign = *other = NULL;
     if (err < 0)
@@ -215,6 +252,54 @@ static bool is_over(const json_t *campaign)
     return strcmp(state, "done") == 0 || strcmp(state, "cancelled") == 0;
 }
 
+/* What the options change of a campaign that an earlier call made. */
+static int change(struct order *o, const char *id)
+{
+    json_t *body = json_object(), *answer = NULL;
+    char path[80], *text;
+    struct str bytes;
+    int err = 0;
+
+    if (o->rate != NULL)
+        set(body, "rate", json_string(o->rate));
+    if (o->pool != NULL)
+        set(body, "pool", json_string(o->pool));
+    if (o->priority != UINT64_MAX)
+        set(body, "priority", json_integer((json_int_t)o->priority));
+    snprintf(path, sizeof(path), "/%s", id);
+    text = json_dumps(body, JSON_COMPACT);
+    bytes = str_of(text);
+    if (json_object_size(body) > 0)
+        err = request(o, "rate, pool, priority", "PATCH", path, &bytes, &answer);
+    json_decref(answer);
+    json_decref(body);
+    free(text);
+    return err;
+}
+
+/* Whether a campaign that was made before is what this call would make, and its options are in
+ * force. 0 or -errno, said. */
+static int go_on(struct order *o, const json_t *campaign)
+{
+    char ours[RECIPE_FINGERPRINT_BYTES];
+    const char *theirs = text_of(campaign, "fingerprint"), *id = text_of(campaign, "id");
+    int64_t at_ms;
+
+    o->began = strcmp(text_of(campaign, "state"), "draft") != 0 &&
+               !json_is_true(json_object_get(campaign, "open"));
+    recipe_fingerprint(o->mailing.root, ours);
+    if (*theirs != '\0' && strcmp(ours, theirs) != 0)
+        return keeps(o, id,
+                     "was made with another letter, sender, time of expiry, DKIM domain or "
+                     "tags");
+    if (*theirs == '\0' && is_over(campaign))
+        return keeps(o, id, "is over");
+    if (o->at != NULL && o->began &&
+        (quantity_time_ms(o->at, &at_ms) < 0 || at_ms != count(campaign, "starts_ms")))
+        return keeps(o, id, "was given another time to start");
+    return is_over(campaign) ? 0 : change(o, id);
+}
+
 /* Whether the engine refused a campaign since this one, which is not over, has its name. */
 static bool has_our_name(const json_t *one, const json_t *refusal)
 {
@@ -228,14 +313,16 @@ static int create(struct order *o, json_t *other, json_t **campaign)
     char *text = json_dumps(o->mailing.root, JSON_COMPACT);
     struct str body = str_of(text);
     json_t *answer;
-    int status = campaign_request(&o->client, "", "application/json", &body, &answer), err = 0;
+    int status = campaign_request(&o->client, "POST", "", "application/json", &body, &answer),
+        err = 0;
 
     free(text);
     if (status >= 200 && status < 300 && json_is_object(answer))
         *campaign = json_incref(answer);
-    else if (status == 409 && has_our_name(other, answer))
+    else if (status == 409 && has_our_name(other, answer)) {
         *campaign = json_incref(other);
-    else
+        err = go_on(o, other);
+    } else
         err = refused(o, o->template_file, status, answer);
     json_decref(answer);
     return err;
@@ -246,10 +333,14 @@ static int upload_chunk(struct order *o, const char *id, const struct buf *lines
     struct str body = buf_str(lines);
     char path[80];
     json_t *answer;
-    int err;
+    int err = 0, status;
 
     snprintf(path, sizeof(path), "/%s/recipients", id);
-    err = request(o, o->list_file, path, "application/x-ndjson", &body, &answer);
+    status = campaign_request(&o->client, "POST", path, "application/x-ndjson", &body, &answer);
+    if (status == 409 && o->began)
+        err = keeps(o, id, "began with another list");
+    else if (status < 200 || status >= 300 || !json_is_object(answer))
+        err = refused(o, o->list_file, status, answer);
     for (size_t i = 0; err == 0 && i < json_array_size(json_object_get(answer, "errors")); i++)
         fprintf(stderr, "hayauma send: %s: %s\n", o->list_file,
                 text_of(json_array_get(json_object_get(answer, "errors"), i), "error"));
@@ -297,16 +388,11 @@ static int start(struct order *o, const char *id)
     text = json_dumps(body, JSON_COMPACT);
     bytes = str_of(text);
     snprintf(path, sizeof(path), "/%s/start", id);
-    err = request(o, "start", path, "application/json", &bytes, &answer);
+    err = request(o, "start", "POST", path, &bytes, &answer);
     json_decref(answer);
     json_decref(body);
     free(text);
     return err;
-}
-
-static long long count(const json_t *campaign, const char *member)
-{
-    return json_integer_value(json_object_get(campaign, member));
 }
 
 /* Until each recipient has had an end. */
@@ -317,7 +403,7 @@ static int wait_for_end(struct order *o, const char *id, json_t **campaign)
     int err;
 
     snprintf(path, sizeof(path), "/%s", id);
-    while ((err = request(o, "campaign", path, NULL, NULL, campaign)) == 0) {
+    while ((err = request(o, "campaign", "GET", path, NULL, campaign)) == 0) {
         if (progress)
             fprintf(stderr, "\r%s: %s, %lld of %lld delivered, %lld wait, %lld failed ", o->name,
                     text_of(*campaign, "state"), count(*campaign, "delivered"),
@@ -361,19 +447,15 @@ static int send_campaign(struct order *o)
     /* One that is over and may be ours is ours: nobody gets a letter twice. */
     if (err == 0 && campaign == NULL && is_over(other))
         campaign = json_incref(other);
-    else if (err == 0 && campaign == NULL)
+    if (err == 0 && campaign == NULL)
         err = create(o, other, &campaign);
+    else if (err == 0)
+        err = go_on(o, campaign);
     json_decref(other);
-    if (err < 0)
-        return EXIT_FAILED;
-    snprintf(id, sizeof(id), "%s", text_of(campaign, "id"));
-    if (is_over(campaign)) {
-        fprintf(stderr, "hayauma send: the campaign '%s' (%s) is over: give another --campaign\n",
-                o->name, id);
-        err = -EEXIST;
-    } else if (strcmp(text_of(campaign, "state"), "draft") == 0) {
+    if (err == 0) {
+        snprintf(id, sizeof(id), "%s", text_of(campaign, "id"));
         err = upload(o, id);
-        if (err == 0)
+        if (err == 0 && strcmp(text_of(campaign, "state"), "draft") == 0)
             err = start(o, id);
     }
     json_decref(campaign);
@@ -474,5 +556,6 @@ int cmd_send_template(int argc, char **argv)
     status = err < 0 ? EXIT_USAGE : run(&o);
     campaign_client_close(&o.client);
     mailing_close(&o.mailing);
+    json_decref(o.tags);
     return status;
 }

@@ -313,6 +313,8 @@ static const struct field {
     {"priority", "priority", VALUE, false},
     {"rate", "rate", TEXT, false},
     {"expires", "expires", VALUE, false},
+    {"dkim_domain", "dkim_domain", TEXT, false},
+    {"tags", "tags", VALUE, false},
 };
 
 static void read_field(struct reading *r, const struct field *f, struct fy_node *key,

@@ -276,7 +276,8 @@ static void check_fields(struct check *c)
         !is_known(&c->authors, hash_bytes(value.ptr, value.len, HASH_SEED))) {
         struct buf lines = {0};
 
-        c->found->authors += author_check(c->config, &c->letter, &lines);
+        c->found->authors += author_check(
+            c->config, json_str(json_member(c->m->root, "dkim_domain")), &c->letter, &lines);
         fprintf(stderr, "%.*s", STR_FMT(buf_str(&lines)));
         buf_done(&lines);
     }
@@ -293,6 +294,15 @@ static void check_one(struct check *c, const json_t *one)
         return;
     }
     c->found->recipients++;
+    buf_clear(&c->letter);
+    recipe_put_recipient(one, &c->letter);
+    if (c->letter.len > RECIPE_RECIPIENT_MAX) {
+        json_mistake(&mistake, 422, "", "name and variables take %zu bytes as JSON, of at most %d",
+                     c->letter.len, RECIPE_RECIPIENT_MAX);
+        c->found->without_letter++;
+        tell(c, mistake.field, mistake.text);
+        return;
+    }
     if (letter(c->m->recipe, one, c->config, &c->letter, &mistake) < 0) {
         c->found->without_letter++;
         tell(c, mistake.field, mistake.text);
