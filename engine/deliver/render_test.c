@@ -100,7 +100,7 @@ static void test_letter(void **state)
     snprintf(whole, sizeof(whole), "Message-ID: <%s%s", text, want);
     assert_true(str_eq(content_of(letter), str_of(whole)));
     assert_int_equal(letter->flags, MESSAGE_DOT_LINES);
-    assert_true(str_eq(letter->meta, STR("{\"k\":1}")));
+    assert_true(str_eq(letter->meta, STR("{\"of\":\"all\",\"k\":1}")));
     assert_true(str_eq(letter->trace, STR("{\"Subject\":\"Ann\"}")));
     assert_true(str_eq(letter->sender, s.message->sender));
     assert_true(str_eq(letter->campaign, STR("spring")));

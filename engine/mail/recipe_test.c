@@ -240,6 +240,75 @@ static void test_recipients(void **state)
     }
 }
 
+/* What all recipients have is in the records of each; what one has of the same name stands in for
+ * it. */
+static void test_common_metadata(void **state)
+{
+    static const char common[] = "{\"tags\":[\"a\"]}";
+    static const struct {
+        const char *one, *common, *meta;
+    } cases[] = {
+        {"{}", common, common},
+        {"{\"metadata\":{}}", common, common},
+        {"{\"metadata\":{\"k\":\"é\"}}", common, "{\"tags\":[\"a\"],\"k\":\"\\u00E9\"}"},
+        {"{\"metadata\":{\"tags\":7}}", common, "{\"tags\":7}"},
+        {"{\"metadata\":{\"k\":1}}", "", "{\"k\":1}"},
+        {"{}", "", ""},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        json_t *one = json_loads(cases[i].one, 0, NULL);
+        struct buf meta = {0};
+
+        recipe_put_metadata(one, str_of(cases[i].common), &meta);
+        assert_true(str_eq(buf_str(&meta), str_of(cases[i].meta)));
+        buf_done(&meta);
+        json_decref(one);
+    }
+}
+
+/* The order of members means nothing, each value does; what can be changed of a campaign is not in
+ * it. */
+static void test_fingerprint(void **state)
+{
+    static const struct {
+        const char *root;
+        bool same;
+    } cases[] = {
+        {"{'content':{'subject':'s','text_body':'t'},'envelope_sender':'a@b.example'}", true},
+        {"{'envelope_sender':'a@b.example','content':{'text_body':'t','subject':'s'}}", true},
+        {"{'content':{'subject':'s','text_body':'t'},'envelope_sender':'a@b.example',"
+         "'rate':'1/s','pool':'p','priority':3,'name':'n'}",
+         true},
+        {"{'content':{'subject':'s','text_body':'T'},'envelope_sender':'a@b.example'}", false},
+        {"{'content':{'subject':'s','text_body':'t'},'envelope_sender':'b@b.example'}", false},
+        {"{'content':{'subject':'s','text_body':'t'},'envelope_sender':'a@b.example',"
+         "'tags':['x']}",
+         false},
+        {"{'content':{'subject':'s','text_body':'t'},'envelope_sender':'a@b.example',"
+         "'expires':9}",
+         false},
+    };
+    char first[RECIPE_FINGERPRINT_BYTES], other[RECIPE_FINGERPRINT_BYTES], text[300];
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        json_t *root;
+
+        snprintf(text, sizeof(text), "%s", cases[i].root);
+        for (char *c = text; *c != '\0'; c++)
+            *c = *c == '\'' ? '"' : *c;
+        root = json_loads(text, 0, NULL);
+        recipe_fingerprint(root, other);
+        if (i == 0)
+            memcpy(first, other, sizeof(first));
+        assert_int_equal(strlen(other), RECIPE_FINGERPRINT_BYTES - 1);
+        assert_int_equal(strcmp(first, other) == 0, cases[i].same);
+        json_decref(root);
+    }
+}
+
 static void test_refused_recipients(void **state)
 {
     static const struct {
@@ -306,7 +375,8 @@ int main(void)
         cmocka_unit_test(test_refused_recipes), cmocka_unit_test(test_missing),
         cmocka_unit_test(test_budget),          cmocka_unit_test(test_line_ends),
         cmocka_unit_test(test_recipients),      cmocka_unit_test(test_refused_recipients),
-        cmocka_unit_test(test_many_includes),
+        cmocka_unit_test(test_many_includes),   cmocka_unit_test(test_common_metadata),
+        cmocka_unit_test(test_fingerprint),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
