@@ -510,12 +510,15 @@ static void create(struct http_request *r, const json_t *root, const struct crea
         work_submit(r);
 }
 
-/* What the upload is called, and what it is: the campaign remembers both. */
-static void sum_upload(const struct http_request *r, struct campaign *out)
+/* What the request is called, and what it is: the campaign remembers both. Without a key an upload
+ * is its own name, and other requests have none. */
+static void sum_request(const struct http_request *r, struct campaign *out)
 {
     const char *key = request_field(r, "Idempotency-Key");
     uint8_t sum[DIGEST_BYTES];
 
+    if (key == NULL && !r->ndjson)
+        return;
     digest_sha256(r->body.data, r->body.len, sum);
     memcpy(out->upload_body, sum, sizeof(out->upload_body));
     if (key != NULL)
@@ -523,23 +526,29 @@ static void sum_upload(const struct http_request *r, struct campaign *out)
     memcpy(out->upload_key, sum, sizeof(out->upload_key));
 }
 
-/* Whether the upload, or its beginning, came before: it is gone on with, or answered. */
+/* Whether the request, or the beginning of an upload, came before: it is gone on with, or answered.
+ */
 static bool came_before(struct http_request *r, const struct create *what)
 {
+    static const uint8_t no_key[CAMPAIGN_UPLOAD_BYTES];
     struct str tenant = r->token.tenant[0] != '\0' ? str_of(r->token.tenant) : what->tenant;
     struct campaign c;
 
-    if (!campaigns_find_upload(&r->http->shared->campaigns, tenant, what->as.upload_key, &c))
+    if (memcmp(what->as.upload_key, no_key, sizeof(no_key)) == 0 ||
+        !campaigns_find_upload(&r->http->shared->campaigns, tenant, what->as.upload_key, &c))
         return false;
     r->id = c.id;
     r->upload.again = true;
     if (memcmp(c.upload_body, what->as.upload_body, sizeof(c.upload_body)) != 0)
-        request_problem(r, 409, "", "another upload had this Idempotency-Key");
-    else if (c.state == CAMPAIGN_DRAFT)
+        request_problem(r, 409, "", "another request had this Idempotency-Key");
+    else if (r->ndjson && c.state == CAMPAIGN_DRAFT)
         campaign_upload_rows(r);
     else {
         request_charge(r, 0);
-        answer_upload(r);
+        if (r->ndjson)
+            answer_upload(r);
+        else
+            answer_campaign(r, 201, &c.id, false);
     }
     return true;
 }
@@ -562,7 +571,7 @@ void campaign_upload_end(struct http_request *r)
 /* What is refused of a campaign that is new. One that came before was taken once. */
 static bool create_refused(struct http_request *r, struct create *what)
 {
-    return expires_refused(r, what->expires_ms) ||
+    return expires_refused(r, what->expires_ms, what->starts_ms, "at") ||
            mail_refused(r, what->sender, what->tenant, what->pool) ||
            dkim_refused(r, what->dkim, &what->dkim_domain);
 }
@@ -576,9 +585,9 @@ static json_t *read_head(struct http_request *r, struct create *what, uint64_t *
     json_t *root;
 
     r->upload.is_on = r->ndjson;
+    sum_request(r, &what->as);
     if (!r->ndjson)
         return json_fields_load(body, bytes, mistake);
-    sum_upload(r, &what->as);
     root =
         json_fields_load((struct str){body.ptr, end < 0 ? body.len : (size_t)end}, bytes, mistake);
     buf_consume(&r->body, end < 0 ? body.len : (size_t)end + 1);
@@ -607,10 +616,10 @@ void handle_campaign_create(struct http_request *r)
     else if (read_create(root, r->ndjson, &what, &mistake) < 0 ||
              recipe_read(root, &recipe, &mistake) < 0)
         campaign_mistake(r, &mistake);
-    else if (!(r->ndjson && campaign_key_refused(r))) {
+    else if (!request_key_refused(r)) {
         r->upload.starts = what.starts_ms != 0 || json_is_true(json_object_get(root, "start"));
         r->upload.starts_ms = what.starts_ms;
-        if (!(r->ndjson && came_before(r, &what)) && !create_refused(r, &what))
+        if (!came_before(r, &what) && !create_refused(r, &what))
             create(r, root, &what);
     }
     recipe_free(recipe);
@@ -624,7 +633,7 @@ void handle_campaign_show(struct http_request *r)
 {
     struct campaign c;
 
-    if (campaign_of_request(r, &c))
+    if (!request_arguments_refused(r, NULL, 0) && campaign_of_request(r, &c))
         answer_campaign(r, 200, &r->id, true);
 }
 
@@ -648,6 +657,8 @@ void handle_campaign_list(struct http_request *r)
     struct buf out = {0};
     size_t len;
 
+    if (request_arguments_refused(r, NULL, 0))
+        return;
     campaigns_visit(&r->http->shared->campaigns, take_one, &l);
     len = l.campaigns.len / sizeof(struct campaign);
     buf_puts(&out, "{\"campaigns\":[");

@@ -18,8 +18,6 @@ void campaign_mistake(struct http_request *r, const struct json_mistake *m);
 void campaign_shortage(struct http_request *r, int err);
 /* Whether no mail is taken now; then it is answered. */
 bool campaign_intake_refused(struct http_request *r);
-/* Whether the request's Idempotency-Key is none; then it is answered. */
-bool campaign_key_refused(struct http_request *r);
 /* Of a campaign that comes with its list: reads the list, which is r's body, into the draft of r's
  * id. */
 void campaign_upload_rows(struct http_request *r);

@@ -106,7 +106,10 @@ static bool take_question(struct http_request *r, struct listing *l)
 {
     const char *limit = request_argument(r, "limit"), *state = request_argument(r, "state");
     const char *match = request_argument(r, "match");
+    static const char *const known[] = {"state", "match", "limit", "after"};
 
+    if (request_arguments_refused(r, known, ARRAY_LEN(known)))
+        return false;
     l->limit = LIMIT_DEFAULT;
     if (match != NULL)
         l->match = str_of(match);

@@ -18,7 +18,6 @@
 #include "tls/digest.h"
 
 #define PARTS_AT_ONCE 4
-#define KEY_CHARS_MAX 256
 #define TOLD_MAX      100 /* lines that are told, of the invalid and of the duplicates */
 #define ROW_BYTES     (RECIPE_RECIPIENT_MAX + SMTP_PATH_MAX + QUEUE_NAME_MAX)
 
@@ -293,24 +292,13 @@ static void upload_free(struct http_request *r)
 
 /* --- its begin --- */
 
-bool campaign_key_refused(struct http_request *r)
-{
-    const char *key = request_field(r, "Idempotency-Key");
-
-    if (key == NULL ||
-        (*key != '\0' && g_utf8_validate(key, -1, NULL) && g_utf8_strlen(key, -1) <= KEY_CHARS_MAX))
-        return false;
-    request_problem(r, 400, "", "Idempotency-Key is not 1 to %d characters", KEY_CHARS_MAX);
-    return true;
-}
-
 /* What the client calls the chunk; without a name the body is its own. */
 static bool take_key(struct upload *u)
 {
     const char *key = request_field(u->request, "Idempotency-Key");
 
     u->key = key != NULL ? str_of(key) : (struct str){(char *)u->body_sum, DIGEST_BYTES};
-    return !campaign_key_refused(u->request);
+    return !request_key_refused(u->request);
 }
 
 static bool open_chunk(struct upload *u)

@@ -73,7 +73,8 @@ static int read_json(struct chunk *c, struct str text, struct chunk_error *error
         buf_put_str(&c->email, json_str(json_object_get(one, "email")));
         recipe_put_recipient(one, &c->variables);
     } else {
-        fail(error, c->line, "%s: %s", mistake.field, mistake.text);
+        fail(error, c->line, "%s%s%s", mistake.field, *mistake.field != '\0' ? ": " : "",
+             mistake.text);
     }
     json_decref(one);
     return err;
@@ -117,8 +118,18 @@ static int check_columns(struct chunk *c, struct chunk_error *error)
     }
     c->email_at = column_find(c, STR("email"), c->columns_len);
     c->name_at = column_find(c, STR("name"), c->columns_len);
-    return c->email_at >= 0 ? 0
-                            : fail(error, c->csv.line, "the first line names no column 'email'");
+    if (c->email_at >= 0)
+        return 0;
+    for (size_t i = 0; i < c->columns_len; i++)
+        if (str_eq_nocase(c->columns[i], STR("email")))
+            return fail(error, c->csv.line,
+                        "the first line names no column 'email', but '%.*s': case counts",
+                        STR_FMT(c->columns[i]));
+    return fail(error, c->csv.line, "the first line names no column 'email'%s",
+                c->columns_len == 1 &&
+                        (str_find(c->columns[0], ';') >= 0 || str_find(c->columns[0], '\t') >= 0)
+                    ? ": cells are parted by commas"
+                    : "");
 }
 
 static int read_columns(struct chunk *c, struct chunk_error *error)

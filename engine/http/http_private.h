@@ -153,6 +153,10 @@ void request_problem(struct http_request *r, unsigned status, const char *field,
 const char *request_field(const struct http_request *r, const char *name);
 /* Behind the path's '?', decoded; or NULL. */
 const char *request_argument(const struct http_request *r, const char *name);
+/* Whether there is one that is none of these; then it is answered. */
+bool request_arguments_refused(struct http_request *r, const char *const *known, size_t len);
+/* Whether the request's Idempotency-Key is none; then it is answered. */
+bool request_key_refused(struct http_request *r);
 /* The name of the token, or NULL: a trusted client without one. */
 const char *request_token(const struct http_request *r);
 /* Once: the request counts as n of its token's rate, in place of the one that its head took. 0: it
@@ -204,8 +208,10 @@ bool mail_refused(struct http_request *r, struct str sender, struct str tenant, 
  */
 bool pool_refused(struct http_request *r, bool chosen, struct str pool);
 
-/* Whether such an expires is over; then it is answered. 0: there is none. */
-bool expires_refused(struct http_request *r, int64_t expires_ms);
+/* Whether expires (0: there is none) is over, or not behind begin, which is at that field (0: there
+ * is none); then it is answered. */
+bool expires_refused(struct http_request *r, int64_t expires_ms, int64_t begin_ms,
+                     const char *field);
 /* Whether no key signs for the domain that a request names (empty: none), or the token's mail may
  * not be of it; then it is answered. out: the domain as it is kept. */
 bool dkim_refused(struct http_request *r, struct str domain, struct dns_name *out);

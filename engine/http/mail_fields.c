@@ -67,6 +67,12 @@ static bool time_of(const json_t *v, int64_t *wall_ms)
     GTimeZone *utc;
     GDateTime *date;
 
+    if (json_is_real(v)) { /* as clocks of many languages have it */
+        double s = json_real_value(v);
+
+        *wall_ms = s > 0 && s < (double)(INT64_MAX / 2000) ? (int64_t)(s * 1000) : 0;
+        return true;
+    }
     if (json_is_integer(v)) {
         *wall_ms = json_integer_value(v) > 0 && json_integer_value(v) < INT64_MAX / 1000
                        ? json_integer_value(v) * 1000

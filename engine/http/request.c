@@ -16,6 +16,8 @@
 #define BEARER "Bearer "
 #define BASIC  "Basic "
 
+#define KEY_CHARS_MAX 256
+
 /* --- answers --- */
 
 static const struct {
@@ -254,6 +256,46 @@ const char *request_field(const struct http_request *r, const char *name)
 const char *request_argument(const struct http_request *r, const char *name)
 {
     return MHD_lookup_connection_value(r->connection, MHD_GET_ARGUMENT_KIND, name);
+}
+
+struct known {
+    const char *const *names;
+    size_t len;
+    const char *other; /* or NULL */
+};
+
+static enum MHD_Result on_argument(void *arg, enum MHD_ValueKind kind, const char *name,
+                                   const char *value)
+{
+    struct known *known = arg;
+
+    (void)kind, (void)value;
+    for (size_t i = 0; i < known->len; i++)
+        if (strcmp(known->names[i], name) == 0)
+            return MHD_YES;
+    known->other = name;
+    return MHD_NO;
+}
+
+bool request_arguments_refused(struct http_request *r, const char *const *names, size_t len)
+{
+    struct known known = {names, len, NULL};
+
+    (void)MHD_get_connection_values(r->connection, MHD_GET_ARGUMENT_KIND, on_argument, &known);
+    if (known.other != NULL)
+        request_problem(r, 400, known.other, "%.64s: unknown parameter", known.other);
+    return r->answered;
+}
+
+bool request_key_refused(struct http_request *r)
+{
+    const char *key = request_field(r, "Idempotency-Key");
+
+    if (key == NULL ||
+        (*key != '\0' && g_utf8_validate(key, -1, NULL) && g_utf8_strlen(key, -1) <= KEY_CHARS_MAX))
+        return false;
+    request_problem(r, 400, "", "Idempotency-Key is not 1 to %d characters", KEY_CHARS_MAX);
+    return true;
 }
 
 #define ID "{id}"

@@ -538,10 +538,13 @@ bool mail_refused(struct http_request *r, struct str sender, struct str tenant, 
            sender_refused(r, sender);
 }
 
-bool expires_refused(struct http_request *r, int64_t expires_ms)
+bool expires_refused(struct http_request *r, int64_t expires_ms, int64_t begin_ms,
+                     const char *field)
 {
     if (is_over(expires_ms))
         request_problem(r, 422, "expires", EXPIRES_OVER);
+    else if (expires_ms != 0 && begin_ms >= expires_ms)
+        request_problem(r, 422, "expires", "expires: is not behind '%s'", field);
     return r->answered;
 }
 
@@ -594,23 +597,39 @@ static void take_sender(struct submission *s)
     s->sender_ascii = international_put_address(&s->sender, &address);
 }
 
+/* The request's key, of its body or its head; empty: it has none. */
+static struct str key_of(struct http_request *r, const struct injection_facts *facts)
+{
+    const char *field = request_field(r, "Idempotency-Key");
+
+    if (field == NULL || request_key_refused(r))
+        return facts->idempotency_key;
+    if (facts->idempotency_key.len > 0 && !str_eq(facts->idempotency_key, str_of(field)))
+        request_problem(r, 400, "idempotency_key",
+                        "idempotency_key: the field Idempotency-Key has another key");
+    return str_of(field);
+}
+
 /* The batch's id, and what is known of the request's key. False: it is answered. */
 static bool begin_batch(struct submission *s, struct str body)
 {
     const struct injection_facts *facts = injection_facts(s->injection);
     struct http_request *r = s->request;
     uint8_t payload[DIGEST_BYTES];
+    struct str key = key_of(r, facts);
     struct msgid_source ids;
     int err = 0;
 
+    if (r->answered)
+        return false;
     msgid_source_init(&ids, rng_next(&r->thread->rng));
     s->batch = msgid_next(&ids, clock_wall_ms());
-    if (facts->idempotency_key.len > 0) {
+    if (key.len > 0) {
         s->once_letters = calloc(s->letters_max, sizeof(*s->once_letters));
         ASSERT(s->once_letters != NULL);
         digest_sha256(body.ptr, body.len, payload);
-        err = once_begin(&s->once, r->http->shared, str_of(r->token.name), facts->idempotency_key,
-                         payload, facts->recipients, &s->batch);
+        err = once_begin(&s->once, r->http->shared, str_of(r->token.name), key, payload,
+                         facts->recipients, &s->batch);
         s->batch = s->once.batch;
     }
     msgid_text(&s->batch, s->batch_id);
@@ -632,7 +651,7 @@ static bool refused(struct submission *s, const struct injection_facts *facts)
     struct http_request *r = s->request;
 
     if (!s->once.again)
-        return expires_refused(r, facts->expires_ms) ||
+        return expires_refused(r, facts->expires_ms, facts->not_before_ms, "not_before") ||
                mail_refused(r, facts->sender, facts->tenant, facts->pool) ||
                dkim_refused(r, facts->dkim_domain, &s->dkim_domain);
     if (facts->dkim_domain.len > 0 && queue_name_of(facts->dkim_domain, &s->dkim_domain) < 0)

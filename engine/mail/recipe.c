@@ -146,6 +146,7 @@ static int add_field(struct reading *r, const char *name, const json_t *value, c
     struct letter_field *f = &in->fields[in->fields_len];
 
     f->name = str_of(name);
+    f->path = json_member(r->in->headers, name) == NULL ? path : NULL;
     f->value = compile(r, value, TEMPLATE_TEXT, path);
     if (f->value == NULL)
         return -EINVAL;

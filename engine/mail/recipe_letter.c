@@ -189,7 +189,10 @@ static int put_field(struct letter *l, const struct letter_field *f, struct buf 
     char field[100];
     int err;
 
-    snprintf(field, sizeof(field), "content.headers.%.*s", STR_FMT(f->name));
+    if (f->path != NULL)
+        snprintf(field, sizeof(field), "%s", f->path);
+    else
+        snprintf(field, sizeof(field), "content.headers.%.*s", STR_FMT(f->name));
     buf_clear(value);
     err = render(l, f->value, field, value);
     if (err == 0)

@@ -8,6 +8,7 @@
 
 struct letter_field { /* of the header */
     struct str name;
+    const char *path; /* NULL: content.headers and the name */
     struct template *value;
 };
 

@@ -315,6 +315,9 @@ def test_upload():
                              (body(start=1), "start")):
             status, _, text = engine.ask("POST", ROOT, wrong, {"Content-Type": "application/x-ndjson"})
             check(f"{wrong[:40]} {text}", (status in (400, 422), json.loads(text).get("field", "")), (True, field))
+        late = {"at": int(time.time()) + 90, "expires": int(time.time()) + 60, "name": "late"}
+        check("late", upload(body(rows, **late), 422)["field"], "expires")
+        check("and is not there", "late" in [c["name"] for c in json.loads(engine.ask("GET", ROOT)[2])["campaigns"]], False)
         check("JSON has no list", engine.post(ROOT, {**SPRING, "start": True}, 400)["field"], "start")
 
 
@@ -344,6 +347,17 @@ def test_refused():
         spring = engine.create()
         status, _, text = engine.ask("POST", ROOT, SPRING)
         check(f"twice {text}", (status, spring in json.loads(text)["detail"]), (409, True))
+        # With a key a request that is sent again makes no second campaign, and hears of the first.
+        keyed = {**SPRING, "name": "keyed"}
+        made = engine.post(ROOT, keyed, 201, Idempotency_Key="k")
+        check("again", engine.post(ROOT, keyed, 201, Idempotency_Key="k"), made)
+        engine.post(ROOT, {**keyed, "name": "other"}, 409, Idempotency_Key="k")
+        engine.post(ROOT, {**keyed, "name": "other"}, 400, Idempotency_Key="")
+        for path, field in ((f"?state=done", "state"), (f"/{spring}?full=1", "full"), (f"/{spring}/recipients?stat=held", "stat")):
+            status, _, text = engine.ask("GET", ROOT + path)
+            check(f"{path} {text}", (status, json.loads(text)["field"]), (400, field))
+        for rows, words in ((b"Email\na@x.example\n", "but 'Email': case counts"), (b"email;name\na;b\n", "parted by commas")):
+            check(words, words in engine.add(spring, rows, want=422)["detail"], True)
         nobody = "0" * 32
         for path, body, status in ((f"{spring}/pause", {}, 409), (f"{spring}/resume", {}, 409),
                                    (f"{spring}/start", {"at": "soon"}, 422), (f"{spring}/start", {"when": 1}, 400),

@@ -294,8 +294,14 @@ def test_key():
         first = engine.inject(body, headers=headers)
         check("counts", (first["success_count"], first["fail_count"]), (599, 1))
         check("again", engine.inject(body, headers=headers), first)
+        by_head = {**headers, "Idempotency-Key": "head"}
+        said = engine.inject(LETTER, headers=by_head)
+        check("by the head", engine.inject(LETTER, headers=by_head), said)
+        for more, key, status in (({}, "朝".encode(), 200), ({}, "", 400), ({"idempotency_key": "body"}, "head", 400),
+                                  ({"idempotency_key": "head"}, "head", 409), ({"tags": ["a"]}, "head", 409)):
+            check(f"{more} {key}", engine.ask("POST", "/api/inject/v1", {**LETTER, **more}, {**headers, "Idempotency-Key": key})[0], status)
         rows = {r["id"] for r in engine.rows("queue", "list")}
-        check("ids", rows, set(first["ids"]))
+        check("ids", rows >= {*first["ids"], *said["ids"]} and len(rows), 599 + 2)
         status, _, text = engine.ask("POST", "/api/inject/v1", {**body, "campaign": "c"}, headers)
         check(f"another {text}", (status, json.loads(text)["field"]), (409, "idempotency_key"))
         others = engine.inject(body, headers={"Authorization": f"Bearer {other}"})
@@ -321,7 +327,7 @@ def test_key():
         for t in threads:
             t.join()
         check("all of it, once", engine.inject(big, headers=headers)["success_count"], 20000)
-        check("each once", len({r["recipient"] for r in engine.rows("queue", "list")}), 20000)
+        check("each once", len({r["recipient"] for r in engine.rows("queue", "list")}), 20000 + 1)
 
 
 def test_key_and_kill():
@@ -377,6 +383,8 @@ REFUSED = [
     ({**LETTER, "idempotency_key": ""}, 422, "idempotency_key"),
     ({**LETTER, "idempotency_key": "長" * 257}, 422, "idempotency_key"),
     ({**LETTER, "not_before": "soon"}, 422, "not_before"), ({**LETTER, "expires": 1}, 422, "expires"),
+    ({**LETTER, "not_before": time.time() + 7200.5, "expires": time.time() + 3600}, 422, "expires"),
+    ({**LETTER, "not_before": -1.5}, 422, "not_before"), ({**LETTER, "not_before": 1e300}, 422, "not_before"),
     ({**LETTER, "trace_headers": {"header_name": "Subject"}}, 422, "trace_headers.header_name"),
     ({**LETTER, "trace_headers": {"include_meta_names": [1]}}, 400, "trace_headers.include_meta_names"),
     ({**LETTER, "tags": ["a", ""]}, 422, "tags[1]"), ({**LETTER, "tags": ["x"] * 11}, 422, "tags[10]"),
@@ -404,6 +412,9 @@ def test_refused():
                 ("POST", "/api/inject/v1", {"Content-Encoding": "br"}, 415)):
             check(f"{method} {path} {headers}",
                   engine.ask(method, path, LETTER if method != "GET" else None, headers)[0], status)
+        # What one recipient's letter is refused for has the field that the request has.
+        said = engine.inject({**LETTER, "missing_variables": "fail", "content": {**LETTER["content"], "subject": "{{ x }}"}})
+        check("subject", "content.subject: template, line 1" in said["errors"][0], True)
         check("nothing sent", engine.status()["counters"]["received_messages"], 0)
         engine.inject(LETTER)
 
