@@ -354,7 +354,8 @@ static const struct config_field listener_fields[] = {
      RANGE(1, 1000000),
      .doc = "Handshakes of this listener at a time, each of which may hold some 30 KiB; beyond it "
             "STARTTLS gets 454 4.7.0, and with 'implicit' the connection is closed. Clients "
-            "outside of relay_networks get them as long as less than half are taken."},
+            "outside of relay_networks get them as long as less than half are taken, one address "
+            "at most a sixteenth of them; with `auth: required` one address gets at most half."},
     {"pool", CONFIG_TEXT, AT_LISTENER(pool), .def_text = "`default_pool`",
      .doc = "The pool that sends mail of this listener, where none of the message's own rules says "
             "otherwise (see pools)."},

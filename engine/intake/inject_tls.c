@@ -21,23 +21,32 @@ static _Atomic uint32_t *handshakes_of(const struct inject *s)
     return &s->worker->shared->listener_handshakes[s->listener->index];
 }
 
-/* Memory of a handshake is outside of intake_memory_max, and anybody may begin one. False: the
- * listener has as many as it may. */
-static bool handshake_take(struct inject *s)
+#define STRANGER_PART 16 /* of a listener's handshakes, what one client may have */
+#define USER_PART     2  /* the same where nobody is known before the login */
+
+/* Memory of a handshake is outside of intake_memory_max, and anybody may begin one. NULL: this
+ * session may; else why not. */
+static const char *handshake_take(struct inject *s)
 {
-    uint32_t max = s->settings->tls_handshakes_max;
+    uint32_t max = s->settings->tls_handshakes_max, own = 0;
+    bool users = s->options.auth_required;
 
     if (s->shaking)
-        return true;
+        return NULL;
+    if (users || !inject_may_relay(s))
+        own = 1 + (max - 1) / (users ? USER_PART : STRANGER_PART);
     /* As with sessions: strangers get half, where others are known by their addresses. */
-    if (!inject_may_relay(s) && !s->options.auth_required)
+    if (!users && !inject_may_relay(s))
         max = (max + 1) / 2;
+    if (!clients_shake(&s->worker->shared->clients, (struct sockaddr *)&s->peer, own))
+        return "454 4.7.0 too many handshakes from your address at a time, try again shortly";
     if (atomic_fetch_add(handshakes_of(s), 1) >= max) {
         atomic_fetch_sub(handshakes_of(s), 1);
-        return false;
+        clients_shaken(&s->worker->shared->clients, (struct sockaddr *)&s->peer);
+        return "454 4.7.0 too many handshakes at a time, try again shortly";
     }
     s->shaking = true;
-    return true;
+    return NULL;
 }
 
 void inject_handshake_over(struct inject *s)
@@ -48,6 +57,7 @@ void inject_handshake_over(struct inject *s)
         return;
     before = atomic_fetch_sub(handshakes_of(s), 1);
     ASSERT(before > 0);
+    clients_shaken(&s->worker->shared->clients, (struct sockaddr *)&s->peer);
     s->shaking = false;
 }
 
@@ -65,8 +75,8 @@ bool inject_tls_answer(struct inject *s, size_t behind)
         refusal = "421 4.7.0 nothing may be sent behind STARTTLS before its reply";
     else if (s->worker->trust->certificates->server == NULL)
         refusal = "454 4.7.0 TLS is not available now, try again later";
-    else if (!handshake_take(s))
-        refusal = "454 4.7.0 too many handshakes at a time, try again shortly";
+    else
+        refusal = handshake_take(s);
     smtp_server_answer(&s->server, inject_out(s), refusal);
     return refusal == NULL;
 }
@@ -109,7 +119,7 @@ int inject_tls_begin(struct inject *s)
         options.version_min = TLS_1_3;
     if (server == NULL) /* of a listener that begins with TLS */
         return -ENOENT;
-    if (!handshake_take(s)) /* the same */
+    if (handshake_take(s) != NULL) /* the same */
         return -EAGAIN;
     tls = tls_accept(server, &options);
     return tls == NULL ? -ENOMEM

@@ -10,7 +10,7 @@
 struct client {
     struct map_node node;
     uint8_t key[8];
-    uint32_t sessions;
+    uint32_t sessions, handshakes;
 };
 
 int clients_init(struct clients *c)
@@ -87,18 +87,52 @@ out:
     return ok;
 }
 
-void clients_give(struct clients *c, const struct sockaddr *addr)
+/* Under the lock, of one that has sessions. */
+static struct client *client_known(struct clients *c, const struct sockaddr *addr)
 {
     uint8_t key[8];
     struct client *client;
 
     client_key(addr, key);
-    pthread_mutex_lock(&c->mutex);
     client = client_find(c, key, hash_bytes(key, sizeof(key), c->seed));
     ASSERT(client != NULL && client->sessions > 0);
+    return client;
+}
+
+void clients_give(struct clients *c, const struct sockaddr *addr)
+{
+    struct client *client;
+
+    pthread_mutex_lock(&c->mutex);
+    client = client_known(c, addr);
     if (--client->sessions == 0) {
+        ASSERT(client->handshakes == 0);
         map_remove(&c->sessions, &client->node);
         free(client);
     }
+    pthread_mutex_unlock(&c->mutex);
+}
+
+bool clients_shake(struct clients *c, const struct sockaddr *addr, uint32_t max)
+{
+    struct client *client;
+    bool ok;
+
+    pthread_mutex_lock(&c->mutex);
+    client = client_known(c, addr);
+    ok = max == 0 || client->handshakes < max;
+    client->handshakes += ok;
+    pthread_mutex_unlock(&c->mutex);
+    return ok;
+}
+
+void clients_shaken(struct clients *c, const struct sockaddr *addr)
+{
+    struct client *client;
+
+    pthread_mutex_lock(&c->mutex);
+    client = client_known(c, addr);
+    ASSERT(client->handshakes > 0);
+    client->handshakes--;
     pthread_mutex_unlock(&c->mutex);
 }

@@ -1,5 +1,6 @@
-/* How many sessions each client address has, over all workers. Under a mutex: touched once when a
- * session begins and once when it ends. IPv6 clients count by /64. */
+/* How many sessions each client address has, and how many of them are in a handshake of TLS, over
+ * all workers. Under a mutex: touched when a session, or its handshake, begins and ends. IPv6
+ * clients count by /64. */
 #ifndef HAYAUMA_ENGINE_CLIENTS_H
 #define HAYAUMA_ENGINE_CLIENTS_H
 
@@ -27,5 +28,8 @@ void clients_done(struct clients *c);
 /* False when the address already has max sessions (max 0: no limit). */
 bool clients_take(struct clients *c, const struct sockaddr *addr, uint32_t max);
 void clients_give(struct clients *c, const struct sockaddr *addr);
+/* The same of handshakes, of an address that has a session. */
+bool clients_shake(struct clients *c, const struct sockaddr *addr, uint32_t max);
+void clients_shaken(struct clients *c, const struct sockaddr *addr);
 
 #endif

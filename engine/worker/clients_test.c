@@ -74,6 +74,30 @@ static void test_same_client(void **state)
     }
 }
 
+static void test_handshakes(void **state)
+{
+    const struct sockaddr_storage a = address("192.0.2.1"), b = address("192.0.2.2");
+    const struct sockaddr *one = (const void *)&a, *two = (const void *)&b;
+    struct clients c;
+
+    (void)state;
+    assert_int_equal(clients_init(&c), 0);
+    assert_true(clients_take(&c, one, 0) && clients_take(&c, one, 0) && clients_take(&c, two, 0));
+    assert_true(clients_shake(&c, one, 1));
+    assert_false(clients_shake(&c, one, 1));
+    assert_true(clients_shake(&c, two, 1));
+    assert_true(clients_shake(&c, one, 0)); /* no limit */
+    clients_shaken(&c, one);
+    clients_shaken(&c, one);
+    assert_true(clients_shake(&c, one, 1));
+    clients_shaken(&c, one);
+    clients_shaken(&c, two);
+    clients_give(&c, one);
+    clients_give(&c, one);
+    clients_give(&c, two);
+    clients_done(&c);
+}
+
 static void test_limit(void **state)
 {
     struct clients c;
@@ -94,6 +118,7 @@ static void test_limit(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_client),
+                                       cmocka_unit_test(test_handshakes),
                                        cmocka_unit_test(test_limit)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);

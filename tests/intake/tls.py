@@ -368,6 +368,21 @@ def test_handshakes_max():
         wait_until("failures", lambda: engine.totals()["tls_in_failures"] >= 3)
 
 
+def test_handshakes_of_one_stranger():
+    """Whoever has a part of the handshakes is told to come again; others are not kept out by that."""
+    with Secure(tls_handshakes_max=32, relay_networks=[]) as engine:
+        held = [raw(engine), raw(engine)]
+        with Client(engine) as again, Client(engine, source="127.0.0.2") as other:
+            wait_until("all sessions", lambda: engine.status()["gauges"]["sessions_in"] == 4)
+            check("refused", again.command("STARTTLS")[:48], "454 4.7.0 too many handshakes from your address ")
+            with raw(engine) as late:
+                check("closed", read_all(late), b"")
+            other.starttls(careless())
+            held[0].close()
+            wait_until("a place", lambda: again.command("STARTTLS").startswith("220"))
+        held[1].close()
+
+
 def test_much_mail():
     """Large and many messages through TLS, pipelined, in records of any size."""
     with Secure() as engine, engine.implicit(timeout_s=60) as client:
