@@ -388,6 +388,12 @@ static void warn_of_submission(const struct config_listener *l, struct buf *out)
                    "warning: listener %s: takes mail without a login, and port %u is for users: "
                    "write auth: required\n",
                    l->address.text, port);
+    if (port == 465 && strcmp(l->tls, "implicit") != 0)
+        buf_printf(
+            out,
+            "warning: listener %s: clients begin with TLS at port 465, and here they cannot: "
+            "set 'certificates', and tls: implicit\n",
+            l->address.text);
 }
 
 /* A provider's name among domains means the domain of that name, which nobody has. */

@@ -521,7 +521,9 @@ static void test_warnings(void **state)
         "warning: listener 0.0.0.0:587: takes mail without a login, and port 587 is for users: "
         "write auth: required\n"
         "warning: listener [::]:465: takes mail without a login, and port 465 is for users: "
-        "write auth: required\n";
+        "write auth: required\n"
+        "warning: listener [::]:465: clients begin with TLS at port 465, and here they cannot: "
+        "set 'certificates', and tls: implicit\n";
     struct config *c = NULL;
     struct buf got = {0};
 

@@ -150,6 +150,11 @@ static int add_key(struct keyring *k, const struct config *c, const struct confi
     int err;
 
     lower(key->domain);
+    if (strstr(key->selector, "_domainkey") != NULL) {
+        complain(c, key, errors, "has a selector with '_domainkey' in it",
+                 "; write what stands in front of that in DNS");
+        return -EINVAL;
+    }
     for (const struct entry *o = entry_first(k, str_of(key->domain)); o != NULL;
          o = entry_next(o)) {
         same++;

@@ -165,6 +165,8 @@ static void test_mistakes(void **state)
         {KEY("a.example", "s", "", ""), "is no file"},
         {KEY("a.example", "s", "ed", "") KEY("A.example", "s", "rsa", ""),
          "test.yaml:4: dkim.keys: %/rsa is of a domain and selector that another key has"},
+        {KEY("a.example", "s._domainkey.a.example", "ed", ""),
+         "%/ed has a selector with '_domainkey' in it; write what stands in front of that in DNS"},
         {KEY("a.example", "1", "ed", "") KEY("a.example", "2", "ed", "")
              KEY("a.example", "3", "ed", "") KEY("a.example", "4", "ed", "")
                  KEY("a.example", "5", "ed", ""),
