@@ -474,6 +474,7 @@ static int batch_begin(struct batch *b, struct shard *s)
 
     ASSERT(!atomic_load_explicit(&s->shared.failed, memory_order_relaxed)); /* it writes no more */
     *b = (struct batch){.shard = s, .room_bytes = s->own.room_bytes};
+    batch_remains_begin(b);
     rc = mdb_txn_begin(s->env, NULL, 0, &b->txn);
     if (rc != 0)
         return rc;
@@ -547,10 +548,11 @@ static int batch_end(struct batch *b)
     records_committed(&s->records);
     records_trimmed(&s->records, trimmed);
     unused = shard_unused_bytes(s) + s->own.reusable_bytes;
+    remains_committed(s);
     shard_rows_are(s, &rows);
     shard_set_room(s, b->room_bytes < unused ? b->room_bytes : unused);
     store(&s->shared.messages, content.ms_entries);
-    store(&s->shared.pieces, pages.ms_entries);
+    store(&s->shared.pieces, pages.ms_entries - s->own.remains.pages);
     store(&s->shared.quarantined, quarantine.ms_entries);
     store(&s->shared.sync_ns_last, took);
     atomic_fetch_add_explicit(&s->shared.commit_ns_total, took, memory_order_relaxed);
@@ -576,6 +578,8 @@ int batch_commit(struct shard *s, struct list *changes, struct queue_change **fa
         rc = apply_step(&b, steps[i], changes, failed);
     if (rc == 0)
         rc = apply_refs(&b);
+    if (rc == 0)
+        rc = batch_remains_end(&b);
     batch_free_refs(&b);
     if (rc != 0) {
         mdb_txn_abort(b.txn);
@@ -585,10 +589,13 @@ int batch_commit(struct shard *s, struct list *changes, struct queue_change **fa
         rc = batch_end(&b);
     }
     ASSERT(rc <= 0);
+    buf_done(&b.kept);
+    buf_done(&b.cleared);
     if (rc < 0)
         batch_unmark_flows(&b);
     buf_done(&b.flows_new);
     if (rc < 0) {
+        remains_forget(s);
         records_unstage(&s->records);
         return rc;
     }

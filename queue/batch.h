@@ -24,7 +24,8 @@ struct batch {
     MDB_cursor *rows, *content, *pages; /* end with txn */
     struct map refs;
     struct refs_delta *refs_list;
-    struct buf flows_new; /* ids of flows whose records this transaction brings */
+    struct buf flows_new;     /* ids of flows whose records this transaction brings */
+    struct buf kept, cleared; /* for remains.c: places of entries, and chunks, 4 bytes each */
     uint64_t room_bytes;
     bool recreated; /* some content was made at another time: what is cached of it is stale */
 };
@@ -33,7 +34,9 @@ struct batch {
 
 int batch_put_pages(struct batch *b, const struct message *m);
 int batch_put_head(struct batch *b, const struct message *m, bool prepared);
+/* Its pieces may stay for a while: remains.h. */
 int batch_delete_content(struct batch *b, const struct msgid *id);
+int batch_delete_pages(struct batch *b, const struct msgid *id);
 /* What was prepared is mail from now on. */
 int batch_content_whole(struct batch *b, const struct msgid *id);
 /* The content was made at created_ms. */

@@ -5,7 +5,7 @@
 #include "queue/batch.h"
 
 /* All pieces of a content, however many there are. What cannot be freed soundly stays for good. */
-static int delete_pages(struct batch *b, const struct msgid *id)
+int batch_delete_pages(struct batch *b, const struct msgid *id)
 {
     uint8_t key_bytes[PAGE_KEY_BYTES];
     MDB_val key = {sizeof(key_bytes), key_bytes}, value;
@@ -26,10 +26,13 @@ int batch_delete_content(struct batch *b, const struct msgid *id)
 {
     MDB_val key = {MSGID_BYTES, (void *)id->bytes}, value;
     int rc = mdb_cursor_get(b->content, &key, &value, MDB_SET);
+    bool found = rc == 0, kept = false;
 
-    if (rc == 0 && shard_can_free(b->shard, &value))
+    if (found && shard_can_free(b->shard, &value))
         rc = mdb_cursor_del(b->content, 0);
-    return rc == 0 || rc == MDB_NOTFOUND ? delete_pages(b, id) : rc;
+    if (found && rc == 0)
+        rc = batch_remains_keep(b, id, &kept);
+    return (rc == 0 || rc == MDB_NOTFOUND) && !kept ? batch_delete_pages(b, id) : rc;
 }
 
 int batch_put_pages(struct batch *b, const struct message *m)
@@ -49,6 +52,8 @@ int batch_put_pages(struct batch *b, const struct message *m)
         if (rc == 0) {
             memcpy(value.mv_data, at, value.mv_size);
             holes_note(b->shard, &value);
+            if (i == 0)
+                batch_remains_put(b, &value, l.pieces);
         }
         at += value.mv_size;
     }

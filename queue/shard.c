@@ -528,6 +528,8 @@ static int open_env(struct shard *s, const char *path, struct queue_format *form
     if (rc == 0)
         rc = mdb_stat(txn, s->quarantine, &stat);
     s->shared.quarantined = stat.ms_entries;
+    if (rc == 0)
+        rc = remains_open(s, txn);
     rc = rc == 0 ? mdb_txn_commit(txn) : rc;
     if (rc != 0)
         *error = mdb_strerror(rc);
@@ -718,6 +720,7 @@ void shard_close(struct shard *s)
     loader_done(s);
     records_done(&s->records);
     counts_done(&s->counts);
+    remains_done(&s->own.remains);
     if (s->env != NULL)
         mdb_env_close(s->env);
     for (size_t i = 0; i < 4; i++) {

@@ -16,6 +16,7 @@
 #include "queue/mailbox.h"
 #include "queue/queue.h"
 #include "queue/records.h"
+#include "queue/remains.h"
 
 #define SHARDS_MAX      256
 #define READERS_MAX     64 /* loader, introspection threads, mdb_stat of an operator */
@@ -83,6 +84,7 @@ struct shard {
             uint64_t page_last;
             uint64_t rest_until_ns; /* no order is made before */
         } holes;                    /* see holes.c */
+        struct remains remains;
     } own;
 
     struct counts counts;   /* rows per lane; has its own lock */

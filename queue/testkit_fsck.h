@@ -13,6 +13,7 @@ struct fsck_content {
     struct map_node node;
     struct msgid id;
     bool stored, prepared;
+    bool kept; /* its pieces may be there without it: remains.h */
     uint32_t recipients;
     uint64_t rows, refs, pieces;
 };
@@ -137,6 +138,9 @@ static inline void fsck_state(struct fsck *f, struct str key, struct str stored)
 
     if (codec_state_decode(key, stored, &value) < 0)
         fsck_fault(f, NULL, "a state is damaged");
+    else if (key.ptr[0] == STATE_REMAINS)
+        for (size_t at = 0; at + MSGID_BYTES <= value.len; at += MSGID_BYTES)
+            fsck_content(f, (const struct msgid *)(const void *)(value.ptr + at))->kept = true;
     else if (key.ptr[0] == STATE_SHEET && sheet_decode(value, &sheet) < 0)
         fsck_fault(f, NULL, "a sheet is damaged");
 }
@@ -163,7 +167,9 @@ static inline void fsck_compare(struct fsck *f, const struct fsck_content *c)
 
     if (!c->stored && (c->rows > 0 || c->refs > 0))
         fsck_fault(f, &c->id, "rows without content");
-    else if (!c->stored)
+    else if (c->stored && c->kept)
+        fsck_fault(f, &c->id, "pieces are kept, and its message is here");
+    else if (!c->stored && !c->kept)
         fsck_fault(f, &c->id, "pieces of a content that has gone");
     else if (c->recipients == 1 && c->refs != 0)
         fsck_fault(f, &c->id, "a count of rows of a message of one recipient");

@@ -15,6 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "queue/shard.h"
 #include "tests/powercut/image.h"
 #include "tests/powercut/model.h"
 
@@ -72,6 +73,10 @@ static void record(struct test *t, struct model *m, struct io_log *log, bool no_
     iolog_start(log, root);
     if (queue_open(&q, &options, NULL) < 0 || queue_port_open(&port, q, NULL, NULL) < 0)
         abort();
+    for (uint32_t i = 0; i < queue_shards(q); i++) { /* keep pieces behind their messages */
+        q->shards[i]->own.remains.age_ms_min = 0;
+        q->shards[i]->own.remains.unused_bytes_min = 0;
+    }
     model_run(m, q, port, t->rounds, iolog_mark);
     queue_port_close(port);
     queue_close(q);

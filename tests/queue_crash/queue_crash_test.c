@@ -393,6 +393,8 @@ static void open_and_check(struct worker *w)
 
     if (queue_open(&w->q, &options, &error) < 0)
         must(false, error);
+    for (uint32_t i = 0; i < SHARDS; i++)
+        w->q->shards[i]->own.remains.age_ms_min = 0; /* keeps pieces of mail that just came */
     must(queue_port_open(&w->port, w->q, NULL, NULL) == 0, "port");
     for (uint32_t i = 1; i <= ledger->entries_len; i++)
         ledger->entries[i].seen = false;
