@@ -58,6 +58,8 @@ static int refs_add(struct batch *b, const struct msgid *id, int delta, enum tal
     if (count != TALLY_NONE) {
         d->tallied = true;
         d->counts[count - 1]++;
+        if (count == TALLY_SUPPRESSED)
+            d->counts[TALLY_FAILED - 1]++;
     }
     return 0;
 }
@@ -127,7 +129,10 @@ static int apply_note(struct batch *b, const struct queue_change *c, const struc
     if (row->missing || row->count == TALLY_NONE || m->recipients != 0)
         return 0;
     d = refs_of(b, &m->id);
-    return d == NULL ? ENOMEM : batch_sheet_note(b, d, note, row->count, m->created_ms);
+    return d == NULL ? ENOMEM
+                     : batch_sheet_note(b, d, note,
+                                        row->count == TALLY_SUPPRESSED ? TALLY_FAILED : row->count,
+                                        m->created_ms);
 }
 
 /* --- changes --- */

@@ -642,11 +642,13 @@ int codec_tally_decode(struct str value, struct queue_tally *out)
     if (!in.bad && version != TALLY_VERSION)
         return version > TALLY_VERSION ? -EPROTO : -EBADMSG;
     tally.pinned = (in_uint(&in, 1) & TALLY_PINNED) != 0;
-    for (int i = TALLY_NONE + 1; i < TALLY_COUNTS; i++)
+    for (int i = TALLY_NONE + 1; i <= TALLY_CANCELLED; i++)
         tally.counts[i] = in_uint(&in, 8);
     if (in.bad)
         return -EBADMSG;
-    *out = tally; /* more may follow */
+    for (int i = TALLY_CANCELLED + 1; i < TALLY_COUNTS && in.end - in.at >= 8; i++)
+        tally.counts[i] = in_uint(&in, 8); /* an earlier build has none */
+    *out = tally;                          /* more may follow */
     return 0;
 }
 

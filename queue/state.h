@@ -22,7 +22,9 @@ enum state_kind {
     STATE_TALLY = 9,       /* the queue's own: message id -> pinned, counts: tally.h */
     STATE_TLS_REPORT = 10, /* shard 0; day and domain -> what is counted: worker/tls_counts.h */
     STATE_SHEET = 11,      /* the queue's own: message id -> what a tally is made of: sheet.h */
-    STATE_REMAINS = 13,    /* the queue's own: number 8 -> ids of contents: remains.h */
+    STATE_SUPPRESSION =
+        12,             /* shard 0; tenant, address -> why it gets no mail: worker/suppressions.h */
+    STATE_REMAINS = 13, /* the queue's own: number 8 -> ids of contents: remains.h */
 };
 
 #define STATE_KEY_MAX 480

@@ -197,6 +197,50 @@ static void test_notes(void **state)
     message_unref(untold);
 }
 
+static void put_tally(struct kit_queue *f, const struct message *m, struct str value)
+{
+    struct kit_change *kit = kit_change();
+    uint8_t key[TALLY_KEY_BYTES];
+    struct queue_state state = {.key = {(char *)key, sizeof(key)}, .value = value};
+
+    queue_tally_key(key, &m->id);
+    kit->change.states = &state;
+    kit->change.states_len = 1;
+    assert_int_equal(kit_submit(f->q, f->port, 0, kit), 0);
+}
+
+/* What was suppressed has failed, too: in the tally, and in the sheet, which knows nothing else. A
+ * tally of a build that knew of none has none. */
+static void test_suppressed(void **state)
+{
+    struct kit_queue *f = *state;
+    struct message *m = make_pinned(f);
+    struct recipient *r[2];
+    uint8_t older[TALLY_VALUE_BYTES];
+    struct queue_tally tally = {0};
+    struct sheet sheet;
+
+    for (uint32_t i = 0; i < 2; i++)
+        r[i] = kit_recipient(m, i, lane, 1000);
+    assert_int_equal(add(f, r, 2), 0);
+    codec_tally_encode(older, &(struct queue_tally){.pinned = true, .counts = {0, 2}});
+    put_tally(f, m, (struct str){(char *)older, sizeof(older) - 8});
+    assert_counts(f, m, true, 2, 0, 0, 0, 0, 0);
+    assert_int_equal(note(f, QUEUE_ROW_REMOVE, r[0], TALLY_SUPPRESSED, "", 22), 0);
+    assert_int_equal(queue_tally_get(f->q, &m->id, &tally), 0);
+    assert_int_equal(tally.counts[TALLY_SUPPRESSED], 1);
+    assert_int_equal(tally.counts[TALLY_FAILED], 1);
+    assert_int_equal(tally_queued(&tally), 1);
+    assert_int_equal(queue_sheet_get(f->q, &m->id, &sheet), 0);
+    assert_int_equal(sheet.cells_len, 1);
+    assert_int_equal(sheet.cells[0].count, TALLY_FAILED);
+    assert_int_equal(sheet.cells[0].reason, 22);
+    assert_int_equal(settle(f, QUEUE_ROW_REMOVE, r[1], TALLY_DELIVERED), 0);
+    for (int i = 0; i < 2; i++)
+        recipient_free(r[i]);
+    message_unref(m);
+}
+
 static void test_pin(void **state)
 {
     struct kit_queue *f = *state;
@@ -429,6 +473,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_counts, kit_queue_setup, kit_queue_teardown),
         cmocka_unit_test_setup_teardown(test_notes, kit_queue_setup, kit_queue_teardown),
+        cmocka_unit_test_setup_teardown(test_suppressed, kit_queue_setup, kit_queue_teardown),
         cmocka_unit_test_setup_teardown(test_pin, kit_queue_setup, kit_queue_teardown),
         cmocka_unit_test_setup_teardown(test_read_before, kit_queue_setup, kit_queue_teardown),
         cmocka_unit_test_setup_teardown(test_without_tally, kit_queue_setup, kit_queue_teardown),

@@ -24,6 +24,8 @@ enum tally_count {
     TALLY_FAILED,
     TALLY_EXPIRED,
     TALLY_CANCELLED,
+    TALLY_SUPPRESSED, /* of TALLY_FAILED, which counts these too: an earlier build knows only that
+                       */
     TALLY_COUNTS
 };
 

@@ -31,6 +31,7 @@ static const struct command commands[] = {
     {"sendmail", cmd_sendmail, "send a message from stdin, as sendmail does; mailq too"},
     {"queue", cmd_queue, "look at the queue; hold, release, flush, cancel, export"},
     {"campaign", cmd_campaign, "campaigns: list, show, report, start, pause, resume, cancel, set"},
+    {"suppress", cmd_suppress, "addresses that get no mail: add, remove, list, import"},
     {"why", cmd_why, "what holds mail back, in a sentence or two"},
     {"route", cmd_route, "where mail for an address would go, without sending"},
     {"trace", cmd_trace, "the dialogue of sessions, live"},

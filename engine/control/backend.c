@@ -251,6 +251,11 @@ static struct dialogues *on_dialogues(void *arg)
     return &((struct backend *)arg)->shared->dialogues;
 }
 
+static struct suppressions *on_list(void *arg)
+{
+    return &((struct backend *)arg)->shared->suppressions;
+}
+
 static void on_admin_done(struct admin_job *admin, int result)
 {
     control_job_done(CONTAINER_OF(admin, struct control_job, admin), result);
@@ -280,6 +285,10 @@ static void on_job(void *arg, struct control_job *job)
     if (job->kind == CONTROL_JOB_CAMPAIGN) {
         job->campaign.on_done = on_campaign_done;
         campaign_submit(all, &job->campaign);
+        return;
+    }
+    if (job->kind == CONTROL_JOB_SUPPRESS) {
+        suppress_submit(all, job->suppress, on_job_done, job);
         return;
     }
     if (job->kind == CONTROL_JOB_ROUTE) {
@@ -317,4 +326,5 @@ const struct control_backend backend_functions = {.describe = on_describe,
                                                   .campaigns = on_campaigns,
                                                   .names = on_names,
                                                   .dialogues = on_dialogues,
+                                                  .suppressions = on_list,
                                                   .job = on_job};

@@ -15,6 +15,7 @@
 #include "intake/campaign.h"
 #include "limits/warmup.h"
 #include "outcome/admin.h"
+#include "outcome/suppress.h"
 #include "queue/queue.h"
 #include "worker/dialogues.h"
 #include "worker/suspensions.h"
@@ -153,18 +154,20 @@ struct control_job {
         CONTROL_JOB_SUSPEND,
         CONTROL_JOB_WARMUP,
         CONTROL_JOB_SITES,
-        CONTROL_JOB_CAMPAIGN
+        CONTROL_JOB_CAMPAIGN,
+        CONTROL_JOB_SUPPRESS
     } kind;
     struct admin_job admin; /* CONTROL_JOB_ACTION and CONTROL_JOB_PURGE; texts into memory */
     /* CONTROL_JOB_STATUS: each worker offers its lanes to it. */
     struct control_status status;
     /* CONTROL_JOB_SUSPEND */
     struct suspension suspension;
-    bool resume;                    /* of it scope and name count */
-    struct warmup_order warmup;     /* CONTROL_JOB_WARMUP */
-    struct campaign_order campaign; /* CONTROL_JOB_CAMPAIGN */
-    uint32_t sites_max;             /* CONTROL_JOB_SITES: so many lines; they go into memory. Where
-                                     * suspension has a name, it is that of the only site to list */
+    bool resume;                     /* of it scope and name count */
+    struct warmup_order warmup;      /* CONTROL_JOB_WARMUP */
+    struct campaign_order campaign;  /* CONTROL_JOB_CAMPAIGN */
+    struct suppress_order *suppress; /* CONTROL_JOB_SUPPRESS; the backend's */
+    uint32_t sites_max;              /* CONTROL_JOB_SITES: so many lines; they go into memory. Where
+                                      * suspension has a name, it is that of the only site to list */
     /* CONTROL_JOB_WAITS, and CONTROL_JOB_WHY for lanes of a domain; without any all lanes in memory
      * are looked at but these. */
     struct control_wait_query *waits;
@@ -222,8 +225,9 @@ struct control_backend {
     /* The names by which a row's flow is sent now, of which its campaign may have been set to
      * others; NULL: they are not known. */
     const struct queue_flow *(*names)(void *arg, uint32_t flow);
-    /* Those of the process, which live longer than the channel. */
+    /* What the process has, and lives longer than the channel. */
     struct dialogues *(*dialogues)(void *arg);
+    struct suppressions *(*suppressions)(void *arg);
     /* Does the job and calls control_job_done() when it is done (for an action: when its commit
      * is), from any thread, also from within. Must not block. */
     void (*job)(void *arg, struct control_job *job);

@@ -528,6 +528,8 @@ enum control_step control_job_returned(struct control_client *client, struct con
         return control_sites_returned(client, job);
     case CONTROL_JOB_CAMPAIGN:
         return control_campaign_returned(client, job);
+    case CONTROL_JOB_SUPPRESS:
+        return control_suppress_returned(client, job);
     case CONTROL_JOB_ACTION:
     case CONTROL_JOB_PURGE:
         break;
@@ -640,6 +642,9 @@ static const struct {
     [CONTROL_OP_CAMPAIGNS] = {control_step_campaigns, true},
     [CONTROL_OP_CAMPAIGN_REPORT] = {control_step_campaigns, true},
     [CONTROL_OP_CAMPAIGN_ORDER] = {control_step_campaign_order, true},
+    [CONTROL_OP_SUPPRESSIONS] = {control_step_suppressions, true},
+    [CONTROL_OP_SUPPRESSION_ADD] = {control_step_suppress, true},
+    [CONTROL_OP_SUPPRESSION_REMOVE] = {control_step_suppress, true},
 };
 
 enum control_step control_step(struct control_client *client)
@@ -663,6 +668,7 @@ void control_work_done(struct control_client *client)
     control_suspensions_free(w->suspensions);
     control_why_free(w->why);
     buf_done(&w->campaigns);
+    suppress_told_done(&w->told);
     control_trace_end(client);
     *w = (struct control_work){0};
 }

@@ -8,6 +8,7 @@
 #include "base/map.h"
 #include "control/control.h"
 #include "control/control_request.h"
+#include "outcome/suppress_list.h"
 
 #define CONTROL_CLIENTS_MAX    64
 #define CONTROL_LINE_BYTES_MAX (64 * 1024)
@@ -53,8 +54,10 @@ struct control_work {
     struct control_suspensions *suspensions;
     struct control_why_work *why;
     struct control_trace *trace;
-    struct buf campaigns;      /* of struct campaign, that are still to be told */
-    struct control_held *held; /* rows, while workers are asked what holds them */
+    struct buf campaigns;           /* of struct campaign, that are still to be told */
+    struct suppression suppression; /* the last that was told */
+    struct suppress_told told;      /* of entries */
+    struct control_held *held;      /* rows, while workers are asked what holds them */
 };
 
 struct control_client {
@@ -162,6 +165,13 @@ void control_why_free(struct control_why_work *w);
 enum control_step control_step_campaigns(struct control_client *client);
 enum control_step control_step_campaign_order(struct control_client *client);
 enum control_step control_campaign_returned(struct control_client *client,
+                                            const struct control_job *job);
+
+/* --- control_suppression.c --- */
+
+enum control_step control_step_suppressions(struct control_client *client);
+enum control_step control_step_suppress(struct control_client *client);
+enum control_step control_suppress_returned(struct control_client *client,
                                             const struct control_job *job);
 
 /* --- control_trace.c --- */

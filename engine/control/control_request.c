@@ -51,6 +51,9 @@ static const struct op_name {
     {"campaigns", CONTROL_OP_CAMPAIGNS, 0},
     {"campaign_report", CONTROL_OP_CAMPAIGN_REPORT, 0},
     {"campaign_order", CONTROL_OP_CAMPAIGN_ORDER, 0},
+    {"suppressions", CONTROL_OP_SUPPRESSIONS, 0},
+    {"suppression_add", CONTROL_OP_SUPPRESSION_ADD, 0},
+    {"suppression_remove", CONTROL_OP_SUPPRESSION_REMOVE, 0},
     {"stored", CONTROL_OP_STORED, 0},
     {"reload", CONTROL_OP_RELOAD, 0},
     {"drain", CONTROL_OP_DRAIN, 0},
@@ -557,6 +560,32 @@ static int campaign_settle(struct control_request *r, struct control_refusal *wh
     return 0;
 }
 
+static bool is_of_suppression(enum control_op op)
+{
+    return op == CONTROL_OP_SUPPRESSIONS || op == CONTROL_OP_SUPPRESSION_ADD ||
+           op == CONTROL_OP_SUPPRESSION_REMOVE;
+}
+
+static int take_suppression(struct control_request *r, struct control_refusal *why,
+                            const char *name, const json_t *value)
+{
+    int err;
+
+    if (strcmp(name, "tenant") == 0) {
+        err = take_text(why, name, value, &r->suppress.tenant);
+        return err == 0 && (r->suppress.tenant.len > FLOW_NAME_MAX ||
+                            strlen(r->suppress.tenant.ptr) != r->suppress.tenant.len)
+                   ? refuse(why, "'tenant' is at most %d bytes", FLOW_NAME_MAX)
+                   : err;
+    }
+    if (strcmp(name, "email") == 0 && r->op == CONTROL_OP_SUPPRESSIONS)
+        return take_text(why, name, value, &r->suppress.email);
+    if (strcmp(name, "entries") != 0 || r->op == CONTROL_OP_SUPPRESSIONS)
+        return refuse(why, "unknown member '%.40s'", name);
+    r->suppress.entries = value;
+    return json_is_array(value) ? 0 : refuse(why, "'entries' takes a list");
+}
+
 static bool is_of_campaigns(enum control_op op)
 {
     return op == CONTROL_OP_CAMPAIGNS || op == CONTROL_OP_CAMPAIGN_REPORT ||
@@ -594,6 +623,8 @@ static int take_member(struct control_request *r, struct control_refusal *why, c
     }
     if (is_of_campaigns(r->op))
         return take_campaign(r, why, name, value);
+    if (is_of_suppression(r->op))
+        return take_suppression(r, why, name, value);
     if (r->op == CONTROL_OP_TRACE)
         return take_trace(r, why, name, value);
     return r->op == CONTROL_OP_ROUTE ? take_route(r, why, name, value)
@@ -634,6 +665,8 @@ static int take_request(struct control_request *r, struct control_refusal *why, 
         return order_check(r, why);
     if (is_of_campaigns(r->op))
         return campaign_settle(r, why, has_id);
+    if (is_of_suppression(r->op) && r->op != CONTROL_OP_SUPPRESSIONS && r->suppress.entries == NULL)
+        return refuse(why, "'entries' is missing");
     if ((r->op == CONTROL_OP_ACTION || r->op == CONTROL_OP_PURGE) && !r->filtered && !r->all) {
         snprintf(why->hint, sizeof(why->hint), "give a filter, or \"all\":true to mean every row");
         return refuse(why, r->op == CONTROL_OP_PURGE

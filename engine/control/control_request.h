@@ -29,6 +29,9 @@ enum control_op {
     CONTROL_OP_CAMPAIGNS,
     CONTROL_OP_CAMPAIGN_REPORT,
     CONTROL_OP_CAMPAIGN_ORDER,
+    CONTROL_OP_SUPPRESSIONS,
+    CONTROL_OP_SUPPRESSION_ADD,
+    CONTROL_OP_SUPPRESSION_REMOVE,
     CONTROL_OP_RELOAD,
     CONTROL_OP_DRAIN,
     CONTROL_OP_VERSION
@@ -79,8 +82,13 @@ struct control_request {
         struct str pool, rate; /* of "set"; ptr NULL: not said */
         uint64_t priority;     /* the same: and 1; 0: not said */
     } campaign;                /* of campaign_order */
-    uint64_t days;             /* of warmup_days: so far back */
-    void *json;                /* what the slices point into; private */
+    struct {
+        struct str tenant; /* ptr NULL: not said: of suppressions all tenants, else everybody */
+        struct str email;  /* of suppressions: that alone; ptr NULL: not said */
+        const struct json_t *entries; /* of the others: suppress_list_read() */
+    } suppress;
+    uint64_t days; /* of warmup_days: so far back */
+    void *json;    /* what the slices point into; private */
 };
 
 /* What is wrong with a request. */

@@ -45,6 +45,7 @@ struct recipe_job {
     struct recipe_wait *wait; /* NULL: nobody wants it any more */
     struct message *message;  /* a reference */
     struct config *config;    /* a reference */
+    struct suppressions *list;
     struct render_order order;
     struct message *letter;
     int result;
@@ -229,7 +230,18 @@ static void on_make(struct crew_job *job)
 {
     struct recipe_job *j = CONTAINER_OF(job, struct recipe_job, task.job);
 
-    j->result = render_letter(&j->order, &j->letter, &j->why);
+    struct suppression held_by;
+    int held = suppressions_hold(j->list, j->message->tenant, j->order.address, true, &held_by);
+
+    if (held > 0) {
+        suppression_put_why(&j->why, &held_by);
+        j->result = RECIPES_SUPPRESSED;
+    } else if (held < 0) {
+        buf_puts(&j->why, "the suppression list cannot be read");
+        j->result = held;
+    } else {
+        j->result = render_letter(&j->order, &j->letter, &j->why);
+    }
 }
 
 static void job_free(struct worker *w, struct recipe_job *j)
@@ -275,6 +287,7 @@ static void make_by_crew(struct worker *w, struct recipe_entry *e, const struct 
     j->wait = wait;
     j->message = message_ref(r->message);
     j->config = config_ref(w->config);
+    j->list = &w->shared->suppressions;
     j->order = order_of(w, e, r);
     j->order.budget = (struct template_budget){w->config->http.message_bytes_max, RENDER_STEPS_MAX};
     memcpy(j->strings, r->address.ptr, r->address.len);
@@ -346,6 +359,7 @@ bool recipes_grant(struct worker *w)
 bool recipes_letter(struct worker *w, const struct recipient *r, struct recipe_wait *wait)
 {
     struct recipe_entry *e;
+    bool by_crew;
 
     ASSERT(wait->job == NULL && wait->entry == NULL && r->message->recipe == NULL);
     if (wait->made)
@@ -364,10 +378,12 @@ bool recipes_letter(struct worker *w, const struct recipient *r, struct recipe_w
                    e->mistake.text);
         return true;
     }
-    if (!e->heavy && must_wait(w, wait))
+    /* The crew looks into the list: the store may have to be read from the disk. */
+    by_crew = e->heavy || suppressions_may_have(&w->shared->suppressions, r->address);
+    if (!by_crew && must_wait(w, wait))
         return false;
     entry_use(w, e);
-    if (!e->heavy && make_at_once(w, e, r, wait)) {
+    if (!by_crew && make_at_once(w, e, r, wait)) {
         entry_unuse(w, e);
         return true;
     }

@@ -10,12 +10,17 @@
 #ifndef HAYAUMA_ENGINE_RECIPES_H
 #define HAYAUMA_ENGINE_RECIPES_H
 
+#include <errno.h>
+
 #include "queue/message.h"
 #include "worker/worker.h"
 
 #define RECIPES_MAX       256
 #define RECIPES_BYTES_MAX (16u << 20)
 #define RECIPE_JOBS_MAX   16
+
+/* The recipient is on the suppression list (worker/suppressions.h): there is to be no letter. */
+#define RECIPES_SUPPRESSED (-EKEYREVOKED)
 
 struct recipe_entry;
 struct recipe_job;
@@ -31,7 +36,7 @@ struct recipe_wait {
     void (*on_ready)(struct recipe_wait *wait);
     /* Out. */
     struct message *letter; /* a reference, the caller's */
-    int result;             /* or -errno: -EINVAL, -E2BIG: there can be none */
+    int result;             /* or -errno: -EINVAL, -E2BIG: there can be none; RECIPES_SUPPRESSED */
     struct buf why;         /* the caller's to free */
     bool made;              /* by the crew: letter and result stand */
     bool granted;           /* it waited for a turn, which is now */

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "deliver/render.h"
+#include "queue/testkit.h"
 #include "worker/shared.h"
 
 #define FROM   "\"from\":{\"email\":\"n@s.example\"}"
@@ -193,6 +194,36 @@ static void test_none(void **state)
     }
 }
 
+/* Who may be on the list is looked up by the crew. Here only the filter has the address: it is in
+ * no store, so the letter is made. */
+static void test_looked_up(void **state)
+{
+    struct recipient *r = recipient_of(SIMPLE, "{\"name\":\"Ann\"}"), *other = beside(r, "");
+    struct recipe_wait wait = {.on_ready = on_ready}, next = {.on_ready = on_ready};
+    char *dir = kit_dir();
+    struct queue_options options = {
+        .path = dir, .shards = 1, .map_bytes = 16u << 20, .no_threads = true, .no_sync = true};
+    const char *why = NULL;
+
+    (void)state;
+    assert_int_equal(queue_open(&shared.queue, &options, &why), 0);
+    assert_int_equal(suppressions_open(&shared.suppressions, shared.queue), 0);
+    suppressions_note(&shared.suppressions, "a@b.example");
+    assert_false(recipes_letter(w, r, &wait));
+    crew_collect(&w->desk);
+    assert_true(recipes_letter(w, other, &next)); /* at once */
+    assert_false(recipes_letter(w, r, &wait));
+    crew_collect(&w->desk);
+    assert_true(recipes_letter(w, r, &wait));
+    assert_int_equal(wait.result, 0);
+    assert_non_null(wait.letter);
+    done(other, &next);
+    done(r, &wait);
+    suppressions_done(&shared.suppressions);
+    queue_close(shared.queue);
+    free(dir);
+}
+
 /* No letter is longer than the configuration says, whoever makes it. */
 static void test_longest(void **state)
 {
@@ -318,7 +349,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, open_world, close_world)
     const struct CMUnitTest tests[] = {
         TEST(test_reads_once), TEST(test_slow_by_crew), TEST(test_leave), TEST(test_none),
-        TEST(test_longest),    TEST(test_bounds),       TEST(test_turns),
+        TEST(test_longest),    TEST(test_bounds),       TEST(test_turns), TEST(test_looked_up),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

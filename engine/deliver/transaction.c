@@ -404,8 +404,11 @@ void transaction_end_spoilt(struct transaction *t)
         return;
     }
     ASSERT(t->stage == STAGE_SPOILT);
+    outcome.suppressed = !t->is_unsigned && t->error == RECIPES_SUPPRESSED;
     if (t->is_unsigned)
         classify_unsigned_reply(t->error, &outcome.reply);
+    else if (outcome.suppressed)
+        classify_suppressed_reply(buf_str(&t->rendering.why), &outcome.reply);
     else
         classify_unrendered_reply(t->error, buf_str(&t->rendering.why), &outcome.reply);
     if (outcome.reply.code >= 500)

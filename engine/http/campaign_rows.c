@@ -42,11 +42,16 @@ struct upload {
     bool read; /* all of the body */
     _Atomic uint32_t under_way;
     uint64_t lines_before; /* of the request's body, the list */
-    uint64_t lines, added, duplicates, invalid;
-    uint64_t fresh;                 /* lines of parts that were not in */
-    bool all_again;                 /* every part was in already */
-    size_t errors, duplicate_lines; /* that are told */
-    struct buf errors_json, duplicates_json;
+    uint64_t lines, added, invalid;
+    uint64_t fresh; /* lines of parts that were not in */
+    bool all_again; /* every part was in already */
+    size_t errors;  /* that are told */
+    struct buf errors_json;
+    struct upload_told {
+        uint64_t count;
+        size_t lines; /* that are told */
+        struct buf json;
+    } duplicates, suppressed;
     struct upload_part *parts[PARTS_AT_ONCE];
     size_t parts_len; /* of this round */
 };
@@ -167,13 +172,11 @@ static void on_part_done(struct campaign_part *part, int result)
 
 /* --- rounds --- */
 
-static void tell_duplicates(struct upload *u, const struct upload_part *p)
+static void tell(struct upload_told *to, const struct campaign_told *of, uint64_t first_line)
 {
-    for (uint32_t i = 0; i < p->part.told && u->duplicate_lines < TOLD_MAX; i++) {
-        buf_printf(&u->duplicates_json, "%s%" PRIu64, u->duplicate_lines > 0 ? "," : "",
-                   u->lines_before + p->first_line + p->part.lines[i]);
-        u->duplicate_lines++;
-    }
+    to->count += of->count;
+    for (uint32_t i = 0; i < of->told && to->lines < TOLD_MAX; i++)
+        buf_printf(&to->json, "%s%" PRIu64, to->lines++ > 0 ? "," : "", first_line + of->lines[i]);
 }
 
 /* The first part that was not taken says why; 0: all were. */
@@ -185,10 +188,10 @@ static int take_results(struct upload *u)
         if (p->result < 0)
             return p->result;
         u->added += p->part.added;
-        u->duplicates += p->part.duplicates;
         u->all_again = u->all_again && p->part.again;
         u->fresh += p->part.again ? 0 : p->lines;
-        tell_duplicates(u, p);
+        tell(&u->duplicates, &p->part.duplicates, u->lines_before + p->first_line);
+        tell(&u->suppressed, &p->part.suppressed, u->lines_before + p->first_line);
     }
     return 0;
 }
@@ -226,12 +229,14 @@ static void answer(struct upload *u)
     request_charge(u->request, u->lines > 0 ? u->fresh : 1);
     buf_printf(&out,
                "{\"lines\":%" PRIu64 ",\"new\":%" PRIu64 ",\"duplicates\":%" PRIu64
-               ",\"invalid\":%" PRIu64 ",\"again\":%s,\"errors\":[",
-               u->lines, u->added, u->duplicates, u->invalid,
+               ",\"suppressed\":%" PRIu64 ",\"invalid\":%" PRIu64 ",\"again\":%s,\"errors\":[",
+               u->lines, u->added, u->duplicates.count, u->suppressed.count, u->invalid,
                u->all_again && u->lines > 0 ? "true" : "false");
     buf_put_str(&out, buf_str(&u->errors_json));
     buf_puts(&out, "],\"duplicate_lines\":[");
-    buf_put_str(&out, buf_str(&u->duplicates_json));
+    buf_put_str(&out, buf_str(&u->duplicates.json));
+    buf_puts(&out, "],\"suppressed_lines\":[");
+    buf_put_str(&out, buf_str(&u->suppressed.json));
     buf_puts(&out, "]}");
     if (u->request->upload.is_on) {
         u->request->upload.told = out;
@@ -286,7 +291,8 @@ static void upload_free(struct http_request *r)
         free(u->parts[i]);
     }
     buf_done(&u->errors_json);
-    buf_done(&u->duplicates_json);
+    buf_done(&u->duplicates.json);
+    buf_done(&u->suppressed.json);
     free(u);
 }
 

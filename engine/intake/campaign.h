@@ -62,9 +62,9 @@ struct campaign_letter {
 };
 struct message *campaign_content(const struct campaign *what, const struct campaign_letter *letter);
 
-#define CAMPAIGN_PART_LINES      2048
-#define CAMPAIGN_RECIPIENTS_MAX  (1u << 24) /* of a campaign; all drafts' hashes in memory, too */
-#define CAMPAIGN_DUPLICATES_TOLD 100
+#define CAMPAIGN_PART_LINES     2048
+#define CAMPAIGN_RECIPIENTS_MAX (1u << 24) /* of a campaign; all drafts' hashes in memory, too */
+#define CAMPAIGN_LINES_TOLD     100
 
 struct campaign_rcpt {
     struct str address, queue; /* as accept.h has them */
@@ -89,8 +89,11 @@ struct campaign_part {
     void (*on_done)(struct campaign_part *part, int result);
     /* Out, with 0. */
     bool again; /* it was in already */
-    uint32_t added, duplicates, told;
-    uint32_t lines[CAMPAIGN_DUPLICATES_TOLD]; /* of the first duplicates */
+    uint32_t added;
+    struct campaign_told {
+        uint32_t count, told;
+        uint32_t lines[CAMPAIGN_LINES_TOLD]; /* of the first */
+    } duplicates, suppressed;
     /* private */
     struct campaign_adding *adding;
 };

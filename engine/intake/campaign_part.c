@@ -3,7 +3,8 @@
  * big-endian, in values little-endian):
  *
  *   STATE_CAMPAIGN, 2, campaign 16, chunk 16, number 4 -> version 1, payload 32, added 4,
- *                               duplicates 4, told 4, lines told * 4; more may follow
+ *                               duplicates 4, told 4, lines told * 4,
+ *                               suppressed 4, told 4, lines told * 4; more may follow
  *   STATE_CAMPAIGN, 3, campaign 16, index 4            -> hashes of the addresses from that index
  *                               on, 8 each
  *
@@ -289,21 +290,45 @@ static uint32_t number_at(const uint8_t *at)
     return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
 }
 
+static void put_told(struct buf *out, const struct campaign_told *t)
+{
+    put_number(out, t->count);
+    put_number(out, t->told);
+    for (uint32_t i = 0; i < t->told; i++)
+        put_number(out, t->lines[i]);
+}
+
+/* False: it is damaged. */
+static bool take_told(const uint8_t **at, const uint8_t *end, struct campaign_told *out)
+{
+    struct campaign_told t = {0};
+
+    if (end - *at < 2 * 4)
+        return false;
+    t.count = number_at(*at);
+    t.told = number_at(*at + 4);
+    *at += 2 * 4;
+    if (t.told > CAMPAIGN_LINES_TOLD || end - *at < (ptrdiff_t)t.told * 4)
+        return false;
+    for (uint32_t i = 0; i < t.told; i++, *at += 4)
+        t.lines[i] = number_at(*at);
+    *out = t;
+    return true;
+}
+
 static void part_encode(struct buf *out, const struct campaign_part *p)
 {
     buf_putc(out, PART_VERSION);
     buf_put(out, p->payload, sizeof(p->payload));
     put_number(out, p->added);
-    put_number(out, p->duplicates);
-    put_number(out, p->told);
-    for (uint32_t i = 0; i < p->told; i++)
-        put_number(out, p->lines[i]);
+    put_told(out, &p->duplicates);
+    put_told(out, &p->suppressed);
 }
 
 /* What is under the part's key: 0, it is the same; -EEXIST: another; -EBADMSG. */
 static int part_decode(struct str value, struct campaign_part *p)
 {
-    const uint8_t *at = (const uint8_t *)value.ptr;
+    const uint8_t *at = (const uint8_t *)value.ptr, *end = at + value.len;
 
     if (value.len < PART_MIN || at[0] != PART_VERSION)
         return -EBADMSG;
@@ -311,13 +336,11 @@ static int part_decode(struct str value, struct campaign_part *p)
         return -EEXIST;
     at += 1 + sizeof(p->payload);
     p->added = number_at(at);
-    p->duplicates = number_at(at + 4);
-    p->told = number_at(at + 8);
-    if (p->told > CAMPAIGN_DUPLICATES_TOLD || value.len < PART_MIN + p->told * 4)
+    at += 4;
+    if (!take_told(&at, end, &p->duplicates))
         return -EBADMSG;
-    for (uint32_t i = 0; i < p->told; i++)
-        p->lines[i] = number_at(at + 12 + i * 4);
-    return 0;
+    /* What an earlier build wrote ends here: it suppressed nobody. */
+    return at == end || take_told(&at, end, &p->suppressed) ? 0 : -EBADMSG;
 }
 
 static void part_key(struct campaign_adding *a)
@@ -392,6 +415,7 @@ static void on_committed(struct queue_change *change, int result)
         counter_add(&w->counters.accept_failures, 1);
     } else {
         counter_add(&w->counters.received_recipients, change->rows_len);
+        suppressions_count(&a->all->suppressions, a->part->suppressed.count);
         for (size_t i = 0; i < change->rows_len; i++)
             lane_arrive(w, a->shard, a->rows[i].rcpt);
     }
@@ -459,6 +483,32 @@ static uint64_t hash_address(const struct campaign_rcpt *r, uint64_t seed)
     return hash + (hash == 0);
 }
 
+static void tell(struct campaign_told *t, uint32_t line)
+{
+    if (t->count++ < CAMPAIGN_LINES_TOLD)
+        t->lines[t->told++] = line;
+}
+
+/* Those that get no mail have no hash from here on. */
+static int leave_out_suppressed(struct campaign_adding *a)
+{
+    struct campaign_part *p = a->part;
+    struct suppression why;
+
+    for (size_t i = 0; i < p->rcpts_len; i++) {
+        int held = suppressions_hold(&a->all->suppressions, str_of(a->one.tenant),
+                                     p->rcpts[i].address, true, &why);
+
+        if (held < 0)
+            return held;
+        if (held == 0)
+            continue;
+        a->hashes[i] = 0;
+        tell(&p->suppressed, p->rcpts[i].line);
+    }
+    return 0;
+}
+
 /* Which are new, and their indexes. */
 static int tell_apart(struct campaign_adding *a)
 {
@@ -469,6 +519,9 @@ static int tell_apart(struct campaign_adding *a)
 
     for (size_t i = 0; i < p->rcpts_len; i++)
         a->hashes[i] = hash_address(&p->rcpts[i], a->one.seed);
+    err = leave_out_suppressed(a);
+    if (err < 0)
+        return err;
     pthread_mutex_lock(&all->lock);
     u = campaigns_entry(all, &a->one.id)->upload;
     ASSERT(u->loaded && u->under_way > 0);
@@ -478,13 +531,14 @@ static int tell_apart(struct campaign_adding *a)
              upload_reserve(u, a->hashes, p->rcpts_len) < 0)
         err = -ENOMEM;
     for (size_t i = 0; i < p->rcpts_len && err == 0; i++) {
+        if (a->hashes[i] == 0)
+            continue;
         if (upload_add(u, a->hashes[i])) {
             a->added[p->added++] = htole64(a->hashes[i]);
             continue;
         }
         a->hashes[i] = 0;
-        if (p->duplicates++ < CAMPAIGN_DUPLICATES_TOLD)
-            p->lines[p->told++] = p->rcpts[i].line;
+        tell(&p->duplicates, p->rcpts[i].line);
     }
     a->first = u->next_index;
     u->next_index += p->added;
@@ -663,7 +717,8 @@ void campaign_part_submit(struct shared *all, struct campaign_part *part)
     a->part = part;
     a->all = all;
     part->again = false;
-    part->added = part->duplicates = part->told = 0;
+    part->added = 0;
+    part->duplicates = part->suppressed = (struct campaign_told){0};
     part_key(a);
     err = adding_begin(a);
     if (err == 0)

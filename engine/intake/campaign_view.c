@@ -86,6 +86,7 @@ void campaign_put(struct buf *out, const struct campaign *c, const struct queue_
     put_count(out, "queued", tally_queued(counts));
     put_count(out, "delivered", n[TALLY_DELIVERED]);
     put_count(out, "failed", n[TALLY_FAILED]);
+    put_count(out, "suppressed", n[TALLY_SUPPRESSED]);
     put_count(out, "expired", n[TALLY_EXPIRED]);
     put_count(out, "cancelled", n[TALLY_CANCELLED]);
     put_count(out, "deferrals", n[TALLY_DEFERRED]);

@@ -55,7 +55,8 @@ static void test_object(void **state)
                                             [TALLY_DEFERRED] = 2,
                                             [TALLY_FAILED] = 3,
                                             [TALLY_EXPIRED] = 4,
-                                            [TALLY_CANCELLED] = 5}};
+                                            [TALLY_CANCELLED] = 5,
+                                            [TALLY_SUPPRESSED] = 2}};
     struct buf out = {0};
 
     (void)state;
@@ -66,7 +67,8 @@ static void test_object(void **state)
         "{\"id\":\"ab000000000000000000000000000000\",\"name\":\"spring\",\"tenant\":\"acme\","
         "\"priority\":4,\"state\":\"running\",\"created_ms\":7,\"starts_ms\":9,\"expires_ms\":11,"
         "\"recipients\":21,"
-        "\"queued\":8,\"delivered\":1,\"failed\":3,\"expired\":4,\"cancelled\":5,\"deferrals\":2}");
+        "\"queued\":8,\"delivered\":1,\"failed\":3,\"suppressed\":2,\"expired\":4,\"cancelled\":5,"
+        "\"deferrals\":2}");
     buf_done(&out);
 }
 

@@ -1,5 +1,7 @@
 #include "mail/international.h"
 
+#include <glib.h>
+
 #include "dns/name.h"
 #include "mail/convert.h"
 
@@ -26,6 +28,16 @@ bool international_put_address(struct buf *out, const struct smtp_address *addre
     buf_put(out, address->text.ptr, before);
     buf_put(out, domain.text, domain.len);
     return true;
+}
+
+void international_put_folded(struct buf *out, struct str text)
+{
+    gchar *folded = g_utf8_casefold(text.ptr, (gssize)text.len);
+    gchar *composed = g_utf8_normalize(folded, -1, G_NORMALIZE_NFC);
+
+    buf_puts(out, composed == NULL ? folded : composed);
+    g_free(composed);
+    g_free(folded);
 }
 
 /* The character at the start of s; it is taken from s. */

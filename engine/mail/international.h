@@ -18,6 +18,9 @@ bool international_content(const uint8_t *content, size_t len, const struct trac
 /* Appends address as it is kept: where only its domain is not ASCII that becomes A-labels, which
  * mean the same everywhere (RFC 5890 2.3.2.1). Returns whether what was appended is ASCII. */
 bool international_put_address(struct buf *out, const struct smtp_address *address);
+/* Appends text as it is compared where case means nothing: case folded, composed (NFC). text: valid
+ * UTF-8. */
+void international_put_folded(struct buf *out, struct str text);
 /* Appends an ENVID or ORCPT as every server takes it: the hex digits of xtext in upper case (RFC
  * 3461 4), the UTF-8 of "utf-8;..." as \x{...} (RFC 6533 3: utf-8-addr-xtext). xtext: valid UTF-8.
  */

@@ -254,6 +254,8 @@ const char *classify_bounce(const struct outcome *outcome)
     case OUTCOME_FAILED:
         break;
     }
+    if (outcome->suppressed)
+        return "Suppressed";
     if (outcome->stage == SMTP_STAGE_AUTH)
         return "BadConfiguration";
     if (outcome->reply.code != 0)
@@ -575,6 +577,12 @@ void classify_unrendered_reply(int error, struct str why, struct smtp_reply *out
     reply_add_detail(out, why.len > 0 ? why : str_of(strerror(-error)));
 }
 
+void classify_suppressed_reply(struct str why, struct smtp_reply *out)
+{
+    reply_set(out, 550, (struct smtp_enhanced){5, 7, 1}, "not sent");
+    reply_add_detail(out, why);
+}
+
 void classify_unable_reply(enum smtp_unable unable, struct smtp_reply *out)
 {
     ASSERT(unable != SMTP_UNABLE_NONE);
@@ -636,7 +644,8 @@ static const char *const reasons[] = {"Uncategorized",    "AuthenticationFailed"
                                       "QuotaIssues",      "RelayDenied",
                                       "RoutingErrors",    "SpamBlock",
                                       "SpamContent",      "TooManyRecipients",
-                                      "TransientFailure", "VirusRelated"};
+                                      "TransientFailure", "VirusRelated",
+                                      "Suppressed"};
 
 uint8_t classify_reason(const char *classification)
 {

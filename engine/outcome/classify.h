@@ -66,15 +66,17 @@ void classify_unsigned_reply(int error, struct smtp_reply *out);
 /* The letter cannot be rendered: -EINVAL and -E2BIG are final, as its template or its variables are
  * wrong; any other -errno may pass. why: more to say, or empty. */
 void classify_unrendered_reply(int error, struct str why, struct smtp_reply *out);
+/* It is not to be sent: why says what holds it. */
+void classify_suppressed_reply(struct str why, struct smtp_reply *out);
 void classify_unable_reply(enum smtp_unable unable, struct smtp_reply *out);
 /* 5xx 4.4.7 "message expired", with what it waited for and the last error behind it, where there
  * are such. at_set_time: not for its lifetime, but since whoever sent it set a time. */
 void classify_expired_reply(bool at_set_time, struct str last_error, struct str waited_for,
                             struct smtp_reply *out);
 
-/* bounce_classification for the records: one of KumoMTA's names, never NULL. From class and stage,
- * then the enhanced code, then a few key words in the text, then the code. OUTCOME_DELIVERED:
- * "Uncategorized", as KumoMTA has it. */
+/* bounce_classification for the records: one of KumoMTA's names or "Suppressed", never NULL. From
+ * class and stage, then the enhanced code, then a few key words in the text, then the code.
+ * OUTCOME_DELIVERED: "Uncategorized", as KumoMTA has it. */
 const char *classify_bounce(const struct outcome *outcome);
 
 /* The number under which a classification is counted, and its name; both static. 0 is

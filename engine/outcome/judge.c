@@ -236,7 +236,8 @@ static void entry_end(struct judge_batch *b, struct judge_entry *e, enum report_
     counter_add(counter, 1);
     owe(e, kind);
     e->ended = true;
-    e->count = type == REPORT_DELIVERY     ? TALLY_DELIVERED
+    e->count = e->outcome.suppressed       ? TALLY_SUPPRESSED
+               : type == REPORT_DELIVERY   ? TALLY_DELIVERED
                : type == REPORT_EXPIRATION ? TALLY_EXPIRED
                                            : TALLY_FAILED;
 }
@@ -339,6 +340,17 @@ static _Atomic uint64_t *end_counter(struct worker *w, const struct recipient *r
     return (r->message->flags & MESSAGE_NOTICE) != 0 ? &w->counters.notices_failed : counter;
 }
 
+/* Whoever sends knows that people unsubscribe: there is no notice, and no attempt was made. */
+static void entry_suppress(struct judge_batch *b, struct judge_entry *e)
+{
+    struct worker *w = b->worker;
+
+    ASSERT(e->outcome.class == OUTCOME_FAILED && e->outcome.local);
+    entry_end(b, e, REPORT_BOUNCE, &w->counters.failed, NOTICE_FAILED);
+    e->notice = false;
+    suppressions_count(&w->shared->suppressions, 1);
+}
+
 /* A bounce for whose notice the store has no room waits in the store, as a row: in memory, hundreds
  * of them would keep out all else whose end could make room. The row is tried again, or found
  * expired again. */
@@ -412,6 +424,10 @@ static void entry_decide(struct judge_batch *b, struct judge_entry *e)
     struct recipient *r = e->recipient;
     int64_t now_ms = worker_wall_ms(w);
 
+    if (e->outcome.suppressed) {
+        entry_suppress(b, e);
+        return;
+    }
     if (e->outcome.class != OUTCOME_EXPIRED) {
         r->attempts = r->attempts == UINT16_MAX ? UINT16_MAX : (uint16_t)(r->attempts + 1);
         r->last_attempt_ms = now_ms;

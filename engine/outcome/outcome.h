@@ -18,7 +18,8 @@ struct config_rule;
 struct outcome {
     enum outcome_class class;
     enum smtp_stage stage;
-    bool local; /* the reply is our own words, not the peer's */
+    bool local;      /* the reply is our own words, not the peer's */
+    bool suppressed; /* FAILED: its address is on the suppression list, and it was not tried */
     struct smtp_reply reply;
     /* The rule that read the reply, or NULL; valid while the outcome is judged. */
     const struct config_rule *rule;

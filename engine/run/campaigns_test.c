@@ -13,6 +13,7 @@
 
 #include "config/config_load.h"
 #include "intake/campaign.h"
+#include "outcome/suppress.h"
 #include "run/engine.h"
 #include "run/turn.h"
 #include "schedule/lane.h"
@@ -73,6 +74,7 @@ static void world_open(void)
     assert_int_equal(suspensions_open(&e->shared.suspensions, e->shared.queue), 0);
     assert_int_equal(campaigns_open(&e->shared.campaigns, e->shared.queue, &e->shared.suspensions),
                      0);
+    assert_int_equal(suppressions_open(&e->shared.suppressions, e->shared.queue), 0);
     assert_int_equal(warmup_store_open(&e->shared.warmup, e->shared.queue, wake_nobody, NULL), 0);
     warmup_configure(&e->shared.warmup, e->config);
     assert_int_equal(worker_start(world.w), 0);
@@ -295,7 +297,7 @@ static int add_end(struct adding *a, uint32_t added, uint32_t duplicates, bool a
     result = a->result;
     if (result == 0) {
         assert_int_equal(a->part.added, added);
-        assert_int_equal(a->part.duplicates, duplicates);
+        assert_int_equal(a->part.duplicates.count, duplicates);
         assert_int_equal(a->part.again, again);
     }
     free(a);
@@ -462,6 +464,81 @@ static void test_recipients(void **state)
     assert_int_equal(rows_of(&id), 450);
     assert_int_equal(atomic_load(&world.w->counters.loaded), 0); /* a draft goes nowhere */
     assert_int_equal(order(CAMPAIGN_CANCEL, &id), 0);
+}
+
+/* --- who gets no mail --- */
+
+static void on_suppressed(void *arg, int result)
+{
+    assert_int_equal(result, 0);
+    *(bool *)arg = true;
+}
+
+/* Addresses as add() has them, on the list of a tenant or off it. */
+static void suppress(const char *tenant, int from, int to, enum suppression_reason reason)
+{
+    struct suppressions *list = &world.engine.shared.suppressions;
+    struct suppress_order *o = suppress_order_new();
+    bool done = false;
+
+    for (int i = from; i < to; i++) {
+        struct suppression one = {.reason = reason, .at_ms = 1};
+        char address[40];
+
+        snprintf(one.tenant, sizeof(one.tenant), "%s", tenant);
+        snprintf(address, sizeof(address), "User%d@D%d.example", i, i % 7);
+        assert_int_equal(suppression_address(str_of(address), one.address), 0);
+        if (reason == 0)
+            suppress_order_remove(o, str_of(tenant), one.address);
+        else
+            suppress_order_put(o, list, &one);
+    }
+    suppress_submit(&world.engine.shared, o, on_suppressed, &done);
+    for (int i = 0; i < TURNS_MAX && !done; i++)
+        turn();
+    assert_true(done);
+}
+
+static void add_suppressed(const struct msgid *id, const char *key, uint32_t added,
+                           uint32_t suppressed, bool again)
+{
+    struct adding *a = add_begin(id, key, 0, 0, 50);
+
+    for (int i = 0; i < TURNS_MAX && !a->done; i++)
+        turn();
+    assert_int_equal(a->result, 0);
+    assert_int_equal(a->part.added, added);
+    assert_int_equal(a->part.suppressed.count, suppressed);
+    assert_int_equal(a->part.suppressed.told, suppressed);
+    assert_int_equal(a->part.duplicates.count, 50 - added - suppressed);
+    if (suppressed > 0)
+        assert_int_equal(a->part.suppressed.lines[0], 10);
+    assert_int_equal(a->part.again, again);
+    free(a);
+}
+
+/* Who is on the list is not added, and comes in when taken off it; a part that is sent again hears
+ * what it heard, over a crash too. */
+static void test_suppressed(void **state)
+{
+    struct msgid id;
+
+    (void)state;
+    suppress("acme", 10, 13, SUPPRESSION_UNSUBSCRIBED);
+    suppress("", 20, 22, SUPPRESSION_BOUNCE);
+    suppress("other", 30, 40, SUPPRESSION_COMPLAINT);
+    world_crash();
+    assert_int_equal(create("spring", &id), 0);
+    add_suppressed(&id, "one", 45, 5, false);
+    assert_int_equal(rows_of(&id), 45);
+    assert_int_equal(atomic_load(&world.engine.shared.suppressions.stopped), 5);
+    suppress("acme", 10, 13, 0);
+    world_reopen();
+    add_suppressed(&id, "one", 45, 5, true);
+    assert_int_equal(rows_of(&id), 45);
+    suppress("", 10, 11, SUPPRESSION_MANUAL);
+    add_suppressed(&id, "two", 2, 3, false);
+    assert_int_equal(rows_of(&id), 47);
 }
 
 static void test_life(void **state)
@@ -1092,6 +1169,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_recipients, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_suppressed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_life, setup, teardown),
         cmocka_unit_test_setup_teardown(test_runs, setup, teardown),
         cmocka_unit_test_setup_teardown(test_open, setup, teardown),

@@ -269,6 +269,8 @@ int engine_start(struct engine *e, int (*ready)(void *arg, struct buf *error), v
     if (err == 0)
         err = campaigns_open(&e->shared.campaigns, e->shared.queue, &e->shared.suspensions);
     if (err == 0)
+        err = suppressions_open(&e->shared.suppressions, e->shared.queue);
+    if (err == 0)
         err = sts_table_open(&e->shared.sts, e->shared.queue);
     if (err == 0)
         err = tls_counts_open(&e->shared.tls_counts, e->shared.queue);
@@ -413,6 +415,7 @@ void engine_free_shared(struct engine *e)
     campaign_uploads_done(&e->shared);
     campaigns_done(&e->shared.campaigns);
     suspensions_done(&e->shared.suspensions);
+    suppressions_done(&e->shared.suppressions);
     tally_close(&e->shared.tally);
     sts_table_done(&e->shared.sts);
     tls_counts_done(&e->shared.tls_counts);

@@ -91,6 +91,8 @@ void counters_visit(struct shared *shared,
         false);
     put(to, "http_connections",
         atomic_load_explicit(&shared->http.connections, memory_order_relaxed), true);
+    put(to, "suppressed_recipients",
+        atomic_load_explicit(&shared->suppressions.stopped, memory_order_relaxed), false);
     put(to, "memory_bytes", message_bytes_alive(), true);
     put(to, "intake_bytes", atomic_load_explicit(&shared->intake_bytes, memory_order_relaxed),
         true);

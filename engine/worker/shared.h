@@ -19,6 +19,7 @@
 #include "worker/logins.h"
 #include "worker/sources.h"
 #include "worker/sts_table.h"
+#include "worker/suppressions.h"
 #include "worker/suspensions.h"
 #include "worker/tls_counts.h"
 
@@ -34,6 +35,7 @@ struct shared {
     struct clients clients; /* sessions per client address */
     struct logins logins;   /* failures per client address and user name; rates of users */
     struct suspensions suspensions;
+    struct suppressions suppressions;
     struct campaigns campaigns;
     struct tally tally; /* of refusals that rules count */
     struct dialogues dialogues;

@@ -532,6 +532,58 @@ def test_recipients():
         check("nobody", engine.ask("GET", f"{ROOT}/{'0' * 32}/recipients")[0], 404)
 
 
+# --- who gets no mail ---
+
+def test_suppressed():
+    """Who is on the suppression list gets no letter: neither who was on it before, nor who comes on it while the
+    campaign is paused, over a kill -9; who is taken off it does."""
+    with Sink() as sink, Campaigns(sink.port) as engine:
+        check("add", engine.command("suppress", "add", "R1@X1.example", '"r2"@x2.example', "--reason", "complaint"),
+              "2 added, 0 were there already, 0 invalid\n")
+        listed = engine.dir / "listed.csv"
+        listed.write_text("\ufeffCampaign,Email,Reason,Tenant,Since\r\nspring,r3@x3.example,unsubscribed,acme,2026-11-29T09:00:00+09:00\r\n"
+                          ",no address,,,\r\n,r4@x4.example,nonsense,,\r\n,r5@x5.example,,other,\r\n,r1@x1.example,unsubscribed,,\r\n")
+        done = subprocess.run([program(), "suppress", "import", listed, "-c", engine.file], capture_output=True, text=True,
+                              timeout=60, check=False)
+        check(f"import {done}", (done.returncode, done.stdout, "line 3: no address: email is no mail address" in done.stderr,
+                                 "line 4: r4@x4.example: reason is not unsubscribed" in done.stderr),
+              (1, "2 added, 1 were there already, 2 invalid\n", True, True))
+        engine.kill()
+        engine.start()
+        check("export", engine.command("suppress", "export").splitlines()[0::3][0], "email,reason,tenant,since,campaign")
+        check("one of it", "r3@x3.example,unsubscribed,acme,2026-11-29T00:00:00.000Z,spring" in
+              engine.command("suppress", "export", "--tenant", "acme").splitlines(), True)
+        check("check", engine.command("suppress", "check", "r3@x3.example", "r9@x9.example", check=False).splitlines(),
+              ["r3@x3.example: unsubscribed since 2026-11-29T00:00:00.000Z, for tenant acme, campaign spring, by "
+               + engine.rows("suppress", "check", "r3@x3.example")[0]["who"], "r9@x9.example: not on the list"])
+        spring = engine.create(tenant="acme")
+        first = engine.add(spring, csv(0, 40), Idempotency_Key="a")
+        check("first", (first["new"], first["suppressed"], first["suppressed_lines"], first["duplicates"]), (37, 3, [3, 4, 5], 0))
+        engine.command("suppress", "remove", "r2@X2.example")
+        check("again", engine.add(spring, csv(0, 40), Idempotency_Key="a"), {**first, "again": True})
+        check("taken off", engine.add(spring, csv(0, 3))["new"], 1)
+        engine.command("suppress", "add", "R10@x3.example", "--reason", "unsubscribed", "--tenant", "acme")
+        engine.command("suppress", "add", "r11@x4.example", "--reason", "unsubscribed", "--tenant", "other")
+        engine.order(spring, "start")
+        done = engine.wait_state(spring, "done")
+        check("counts", {k: done[k] for k in ("recipients", "delivered", "failed", "suppressed")},
+              {"recipients": 38, "delivered": 37, "failed": 1, "suppressed": 1})
+        check("letters", arrived(sink), {f"r{i}@x{i % 7}.example": 1 for i in range(40) if i not in (1, 3, 10)})
+        (ended,) = engine.wait_records("Bounce")
+        check("record", (ended["recipient"], ended["bounce_classification"], ended["response"]["code"], ended["num_attempts"],
+                         ended["response"]["content"]),
+              ("r10@x3.example", "Suppressed", 550, 0, "not sent: the address is on the suppression list of acme: it unsubscribed"))
+        check("reasons", engine.whole(spring)["report"]["reasons"],
+              [{"reason": "Suppressed", "failed": 1, "expired": 0, "deferrals": 0}])
+        counters = engine.status()["counters"]
+        check("counters", (counters["suppressed_recipients"], counters["notices"]), (5, 0))
+        for arguments, status in ((("add", "nobody"), 1), (("add",), 2), (("list", "x"), 2), (("bad",), 2), (("import", "/no"), 1),
+                                  (("list", "--reason", "x"), 2), (("add", "a@x.example", "--reason", "x"), 1)):
+            told = subprocess.run([program(), "suppress", *arguments, "-c", engine.file], capture_output=True, timeout=60,
+                                  check=False)
+            check(f"{arguments} {told.stderr}", (told.returncode, told.stderr != b""), (status, True))
+
+
 # --- the command ---
 
 def test_command():

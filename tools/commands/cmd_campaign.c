@@ -116,8 +116,8 @@ static void put_time(struct buf *out, const json_t *one, const char *label, cons
 
 static void print_whole(const json_t *one)
 {
-    static const char *const counts[] = {"recipients", "queued",    "delivered", "failed",
-                                         "expired",    "cancelled", "deferrals"};
+    static const char *const counts[] = {"recipients", "queued",  "delivered", "failed",
+                                         "suppressed", "expired", "cancelled", "deferrals"};
     struct buf out = {0};
 
     buf_printf(&out, "%-12s ", "campaign");

@@ -18,6 +18,7 @@ int cmd_send_template(int argc, char **argv);
 int cmd_sendmail(int argc, char **argv);
 int cmd_queue(int argc, char **argv);
 int cmd_campaign(int argc, char **argv);
+int cmd_suppress(int argc, char **argv);
 int cmd_status(int argc, char **argv);
 int cmd_token(int argc, char **argv);
 int cmd_config(int argc, char **argv);

@@ -1,0 +1,108 @@
+/* Suppressions: addresses that get no mail, or no mail of campaigns, of one tenant or of all. Each
+ * is one durable record in shard 0:
+ *
+ *   STATE_SUPPRESSION, 1, tenant: len 1, bytes, address -> version 1, reason 1, at_ms 8,
+ *                               campaign, who: len 1, bytes; more may follow
+ *
+ * The address stands in one form, so that one person is one record however the address is written.
+ * Nothing of this is in memory but a filter (Bloom's) over the addresses: some 10 to 20 bits each.
+ * It never says no for one that is on the list, so nearly all mail is sent without a look into the
+ * store, and a worker never looks there: what the filter knows is looked up by another thread. An
+ * address that was taken off the list stays in the filter until the next start, which costs the
+ * look alone.
+ *
+ * Any thread, but for what is said below. Changes: outcome/suppress.h. */
+#ifndef HAYAUMA_ENGINE_SUPPRESSIONS_H
+#define HAYAUMA_ENGINE_SUPPRESSIONS_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "queue/queue.h"
+
+#define SUPPRESSION_ADDRESS_MAX 400 /* bytes, in the one form */
+#define SUPPRESSION_WHO_MAX     80
+#define SUPPRESSION_LEVELS      5 /* 45 MiB for 35 million addresses; more cost more looks */
+
+/* Why an address is on the list. Stored: no number is used again for something else. */
+enum suppression_reason {
+    SUPPRESSION_UNSUBSCRIBED = 1, /* no mail of campaigns; other mail goes on */
+    SUPPRESSION_COMPLAINT,        /* from here on: no mail at all */
+    SUPPRESSION_BOUNCE,
+    SUPPRESSION_MANUAL,
+    SUPPRESSION_REASONS
+};
+
+struct suppression {
+    char tenant[FLOW_NAME_MAX + 1];            /* whose mail is meant; empty: everybody's */
+    char address[SUPPRESSION_ADDRESS_MAX + 1]; /* suppression_address() */
+    enum suppression_reason reason;
+    int64_t at_ms;                     /* wall clock: since when */
+    char campaign[FLOW_NAME_MAX + 1];  /* whose letter it was about; may be empty */
+    char who[SUPPRESSION_WHO_MAX + 1]; /* put it on the list, in words */
+};
+
+struct suppression_level;
+
+struct suppressions {
+    struct queue *queue;
+    pthread_mutex_t lock; /* of adding to the filter */
+    /* The filter's parts, each four times as large as the one before. Release and acquire. */
+    _Atomic(struct suppression_level *) levels[SUPPRESSION_LEVELS];
+    uint64_t count;           /* of what was added, under the lock */
+    _Atomic uint64_t stopped; /* recipients that got no letter for it */
+};
+
+/* The filter of what is stored in q. Before workers begin. 0, -EIO, -ENOMEM. */
+int suppressions_open(struct suppressions *s, struct queue *q) MUST_USE;
+/* A zeroed one is accepted. */
+void suppressions_done(struct suppressions *s);
+
+/* address in the form in which it is on the list: local part without quotes that it does not need,
+ * in small letters, and the domain as queues know it. -EINVAL: it is none, or too long. */
+int suppression_address(struct str address, char out[SUPPRESSION_ADDRESS_MAX + 1]) MUST_USE;
+/* "unsubscribed"; 0: none is called so. */
+const char *suppression_reason_name(enum suppression_reason reason);
+enum suppression_reason suppression_reason_of(struct str name);
+
+/* False: it is not on the list of anybody. A worker may ask. */
+bool suppressions_may_have(struct suppressions *s, struct str address);
+/* It may be on the list from now on: before its record is stored. */
+void suppressions_note(struct suppressions *s, const char *address);
+
+/* Any thread but a worker: */
+/* What is under a tenant ("" is everybody) and an address of the one form. 0, -ENOENT, -EIO; a
+ * record that is damaged holds all mail, as one of SUPPRESSION_MANUAL. */
+int suppressions_get(struct suppressions *s, struct str tenant, const char *address,
+                     struct suppression *out) MUST_USE;
+/* Visits what is under an address of the one form: of every tenant, and of everybody. 0 or -EIO. */
+int suppressions_visit_address(struct suppressions *s, const char *address,
+                               void (*visit)(void *arg, const struct suppression *one),
+                               void *arg) MUST_USE;
+/* Whether a tenant's mail for address must not go: 1, and *out says why; 0, or -EIO. campaign: it
+ * is a campaign's. */
+int suppressions_hold(struct suppressions *s, struct str tenant, struct str address, bool campaign,
+                      struct suppression *out) MUST_USE;
+/* Visits those of a tenant, or of all (tenant.ptr NULL), in the order of tenants and addresses,
+ * from behind what after names (NULL: from the first), at most max. Returns how many there were, or
+ * -EIO. *next has the last one, for the next call. */
+ptrdiff_t suppressions_visit(struct suppressions *s, struct str tenant,
+                             const struct suppression *after, size_t max,
+                             void (*visit)(void *arg, const struct suppression *one), void *arg,
+                             struct suppression *next) MUST_USE;
+
+/* So many recipients got no letter for it. */
+static inline void suppressions_count(struct suppressions *s, uint64_t n)
+{
+    atomic_fetch_add_explicit(&s->stopped, n, memory_order_relaxed);
+}
+/* "550 5.7.1"'s words for mail that one holds. */
+void suppression_put_why(struct buf *out, const struct suppression *one);
+
+/* The record. Returns the key's length. */
+size_t suppression_key(uint8_t out[STATE_KEY_MAX], struct str tenant, struct str address);
+void suppression_encode(struct buf *out, const struct suppression *one);
+/* 0, -EBADMSG; -EPROTO: of a newer version. */
+int suppression_decode(struct str key, struct str value, struct suppression *out) MUST_USE;
+
+#endif

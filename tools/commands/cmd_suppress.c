@@ -1,0 +1,596 @@
+/* hayauma suppress: the addresses that get no mail. */
+#include <errno.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/csv.h"
+#include "tools/commands/channel.h"
+#include "tools/commands/commands.h"
+#include "tools/commands/options.h"
+#include "tools/commands/screen.h"
+
+static const char help[] =
+    "usage: hayauma suppress add ADDRESS... [--reason REASON] [--tenant NAME] [options]\n"
+    "       hayauma suppress remove ADDRESS... [--tenant NAME] [options]\n"
+    "       hayauma suppress check ADDRESS... [--tenant NAME] [options]\n"
+    "       hayauma suppress list [--tenant NAME] [--limit N] [options]\n"
+    "       hayauma suppress export [--tenant NAME] [options]\n"
+    "       hayauma suppress import FILE [--reason REASON] [--tenant NAME] [options]\n"
+    "\n"
+    "The suppression list: addresses that get no mail, whoever asks for it. It is looked at when\n"
+    "recipients are brought by HTTP, and again before each letter of a campaign.\n"
+    "\n"
+    "  add      puts addresses on the list\n"
+    "  remove   takes them off it; without --tenant from what counts for all\n"
+    "  check    says whether they are on it, and why; exit code 1: one is not\n"
+    "  list     all of it\n"
+    "  export   the same as CSV: email,reason,tenant,since,campaign\n"
+    "  import   puts on it what a file has (-: stdin): such CSV, in which any column but email "
+    "may\n"
+    "           be missing, or an address a line; what is there already stays as it is\n"
+    "\n"
+    "      --reason REASON     unsubscribed: no mail of campaigns, other mail goes on;\n"
+    "                          complaint, bounce, manual (default): no mail at all\n"
+    "      --tenant NAME       mail of this tenant alone (default of add and import: of all)\n"
+    "      --limit N           at most so many\n" CHANNEL_HELP
+    "  -h, --help              this text\n"
+    "\n"
+    "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the engine does not answer.\n";
+
+#define BATCH_BYTES 40000 /* of JSON: a request is a line of at most 64 KiB */
+#define BATCH_MAX   500
+#define ERRORS_MAX  20 /* lines that are told */
+
+enum { OPT_REASON = 300, OPT_TENANT, OPT_LIMIT };
+
+struct suppress_options {
+    struct channel_options channel;
+    const char *action, *reason, *tenant;
+    long long limit;
+    char **names;
+    int names_len;
+};
+
+/* --- what is there --- */
+
+static void put_since(struct buf *out, const json_t *one)
+{
+    char text[CLOCK_RFC3339_BYTES];
+
+    clock_rfc3339(reply_number(one, "since_ms"), text);
+    buf_puts(out, text);
+}
+
+static void print_row(const json_t *one, bool first)
+{
+    struct buf line = {0};
+    size_t from;
+
+    if (first)
+        buf_printf(&line, "%-36s %-12s %-12s %-24s %s\n", "ADDRESS", "REASON", "TENANT", "SINCE",
+                   "CAMPAIGN");
+    from = line.len;
+    put_text(&line, reply_text(one, "email"), 0, false);
+    pad_from(&line, from, 36, false);
+    buf_printf(&line, " %-12s ", reply_text(one, "reason"));
+    from = line.len;
+    put_text(&line, *reply_text(one, "tenant") == '\0' ? "(all)" : reply_text(one, "tenant"), 0,
+             false);
+    pad_from(&line, from, 12, false);
+    buf_putc(&line, ' ');
+    from = line.len;
+    put_since(&line, one);
+    pad_from(&line, from, 24, false);
+    buf_putc(&line, ' ');
+    put_text(&line, reply_text(one, "campaign"), 0, false);
+    while (line.data[line.len - 1] == ' ')
+        line.len--;
+    buf_putc(&line, '\n');
+    flush_text(&line, stdout);
+    buf_done(&line);
+}
+
+/* A cell (RFC 4180). A program that reads tables would take "=1+1" for a formula; an address is
+ * never one that begins so and has no '@', so nothing is changed. */
+static void put_cell(struct buf *out, const char *text)
+{
+    if (strpbrk(text, ",\"\r\n") == NULL) {
+        buf_puts(out, text);
+        return;
+    }
+    buf_putc(out, '"');
+    for (; *text != '\0'; text++) {
+        if (*text == '"')
+            buf_putc(out, '"');
+        buf_putc(out, *text);
+    }
+    buf_putc(out, '"');
+}
+
+static void print_csv(const json_t *one)
+{
+    static const char *const cells[] = {"email", "reason", "tenant"};
+    struct buf line = {0};
+
+    for (size_t i = 0; i < ARRAY_LEN(cells); i++) {
+        put_cell(&line, reply_text(one, cells[i]));
+        buf_putc(&line, ',');
+    }
+    put_since(&line, one);
+    buf_putc(&line, ',');
+    put_cell(&line, reply_text(one, "campaign"));
+    buf_putc(&line, '\n');
+    fwrite(line.data, 1, line.len, stdout);
+    buf_done(&line);
+}
+
+static json_t *request_of(const struct suppress_options *o, const char *op)
+{
+    json_t *request = json_pack("{s:s}", "op", op);
+
+    if (o->tenant != NULL)
+        json_object_set_new(request, "tenant", json_string(o->tenant));
+    return request;
+}
+
+static int list(struct channel *ch, const struct suppress_options *o)
+{
+    bool csv = strcmp(o->action, "export") == 0 && !o->channel.json, first = true;
+    json_t *request = request_of(o, "suppressions"), *reply;
+    int code;
+
+    if (o->limit > 0)
+        json_object_set_new(request, "limit", json_integer(o->limit));
+    if (csv)
+        puts("email,reason,tenant,since,campaign");
+    code = channel_send(ch, request);
+    while (code == 0 && (reply = channel_next(ch, NULL, &code)) != NULL) {
+        const json_t *one = json_object_get(reply, "suppression");
+
+        if (one != NULL && o->channel.json)
+            reply_print(one);
+        else if (one != NULL && csv)
+            print_csv(one);
+        else if (one != NULL)
+            print_row(one, first);
+        first = first && one == NULL;
+        json_decref(reply);
+    }
+    if (code == 0 && first && !o->channel.json && !csv)
+        fputs("the list is empty\n", stderr);
+    return code;
+}
+
+static void print_found(const char *address, const json_t *one)
+{
+    struct buf out = {0};
+
+    put_text(&out, address, 0, false);
+    if (one == NULL) {
+        buf_puts(&out, ": not on the list\n");
+    } else {
+        buf_printf(&out, ": %s since ", reply_text(one, "reason"));
+        put_since(&out, one);
+        buf_puts(&out, *reply_text(one, "tenant") == '\0' ? ", for all tenants" : ", for tenant ");
+        put_text(&out, reply_text(one, "tenant"), 0, false);
+        if (*reply_text(one, "campaign") != '\0') {
+            buf_puts(&out, ", campaign ");
+            put_text(&out, reply_text(one, "campaign"), 0, false);
+        }
+        if (*reply_text(one, "who") != '\0') {
+            buf_puts(&out, ", by ");
+            put_text(&out, reply_text(one, "who"), 0, false);
+        }
+        buf_putc(&out, '\n');
+    }
+    flush_text(&out, stdout);
+    buf_done(&out);
+}
+
+static int check_one(struct channel *ch, const struct suppress_options *o, const char *address,
+                     bool *found)
+{
+    json_t *request = request_of(o, "suppressions"), *reply;
+    int code;
+
+    *found = false;
+    json_object_set_new(request, "email", json_string(address));
+    code = channel_send(ch, request);
+    while (code == 0 && (reply = channel_next(ch, NULL, &code)) != NULL) {
+        const json_t *one = json_object_get(reply, "suppression");
+
+        *found = *found || one != NULL;
+        if (one != NULL && o->channel.json)
+            reply_print(one);
+        else if (one != NULL)
+            print_found(address, one);
+        json_decref(reply);
+    }
+    if (code == 0 && !*found && !o->channel.json)
+        print_found(address, NULL);
+    return code;
+}
+
+static int check(struct channel *ch, const struct suppress_options *o)
+{
+    bool all = true, found;
+    int code = 0;
+
+    for (int i = 0; i < o->names_len && code == 0; i++) {
+        code = check_one(ch, o, o->names[i], &found);
+        all = all && found;
+    }
+    return code == 0 && !all ? EXIT_FAILED : code;
+}
+
+/* --- changes --- */
+
+/* Entries on their way; those of a file say where they are from. */
+struct batch {
+    struct channel *ch;
+    const struct suppress_options *o;
+    bool remove;
+    char *tenant; /* of the entries; NULL: not said */
+    json_t *entries;
+    uint64_t lines[BATCH_MAX]; /* of a file; 0: of none */
+    size_t len, bytes;
+    long long changed, same, invalid;
+};
+
+/* Whoever stands behind sudo. */
+static const char *who(void)
+{
+    const char *sudo = getenv("SUDO_USER");
+    const struct passwd *user = sudo != NULL && *sudo != '\0' ? NULL : getpwuid(getuid());
+
+    return user != NULL ? user->pw_name : sudo != NULL ? sudo : "";
+}
+
+static void tell_errors(struct batch *b, const json_t *reply)
+{
+    const json_t *errors = json_object_get(reply, "errors");
+    json_t *one;
+    size_t i;
+
+    json_array_foreach(errors, i, one)
+    {
+        size_t at = (size_t)reply_number(one, "at");
+        const json_t *entry = json_array_get(b->entries, at);
+        struct buf line = {0};
+
+        if (b->invalid + (long long)i >= ERRORS_MAX)
+            break;
+        buf_printf(&line, "hayauma %s: ", b->o->channel.command);
+        if (at < b->len && b->lines[at] != 0)
+            buf_printf(&line, "line %llu: ", (unsigned long long)b->lines[at]);
+        put_text(&line, reply_text(entry, "email"), 0, false);
+        buf_printf(&line, ": %s %s\n", reply_text(one, "field"), reply_text(one, "error"));
+        flush_text(&line, stderr);
+        buf_done(&line);
+    }
+    b->invalid += reply_number(reply, "invalid");
+}
+
+static int batch_send(struct batch *b)
+{
+    json_t *request, *reply = NULL;
+    int code;
+
+    if (b->len == 0)
+        return 0;
+    request =
+        json_pack("{s:s, s:s, s:O}", "op", b->remove ? "suppression_remove" : "suppression_add",
+                  "who", who(), "entries", b->entries);
+    if (b->tenant != NULL)
+        json_object_set_new(request, "tenant", json_string(b->tenant));
+    code = channel_ask(b->ch, request, &reply);
+    if (code == 0) {
+        b->changed += reply_number(reply, b->remove ? "removed" : "added");
+        b->same += reply_number(reply, b->remove ? "unknown" : "known");
+        tell_errors(b, reply);
+    }
+    json_decref(reply);
+    json_array_clear(b->entries);
+    b->len = b->bytes = 0;
+    return code;
+}
+
+static bool same_tenant(const struct batch *b, const char *tenant)
+{
+    return tenant == NULL || b->tenant == NULL ? tenant == b->tenant
+                                               : strcmp(b->tenant, tenant) == 0;
+}
+
+/* Takes entry. tenant: whose; NULL: everybody's. */
+static int batch_add(struct batch *b, json_t *entry, const char *tenant, uint64_t line)
+{
+    char *text = json_dumps(entry, 0);
+    size_t bytes = text == NULL ? 0 : strlen(text);
+    int code = 0;
+
+    free(text);
+    if (!same_tenant(b, tenant) || b->len == BATCH_MAX || b->bytes + bytes > BATCH_BYTES)
+        code = batch_send(b);
+    if (!same_tenant(b, tenant)) {
+        free(b->tenant);
+        b->tenant = tenant == NULL ? NULL : strdup(tenant);
+    }
+    json_array_append_new(b->entries, entry);
+    b->lines[b->len++] = line;
+    b->bytes += bytes + 2;
+    return code;
+}
+
+static json_t *entry_new(const struct batch *b, struct str address)
+{
+    json_t *entry = json_pack("{s:o}", "email", json_stringn(address.ptr, address.len));
+
+    if (b->o->reason != NULL && entry != NULL)
+        json_object_set_new(entry, "reason", json_string(b->o->reason));
+    return entry;
+}
+
+static int end(struct batch *b, int code)
+{
+    if (code == 0)
+        code = batch_send(b);
+    json_decref(b->entries);
+    free(b->tenant);
+    if (code != 0)
+        return code;
+    if (b->o->channel.json)
+        printf("{\"%s\":%lld,\"%s\":%lld,\"invalid\":%lld}\n", b->remove ? "removed" : "added",
+               b->changed, b->remove ? "unknown" : "known", b->same, b->invalid);
+    else
+        printf("%lld %s, %lld %s, %lld invalid\n", b->changed, b->remove ? "removed" : "added",
+               b->same, b->remove ? "were not there" : "were there already", b->invalid);
+    return b->invalid > 0 ? EXIT_FAILED : EXIT_OK;
+}
+
+static int change(struct channel *ch, const struct suppress_options *o)
+{
+    struct batch b = {
+        .ch = ch, .o = o, .remove = strcmp(o->action, "remove") == 0, .entries = json_array()};
+    int code = 0;
+
+    for (int i = 0; i < o->names_len && code == 0; i++) {
+        json_t *entry = entry_new(&b, str_of(o->names[i]));
+
+        if (entry == NULL) {
+            fprintf(stderr, "hayauma %s: '%s' is no mail address\n", o->channel.command,
+                    o->names[i]);
+            b.invalid++;
+            continue;
+        }
+        code = batch_add(&b, entry, o->tenant, 0);
+    }
+    return end(&b, code);
+}
+
+/* --- import --- */
+
+enum { COLUMN_EMAIL, COLUMN_REASON, COLUMN_TENANT, COLUMN_SINCE, COLUMN_CAMPAIGN, COLUMNS };
+static const char *const column_names[COLUMNS] = {"email", "reason", "tenant", "since", "campaign"};
+
+struct import {
+    struct csv csv;
+    struct batch batch;
+    int columns[COLUMNS]; /* which cell; -1: none */
+};
+
+static struct str cell_of(const struct import *in, int column)
+{
+    int at = in->columns[column];
+
+    return at < 0 || (size_t)at >= in->csv.cells_len ? STR("") : str_trim(in->csv.cells[at]);
+}
+
+/* Whether the record at hand is headings. */
+static bool take_headings(struct import *in)
+{
+    for (int i = 0; i < COLUMNS; i++) {
+        in->columns[i] = -1;
+        for (size_t at = 0; at < in->csv.cells_len; at++)
+            if (str_eq_nocase(str_trim(in->csv.cells[at]), str_of(column_names[i])))
+                in->columns[i] = (int)at;
+    }
+    if (in->columns[COLUMN_EMAIL] >= 0)
+        return true;
+    for (int i = 0; i < COLUMNS; i++)
+        in->columns[i] = i == COLUMN_EMAIL ? 0 : -1;
+    return false;
+}
+
+static bool parse_since(struct str text, int64_t *ms)
+{
+    struct tm tm = {0};
+    char copy[64];
+    const char *at;
+    long offset_s;
+
+    snprintf(copy, sizeof(copy), "%.*s", STR_FMT(text));
+    at = strptime(copy, "%Y-%m-%dT%H:%M:%S", &tm);
+    if (at != NULL && *at == '.')
+        at += 1 + strspn(at + 1, "0123456789");
+    at = at == NULL ? NULL : strptime(at, "%z", &tm);
+    if (at == NULL || *at != '\0')
+        return false;
+    offset_s = tm.tm_gmtoff; /* which timegm() forgets */
+    *ms = ((int64_t)timegm(&tm) - offset_s) * 1000;
+    return *ms > 0;
+}
+
+static void skip(struct import *in, const char *why)
+{
+    if (in->batch.invalid++ < ERRORS_MAX)
+        fprintf(stderr, "hayauma %s: line %llu: %s\n", in->batch.o->channel.command,
+                (unsigned long long)in->csv.line, why);
+}
+
+static int take_record(struct import *in)
+{
+    struct str since = cell_of(in, COLUMN_SINCE), reason = cell_of(in, COLUMN_REASON),
+               campaign = cell_of(in, COLUMN_CAMPAIGN), named = cell_of(in, COLUMN_TENANT);
+    json_t *entry = entry_new(&in->batch, cell_of(in, COLUMN_EMAIL));
+    const char *whose = in->batch.o->tenant;
+    char tenant[256];
+    int64_t ms = 0;
+
+    if (entry == NULL || (since.len > 0 && !parse_since(since, &ms))) {
+        json_decref(entry);
+        skip(in, ms == 0 && since.len > 0 ? "'since' is no time: 2026-11-29T09:00:00Z"
+                                          : "it is not UTF-8");
+        return 0;
+    }
+    if (since.len > 0)
+        json_object_set_new(entry, "since_ms", json_integer(ms));
+    if (reason.len > 0)
+        json_object_set_new(entry, "reason", json_stringn(reason.ptr, reason.len));
+    if (campaign.len > 0)
+        json_object_set_new(entry, "campaign", json_stringn(campaign.ptr, campaign.len));
+    snprintf(tenant, sizeof(tenant), "%.*s", STR_FMT(named));
+    return batch_add(&in->batch, entry, whose == NULL && named.len > 0 ? tenant : whose,
+                     in->csv.line);
+}
+
+static int read_file(const char *name, struct buf *out)
+{
+    FILE *file = strcmp(name, "-") == 0 ? stdin : fopen(name, "re");
+    int err = file == NULL ? -errno : 0;
+
+    while (err == 0 && !feof(file)) {
+        buf_room(out, 1 << 16);
+        out->len += fread(out->data + out->len, 1, 1 << 16, file);
+        err = ferror(file) ? -EIO : 0;
+    }
+    if (file != NULL && file != stdin)
+        fclose(file);
+    return err;
+}
+
+static int import(struct channel *ch, const struct suppress_options *o)
+{
+    struct import *in = calloc(1, sizeof(*in));
+    struct buf text = {0};
+    bool first = true;
+    int code = 0, got, err = read_file(o->names[0], &text);
+
+    ASSERT(in != NULL);
+    if (err < 0) {
+        fprintf(stderr, "hayauma %s: %s: %s\n", o->channel.command, o->names[0], strerror(-err));
+        free(in);
+        buf_done(&text);
+        return EXIT_FAILED;
+    }
+    in->batch = (struct batch){.ch = ch, .o = o, .entries = json_array()};
+    csv_init(&in->csv, buf_str(&text));
+    while (code == 0 && (got = csv_next(&in->csv)) != 0) {
+        if (got < 0)
+            skip(in, in->csv.error);
+        else if (!first || !take_headings(in))
+            code = take_record(in);
+        first = first && got < 0;
+    }
+    code = end(&in->batch, code);
+    csv_done(&in->csv);
+    buf_done(&text);
+    free(in);
+    return code;
+}
+
+/* --- the command line --- */
+
+static const struct action {
+    const char *name;
+    int (*run)(struct channel *ch, const struct suppress_options *o);
+    int names_min, names_max;
+    bool reason, limit; /* takes these options */
+} actions[] = {{"add", change, 1, 10000, true, false},   {"remove", change, 1, 10000, false, false},
+               {"check", check, 1, 10000, false, false}, {"list", list, 0, 0, false, true},
+               {"export", list, 0, 0, false, false},     {"import", import, 1, 1, true, false}};
+
+static int usage_error(const struct suppress_options *o, const char *what)
+{
+    fprintf(stderr, "hayauma %s: %s\n", o->channel.command, what);
+    return EXIT_USAGE;
+}
+
+static int options_parse(struct suppress_options *o, const struct action *a, int argc, char **argv)
+{
+    static const struct option longs[] = {CHANNEL_LONG_OPTIONS,
+                                          {"reason", required_argument, NULL, OPT_REASON},
+                                          {"tenant", required_argument, NULL, OPT_TENANT},
+                                          {"limit", required_argument, NULL, OPT_LIMIT},
+                                          {"help", no_argument, NULL, 'h'},
+                                          {NULL, 0, NULL, 0}};
+    char *rest = NULL;
+    int c;
+
+    optind = 2;
+    while ((c = getopt_long(argc, argv, "c:h", longs, NULL)) != -1) {
+        if (channel_option(&o->channel, c))
+            continue;
+        if (c == OPT_TENANT) {
+            o->tenant = optarg;
+        } else if (c == OPT_REASON && a->reason) {
+            o->reason = optarg;
+        } else if (c == OPT_LIMIT && a->limit) {
+            o->limit = strtoll(optarg, &rest, 10);
+            if (rest == optarg || *rest != '\0' || o->limit <= 0)
+                return usage_error(o, "--limit takes a number");
+        } else if (c == OPT_REASON || c == OPT_LIMIT) {
+            return usage_error(o, c == OPT_REASON ? "--reason is of add and import"
+                                                  : "--limit is of list");
+        } else {
+            fputs(help, c == 'h' ? stdout : stderr);
+            return c == 'h' ? -1 : EXIT_USAGE;
+        }
+    }
+    o->names = argv + optind;
+    o->names_len = argc - optind;
+    if (o->names_len < a->names_min || o->names_len > a->names_max)
+        return usage_error(o, a->names_max == 0   ? "takes no arguments"
+                              : a->names_max == 1 ? "takes a FILE, or - for stdin"
+                                                  : "takes addresses, 10000 at most");
+    return 0;
+}
+
+int cmd_suppress(int argc, char **argv)
+{
+    struct suppress_options o = {0};
+    const struct action *action = NULL;
+    char command[64];
+    struct channel ch;
+    struct suggest near;
+    int code;
+
+    if (argc < 2 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "--help") == 0) {
+        fputs(help, argc < 2 ? stderr : stdout);
+        return argc < 2 ? EXIT_USAGE : EXIT_OK;
+    }
+    suggest_init(&near, str_of(argv[1]));
+    for (size_t i = 0; i < ARRAY_LEN(actions); i++) {
+        suggest_offer(&near, actions[i].name);
+        if (strcmp(actions[i].name, argv[1]) == 0)
+            action = &actions[i];
+    }
+    if (action == NULL)
+        return action_unknown("suppress", &near);
+    o.action = action->name;
+    snprintf(command, sizeof(command), "suppress %s", action->name);
+    o.channel.command = command;
+    code = options_parse(&o, action, argc, argv);
+    if (code != 0)
+        return code < 0 ? EXIT_OK : code;
+    code = channel_open(&ch, &o.channel);
+    if (code != 0)
+        return code;
+    code = action->run(&ch, &o);
+    channel_close(&ch);
+    return code;
+}
