@@ -492,6 +492,7 @@ struct config {
     struct {                                     /* engine/http */
         struct config_address listen;            /* len 0: there is no HTTP */
         bool insecure;                           /* may listen beyond loopback */
+        bool unsubscribe;                        /* /u/TOKEN is served */
         char *tokens;                            /* file */
         struct config_network *trusted_networks; /* need no token */
         size_t trusted_networks_len;

@@ -448,6 +448,11 @@ static const struct config_field http_fields[] = {
      .example = "[127.0.0.0/8, \"::1\"]",
      .doc = "Clients that need no token and may do everything. With a proxy in front all of its "
             "clients have its address: it is no network to trust then."},
+    {"unsubscribe", CONFIG_BOOL, AT(http.unsubscribe), .def = "no",
+     .doc = "Serves `/u/TOKEN`, where whoever got a letter with a token of `letter_keys` "
+            "unsubscribes: by a page with a button, and by one click in the mail program (RFC "
+            "8058). It needs no other token: let the proxy in front pass this path alone. "
+            "`senders` puts its URL into letters."},
     {"body_max", CONFIG_BYTES, AT(http.body_bytes_max), .def = "32MiB", RANGE(64 * KIB, 1 * GIB),
      .doc = "Largest body of a request; 413 beyond."},
     {"message_size_max", CONFIG_BYTES, AT(http.message_bytes_max), .def = "50MiB",

@@ -130,6 +130,7 @@ void http_on_completed(void *arg, struct MHD_Connection *connection, void **cont
     work_drop(r);
     atomic_store_explicit(&r->client->since_ms, mono_ms(), memory_order_relaxed);
     config_unref(r->config);
+    free(r->rest);
     free(r);
     *context = NULL;
     atomic_fetch_sub(&h->requests, 1);
@@ -138,7 +139,7 @@ void http_on_completed(void *arg, struct MHD_Connection *connection, void **cont
 /* Makes room for so many bytes of the body, or refuses the request. */
 static bool body_grow(struct http_request *r, size_t len)
 {
-    uint64_t max = r->config->http.body_bytes_max;
+    uint64_t max = request_body_max(r);
     size_t cap = r->body.cap < 4096 ? 4096 : r->body.cap * 2;
 
     if (r->body.len + len > max) {
@@ -284,6 +285,7 @@ int http_open(struct http **out, struct config *config, struct buf *error)
     list_init(&h->connections);
     pthread_mutex_init(&h->lock, NULL);
     tokens_init(&h->tokens);
+    h->unsubscribes.seed = rng_entropy();
     *out = h;
     return 0;
 }

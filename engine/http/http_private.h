@@ -14,14 +14,18 @@
 #include "dns/name.h"
 #include "http/http.h"
 #include "http/tokens.h"
+#include "limits/quota.h"
 #include "queue/mailbox.h"
 #include "worker/clients.h"
 #include "worker/peer_text.h"
 #include "worker/worker.h"
 
 #define HTTP_RETRY_AFTER_S "5"
-#define HTTP_DROPPED_TIMES 4 /* body_max: of a refused body, then its connection is cut */
-#define HTTP_NO_ROOM       "too much mail is being received, try again later"
+
+#define UNSUBSCRIBES_A_SECOND 500 /* requests of one client address */
+#define HTTP_DROPPED_TIMES    4   /* body_max: of a refused body, then its connection is cut */
+#define HTTP_FORM_MAX         16384
+#define HTTP_NO_ROOM          "too much mail is being received, try again later"
 
 struct http_request;
 
@@ -32,10 +36,11 @@ enum endpoint_body {
     BODY_JSON,
     BODY_ROWS,      /* NDJSON or CSV */
     BODY_JSON_ROWS, /* JSON, or NDJSON whose first line is such an object */
+    BODY_FORM,      /* of a page */
 };
 
 struct endpoint {
-    const char *path;   /* "{id}" in it: a message id, request's id */
+    const char *path;   /* "{id}" in it: a message id, request's id; "{token}" at its end: rest */
     const char *method; /* "GET": HEAD too */
     const char *name;   /* of metrics */
     unsigned scopes;    /* one of these is needed (enum token_scope); 0: open to all */
@@ -86,6 +91,7 @@ struct http {
     _Atomic uint32_t resuming;    /* threads that hand one of them back */
     _Atomic uint32_t next_worker; /* letters go to the workers in turn */
     _Atomic uint32_t walks;       /* of metrics, under way */
+    struct quota unsubscribes;    /* of each client; under the lock */
     _Atomic uint64_t counts[ENDPOINTS_MAX][HTTP_COUNTED];
 };
 
@@ -107,6 +113,7 @@ struct http_request {
     const struct endpoint *endpoint;
     const char *method;
     struct msgid id;    /* of the path, if the endpoint's has one */
+    char *rest;         /* of the path, behind what the endpoint's has; or NULL */
     bool csv, ndjson;   /* of BODY_ROWS, BODY_JSON_ROWS */
     struct token token; /* whose request it is; no name: of a trusted network */
     struct sockaddr_storage peer;
@@ -162,6 +169,8 @@ const char *request_token(const struct http_request *r);
 /* Once: the request counts as n of its token's rate, in place of the one that its head took. 0: it
  * repeats another, and brings nothing new. */
 void request_charge(struct http_request *r, uint64_t n);
+/* Bytes of a body that are taken; of a form, which is anybody's, few. */
+uint64_t request_body_max(const struct http_request *r);
 /* Whether the request may hold so many bytes more; they count until it is done. */
 bool request_hold(struct http_request *r, uint64_t bytes);
 /* Gives so many of them back. */
@@ -204,6 +213,8 @@ void handle_injection(struct http_request *r);
 /* Whether the token may not send such mail, or there is no such pool; then it is answered. sender:
  * as mail_field_sender() gives it. */
 bool mail_refused(struct http_request *r, struct str sender, struct str tenant, struct str pool);
+/* Whether the request is of a tenant that the token is not of; then it is answered. */
+bool tenant_refused(struct http_request *r, struct str tenant);
 /* The same of the pool alone. chosen: the request says one; empty: that it goes by none of its own.
  */
 bool pool_refused(struct http_request *r, bool chosen, struct str pool);
@@ -233,6 +244,14 @@ void handle_campaign_resume(struct http_request *r);
 void handle_campaign_cancel(struct http_request *r);
 void handle_campaign_close(struct http_request *r);
 void handle_campaign_preview(struct http_request *r);
+
+/* --- suppression.c, unsubscribe.c --- */
+
+void handle_suppression_list(struct http_request *r);
+void handle_suppression_add(struct http_request *r);
+void handle_suppression_remove(struct http_request *r);
+void handle_unsubscribe_page(struct http_request *r);
+void handle_unsubscribe(struct http_request *r);
 
 /* --- metrics.c --- */
 

@@ -70,7 +70,7 @@ static void add_methods(struct MHD_Response *response, const char *path)
 
         if (strcmp(e->path, path) == 0)
             snprintf(methods + len, sizeof(methods) - len, "%s%s%s", len > 0 ? ", " : "", e->method,
-                     e->body == BODY_NONE ? ", HEAD" : "");
+                     strcmp(e->method, "GET") == 0 ? ", HEAD" : "");
     }
     MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, methods);
 }
@@ -85,6 +85,13 @@ void request_answer(struct http_request *r, unsigned status, const char *type, s
     count(r, status);
     MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, type);
     MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
+    if (str_starts_nocase(str_of(type), STR("text/html"))) {
+        MHD_add_response_header(response, "Content-Security-Policy",
+                                "default-src 'none'; style-src 'unsafe-inline'; form-action "
+                                "'self'; frame-ancestors 'none'; base-uri 'none'");
+        MHD_add_response_header(response, "Referrer-Policy", "no-referrer"); /* a token is in it */
+        MHD_add_response_header(response, "X-Robots-Tag", "noindex");
+    }
     if (status == 401)
         MHD_add_response_header(response, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer");
     if (status == 503)
@@ -298,13 +305,18 @@ bool request_key_refused(struct http_request *r)
     return true;
 }
 
-#define ID "{id}"
+#define ID          "{id}"
+#define TOKEN       "{token}"
+#define UNSUBSCRIBE "/u/"
 
 static bool path_matches(const char *path, struct str url, struct msgid *id)
 {
     const char *at = strstr(path, ID);
     size_t before = at == NULL ? 0 : (size_t)(at - path), after;
 
+    if (at == NULL && strstr(path, TOKEN) != NULL)
+        return url.len >= strlen(path) - strlen(TOKEN) &&
+               memcmp(url.ptr, path, strlen(path) - strlen(TOKEN)) == 0;
     if (at == NULL)
         return str_eq(url, str_of(path));
     at += sizeof(ID) - 1;
@@ -316,7 +328,8 @@ static bool path_matches(const char *path, struct str url, struct msgid *id)
 
 static bool method_matches(const struct endpoint *e, const char *method)
 {
-    return strcmp(method, e->method) == 0 || (e->body == BODY_NONE && strcmp(method, "HEAD") == 0);
+    return strcmp(method, e->method) == 0 ||
+           (strcmp(e->method, "GET") == 0 && strcmp(method, "HEAD") == 0);
 }
 
 /* *method_known: whether the path takes the request's method; if not, what is returned is another
@@ -332,6 +345,14 @@ static const struct endpoint *endpoint_find(struct http_request *r, const char *
             found = &http_endpoints[i];
             *method_known = method_matches(found, r->method);
         }
+    if (found == NULL || strcmp(found->path, UNSUBSCRIBE TOKEN) != 0)
+        return found;
+    if (!r->config->http.unsubscribe) {
+        *method_known = false;
+        return NULL;
+    }
+    r->rest = strdup(url + strlen(UNSUBSCRIBE));
+    ASSERT(r->rest != NULL);
     return found;
 }
 
@@ -451,6 +472,9 @@ static bool take_type(struct http_request *r, const char *type)
     ptrdiff_t end = str_find(s, ';');
 
     s = str_trim((struct str){s.ptr, end < 0 ? s.len : (size_t)end});
+    if (r->endpoint->body == BODY_FORM)
+        return str_eq_nocase(s, STR("application/x-www-form-urlencoded")) ||
+               str_eq_nocase(s, STR("multipart/form-data"));
     if (r->endpoint->body != BODY_ROWS && is_json(s))
         return true;
     r->csv = r->endpoint->body == BODY_ROWS && str_eq_nocase(s, STR("text/csv"));
@@ -465,18 +489,28 @@ static bool take_coding(struct http_request *r, struct str coding)
     return r->coded || str_eq_nocase(coding, STR("identity"));
 }
 
+uint64_t request_body_max(const struct http_request *r)
+{
+    uint64_t max = r->config->http.body_bytes_max;
+
+    return r->endpoint->body == BODY_FORM && max > HTTP_FORM_MAX ? HTTP_FORM_MAX : max;
+}
+
 static void check_body(struct http_request *r, const struct head *head)
 {
     const char *type = head->values[CONTENT_TYPE], *coding = head->values[CONTENT_ENCODING];
-    uint64_t len = 0, max = r->config->http.body_bytes_max;
+    bool form = r->endpoint->body == BODY_FORM;
+    uint64_t len = 0, max = request_body_max(r);
 
     if (type == NULL || !take_type(r, type))
         request_refuse(r, 415,
-                       r->endpoint->body != BODY_ROWS
+                       form ? "the body must be a form: \"Content-Type: "
+                              "application/x-www-form-urlencoded\", or multipart/form-data"
+                       : r->endpoint->body != BODY_ROWS
                            ? "the body must be JSON: \"Content-Type: application/json\""
                            : "the body must be lines of JSON or CSV: \"Content-Type: "
                              "application/x-ndjson\", or text/csv");
-    else if (coding != NULL && !take_coding(r, str_of(coding)))
+    else if (coding != NULL && (form || !take_coding(r, str_of(coding))))
         request_refuse(r, 415, "of content codings gzip and deflate are taken, one of them");
     else if (head->seen[CONTENT_LENGTH] > 0 &&
              str_to_u64(str_of(head->values[CONTENT_LENGTH]), UINT64_MAX / 2, &len) < 0)
@@ -550,8 +584,9 @@ static void handle_openapi(struct http_request *r)
     request_answer(r, 200, "application/json", (struct str){http_openapi, http_openapi_len});
 }
 
-#define CAMPAIGNS "/api/campaigns/v1"
-#define TOKEN_ANY (TOKEN_INJECT | TOKEN_READ)
+#define CAMPAIGNS   "/api/campaigns/v1"
+#define SUPPRESSION "/api/suppression/v1"
+#define TOKEN_ANY   (TOKEN_INJECT | TOKEN_READ)
 
 const struct endpoint http_endpoints[] = {
     {"/api/inject/v1", "POST", "inject", TOKEN_INJECT, BODY_JSON, handle_injection},
@@ -575,6 +610,12 @@ const struct endpoint http_endpoints[] = {
      handle_campaign_close},
     {CAMPAIGNS "/" ID "/preview", "POST", "campaign_preview", TOKEN_INJECT, BODY_JSON,
      handle_campaign_preview},
+    {SUPPRESSION, "GET", "suppression_list", TOKEN_ANY, BODY_NONE, handle_suppression_list},
+    {SUPPRESSION, "POST", "suppression_add", TOKEN_INJECT, BODY_JSON, handle_suppression_add},
+    {SUPPRESSION, "DELETE", "suppression_remove", TOKEN_INJECT, BODY_NONE,
+     handle_suppression_remove},
+    {UNSUBSCRIBE TOKEN, "GET", "unsubscribe_page", 0, BODY_NONE, handle_unsubscribe_page},
+    {UNSUBSCRIBE TOKEN, "POST", "unsubscribe", 0, BODY_FORM, handle_unsubscribe},
     {"/metrics", "GET", "metrics", TOKEN_READ, BODY_NONE, handle_metrics},
     {"/health/live", "GET", "live", 0, BODY_NONE, handle_live},
     {"/health/ready", "GET", "ready", 0, BODY_NONE, handle_ready},

@@ -227,6 +227,28 @@ static const char *take_address(struct submission *s, struct letter *l, bool *as
     return NULL;
 }
 
+/* Whether the address, which is taken, is on the suppression list; *error says so. */
+static const char *take_suppression(const struct submission *s, const struct letter *l,
+                                    struct json_mistake *error)
+{
+    const struct injection_facts *facts = injection_facts(s->injection);
+    struct str address = {(const char *)l->strings.data, l->rcpt.address.len};
+    struct suppressions *list = &s->request->http->shared->suppressions;
+    struct suppression one;
+    struct buf why = {0};
+    int held = suppressions_hold(list, facts->tenant, address, facts->campaign.len > 0, &one);
+
+    if (held < 0)
+        return "451 4.3.0 the suppression list cannot be read, try again later";
+    if (held == 0)
+        return NULL;
+    suppressions_count(list, 1);
+    suppression_put_why(&why, &one);
+    snprintf(error->text, sizeof(error->text), "550 5.7.1 %.*s", STR_FMT(buf_str(&why)));
+    buf_done(&why);
+    return error->text;
+}
+
 /* As whom the token's mail may be. */
 static struct config_sender_rule rule_of(const struct http_request *r)
 {
@@ -355,6 +377,8 @@ static bool make_letter(struct submission *s, size_t *bytes)
         return true;
     }
     refusal = take_address(s, l, &ascii);
+    if (refusal == NULL)
+        refusal = take_suppression(s, l, &error);
     if (refusal == NULL)
         refusal = render(s, l, ascii, &d, &error);
     buf_done(&body);
@@ -502,7 +526,7 @@ bool pool_refused(struct http_request *r, bool chosen, struct str pool)
     return r->answered;
 }
 
-static bool tenant_refused(struct http_request *r, struct str tenant)
+bool tenant_refused(struct http_request *r, struct str tenant)
 {
     if (r->token.tenant[0] == '\0' || tenant.len == 0 || str_eq(tenant, str_of(r->token.tenant)))
         return false;

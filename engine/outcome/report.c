@@ -382,6 +382,23 @@ void report_feedback(struct buf *out, const char *node_id, int64_t timestamp_ms,
     LITERAL(out, "}\n");
 }
 
+void report_unsubscription(struct buf *out, const char *node_id, const struct suppression *one,
+                           const struct msgid *campaign)
+{
+    char id[MSGID_TEXT_BYTES];
+
+    msgid_text(campaign, id);
+    LITERAL(out, "{\"type\":\"Unsubscription\"");
+    NUMBER(out, "timestamp", one->at_ms / 1000);
+    TEXT(out, "id", str_of(id));
+    TEXT(out, "recipient", str_of(one->address));
+    TEXT(out, "tenant", str_of(one->tenant));
+    TEXT(out, "campaign", str_of(one->campaign));
+    TEXT(out, "nodeid", str_of(node_id));
+    NUMBER(out, "timestamp_ms", one->at_ms);
+    LITERAL(out, "}\n");
+}
+
 void report_warmup(struct buf *out, const struct report_warmup *w)
 {
     const struct warmup_past *p = w->past;

@@ -7,6 +7,7 @@
 #include "limits/warmup_stream.h"
 #include "outcome/outcome.h"
 #include "queue/message.h"
+#include "worker/suppressions.h"
 #include "worker/suspensions.h"
 
 enum report_type {
@@ -90,6 +91,9 @@ void report_warmup(struct buf *out, const struct report_warmup *w);
 /* So many complaints were fed in (docs/records.md, Feedback). source: as of a stream. */
 void report_feedback(struct buf *out, const char *node_id, int64_t timestamp_ms, const char *source,
                      const char *provider, uint32_t complaints);
+/* Who got a letter of a campaign wants no more (docs/records.md, Unsubscription). */
+void report_unsubscription(struct buf *out, const char *node_id, const struct suppression *one,
+                           const struct msgid *campaign);
 /* A rule suspended something, or raised an alarm (docs/records.md, Rule). */
 struct report_rule {
     const char *node_id, *rule, *provider, *source;

@@ -534,6 +534,54 @@ def test_recipients():
 
 # --- who gets no mail ---
 
+def suppression_api(engine):
+    """The list by HTTP, by whose token; single letters; all as the document says."""
+    document = json.loads(engine.ask("GET", "/api/openapi.json")[2])
+    path, schemas = "/api/suppression/v1", document["components"]["schemas"]
+
+    def ask(method, arguments="", body=None, token=None, want=200, schema=None):
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        status, _, text = engine.ask(method, path + arguments, body, headers)
+        check(f"{method} {arguments} {text}", status, want)
+        said = json.loads(text)
+        check(f"{method} {arguments} {text}", fits(said, schemas[schema if status == 200 else "Problem"], document), True)
+        return said
+
+    token = engine.command("token", "add", "acme", "--tenant", "acme").strip()
+    whole = ask("GET", schema="SuppressionList")["suppressions"]
+    pages, after = [], ""
+    while after is not None:
+        page = ask("GET", f"?limit=2{after}", schema="SuppressionList")
+        pages += page["suppressions"]
+        after = "&after=" + urllib.parse.quote(page["next"]) if "next" in page else None
+    check("pages", pages, whole)
+    check("commands", engine.rows("suppress", "list"), whole)
+    check("a tenant's", ask("GET", token=token, schema="SuppressionList")["suppressions"],
+          [r for r in whole if r.get("tenant") == "acme"])
+    check("added", ask("POST", body={"suppressions": [{"email": "H1@x.example", "reason": "unsubscribed"}, {"email": "x"},
+                                                      {"email": "h2@x.example"}, {"mail": 1}]},
+                       token=token, schema="SuppressionAdded")["errors"],
+          [{"at": 1, "error": "is no mail address", "field": "email"},
+           {"at": 3, "error": "unknown field; did you mean 'email'?", "field": "mail"}])
+    check("whose", [(r["email"], r["tenant"], r["reason"], r["who"]) for r in
+                    ask("GET", "?email=h1@X.example", schema="SuppressionList")["suppressions"]],
+          [("h1@x.example", "acme", "unsubscribed", "token acme")])
+    letter = {"envelope_sender": "n@sender.example", "content": "From: n@sender.example\n\nx\n", "tenant": "acme",
+              "recipients": [{"email": f"h{i}@x.example"} for i in range(1, 4)]}
+    check("single", [engine.inject({**letter, **more})["errors"] for more in ({"campaign": "c"}, {}, {"tenant": "shop"})],
+          [["h1@x.example: 550 5.7.1 the address is on the suppression list of acme: it unsubscribed",
+            "h2@x.example: 550 5.7.1 the address is on the suppression list of acme: it was put there by hand"],
+           ["h2@x.example: 550 5.7.1 the address is on the suppression list of acme: it was put there by hand"], []])
+    check("removed", [ask("DELETE", f"?email=h2@x.example{more}", token=token, schema="SuppressionRemoved")["removed"]
+                      for more in ("", "")], [1, 0])
+    ask("DELETE", "?email=r1@x1.example&tenant=shop", token=token, want=403)
+    for method, wrong, body in (("DELETE", "", None), ("DELETE", "?email=x", None), ("GET", "?limit=0", None), ("GET", "?after=x", None),
+                                ("GET", "?email=x", None), ("POST", "", {"suppressions": [{"email": "a@x.example"}] * 10001})):
+        ask(method, wrong, body, want=422)
+    ask("POST", body={}, want=400)
+    check("methods", engine.ask("PUT", path)[1]["Allow"], "GET, HEAD, POST, DELETE")
+
+
 def test_suppressed():
     """Who is on the suppression list gets no letter: neither who was on it before, nor who comes on it while the
     campaign is paused, over a kill -9; who is taken off it does."""
@@ -577,6 +625,7 @@ def test_suppressed():
               [{"reason": "Suppressed", "failed": 1, "expired": 0, "deferrals": 0}])
         counters = engine.status()["counters"]
         check("counters", (counters["suppressed_recipients"], counters["notices"]), (5, 0))
+        suppression_api(engine)
         for arguments, status in ((("add", "nobody"), 1), (("add",), 2), (("list", "x"), 2), (("bad",), 2), (("import", "/no"), 1),
                                   (("list", "--reason", "x"), 2), (("add", "a@x.example", "--reason", "x"), 1)):
             told = subprocess.run([program(), "suppress", *arguments, "-c", engine.file], capture_output=True, timeout=60,

@@ -261,6 +261,58 @@ def test_preview():
               f"https://x/?t={token}: unsubscribe, campaign {spring}, a preview, taro@x.example\n")
 
 
+def click(engine, token, body="List-Unsubscribe=One-Click", kind="application/x-www-form-urlencoded", method="POST", **headers):
+    status, fields, text = engine.ask(method, f"/u/{token}", body, {
+        **({"Content-Type": kind} if kind else {}), **{n.replace("_", "-"): v for n, v in headers.items()}})
+    return status, fields, text.decode()
+
+
+def test_one_click():
+    """Who clicks gets no further attempt of the campaign that runs, and no letter of the tenant's next one; a GET shows a
+    page and changes nothing; what is no token of ours is nobody. What was answered 200 outlives a kill -9."""
+    with world() as (engine, server, file):
+        spring = engine.create(tenant="acme", content={"from": {"email": f"news@{DOMAIN}"}, "subject": "s", "text_body": "t"})
+        engine.add(spring, csv(0, 4))
+        engine.order(spring, "start")
+        people = [f"r{i}@x{i}.example" for i in range(4)]
+        wait_until("each to be tried", lambda: all(server.of(p) for p in people))
+        tokens = [token_of(letter_of(server.of(p)[0][2])) for p in people]
+        check("off", (click(engine, tokens[0])[0], engine.command("suppress", "export")),
+              (404, "email,reason,tenant,since,campaign\n"))
+        engine.config["http"]["unsubscribe"] = True
+        engine.reload()
+        for language, words in (("ja,en-US;q=0.7", "配信を停止する"), ("en-US,ja", ">Unsubscribe<"), ("fr", ">Unsubscribe<")):
+            status, fields, page = click(engine, tokens[0], None, None, "GET", Accept_Language=language)
+            check(page, (status, words in page, '<form method="post">' in page, "x0" in page, fields["Referrer-Policy"],
+                         "default-src 'none'" in fields["Content-Security-Policy"]), (200, True, True, False, "no-referrer", True))
+        other, preview = (re.sub("^.", "A" if tokens[0][0] != "A" else "B", tokens[0]),
+                          token_of(letter_of(engine.ask("POST", f"/api/campaigns/v1/{spring}/preview", {"email": people[0]})[2])))
+        for bad in (other, tokens[0][:-1], tokens[0] + "AAAA", preview, "", "x" * 3000):
+            check(f"nobody {bad[:40]}", [click(engine, bad)[0], click(engine, bad, None, None, "GET")[0]], [404, 404])
+        for body, kind, status in (("", "application/x-www-form-urlencoded", 400), ("{}", "application/json", 415),
+                                   ("List-Unsubscribe=No", "application/x-www-form-urlencoded", 400),
+                                   ("x" * 5000, "multipart/form-data; boundary=part", 400)):
+            check(f"no click {body[:20]}", click(engine, tokens[0], body, kind)[0], status)
+        check("methods", (click(engine, tokens[0], None, None, "PUT")[0], click(engine, tokens[0], None, None, "HEAD")[0]), (405, 200))
+        check("nobody yet", engine.command("suppress", "export").count("\n"), 1)
+        part = '--part\r\nContent-Disposition: form-data; name="List-Unsubscribe"\r\n\r\nOne-Click\r\n--part--\r\n'
+        check("one", click(engine, tokens[0], Accept_Language="ja")[::2], (200, click(engine, tokens[0], Accept_Language="ja")[2]))
+        check("in two parts", click(engine, tokens[1], part, "multipart/form-data; boundary=part")[0], 200)
+        check("as an argument", click(engine, f"?t={tokens[2]}", "List-Unsubscribe=One-Click\r\n")[0], 200)
+        engine.kill()
+        engine.start()
+        check("kept", engine.command("suppress", "export", "--tenant", "acme").splitlines()[1:],
+              [row for row in engine.command("suppress", "export").splitlines()[1:] if ",unsubscribed,acme," in row and row.endswith(",spring")])
+        check("who", [r["email"] for r in engine.rows("suppress", "list")], people[:3])
+        server.open = True
+        done = engine.wait_state(spring, "done", 120)
+        check("counts", (done["delivered"], done["suppressed"]), (1, 3))
+        check("records", [(r["recipient"], r["tenant"], r["campaign"], r["id"]) for r in engine.wait_records("Unsubscription", 3)],
+              [(p, "acme", "spring", spring) for p in people[:3]])
+        later = engine.create(name="later", tenant="acme")
+        check("the next", (lambda said: (said["new"], said["suppressed_lines"]))(engine.add(later, csv(0, 4))), (1, [2, 3, 4]))
+
+
 def test_forged():
     """What was changed, or is of another key, is said not to be ours."""
     with directory() as path:
