@@ -129,12 +129,14 @@ static struct lane *next_waiting(void)
     return bench.waiting[bench.next];
 }
 
+static struct channel_session session; /* without limits of its own */
+
 size_t site_case_pick(void)
 {
     struct recipient *r;
 
     (void)worker_ready();
-    must(channel_take(bench.channel, NULL, &r, 1, 0).len == 1, "nothing to pick");
+    must(channel_take(bench.channel, &session, &r, 1, 0).len == 1, "nothing to pick");
     lane_unpop(r);
     return 1;
 }
@@ -146,7 +148,7 @@ size_t lane_case_cycle(void)
 
     (void)worker_ready();
     arrive(lane++ % READY_LANES);
-    must(channel_take(bench.channel, NULL, &r, 1, 0).len == 1, "nothing to pick");
+    must(channel_take(bench.channel, &session, &r, 1, 0).len == 1, "nothing to pick");
     lane_settling(r);
     lane_settled(r, INT64_MAX);
     return 1;
