@@ -377,8 +377,7 @@ static struct channel *channel_draw(struct dns_upstream *up, struct server *serv
 static uint16_t draw_id(struct dns_upstream *up)
 {
     if (up->ids_len == 0) {
-        /* Up to 256 bytes are never cut short once the kernel's pool is ready (getrandom(2)). */
-        ASSERT(getrandom(up->ids, sizeof(up->ids), 0) == sizeof(up->ids));
+        rng_fill(up->ids, sizeof(up->ids));
         up->ids_len = ARRAY_LEN(up->ids);
     }
     return up->ids[--up->ids_len];

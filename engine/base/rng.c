@@ -16,12 +16,21 @@ void rng_seed(struct rng *r, uint64_t seed)
     }
 }
 
+/* Up to 256 bytes are never cut short once the kernel's pool is ready (getrandom(2)). */
+void rng_fill(void *out, size_t len)
+{
+    ssize_t got;
+
+    ASSERT(len <= 256);
+    got = getrandom(out, len, 0);
+    ASSERT(got == (ssize_t)len);
+}
+
 uint64_t rng_entropy(void)
 {
     uint64_t seed;
 
-    /* Up to 256 bytes are never cut short once the kernel's pool is ready (getrandom(2)). */
-    ASSERT(getrandom(&seed, sizeof(seed), 0) == sizeof(seed));
+    rng_fill(&seed, sizeof(seed));
     return seed;
 }
 

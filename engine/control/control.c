@@ -157,6 +157,7 @@ static void client_free(struct control_client *client)
 {
     struct control *c = client->control;
 
+    ASSERT(c->clients_len > 0 && (client->job == NULL || client->job->client == client));
     if (client->job != NULL)
         client->job->client = NULL; /* it is freed when it comes back */
     control_work_done(client);
@@ -189,6 +190,7 @@ static void client_new(struct control *c, int fd)
 
 static size_t unsent(const struct control_client *client)
 {
+    ASSERT(client->out_at <= client->out.len);
     return client->out.len - client->out_at;
 }
 
@@ -304,6 +306,7 @@ static void next_request(struct control_client *client)
     struct str line;
     ptrdiff_t end = str_find(buf_str(&client->in), '\n');
 
+    ASSERT(!client->busy && client->job == NULL);
     if (end < 0) {
         if (client->in.len < CONTROL_LINE_BYTES_MAX)
             return;
@@ -337,6 +340,7 @@ static bool runnable(const struct control_client *client)
 
 static void request_over(struct control_client *client, enum control_step step)
 {
+    ASSERT(client->busy && (client->job == NULL || step != CONTROL_STEP_DONE));
     if (step != CONTROL_STEP_DONE)
         return;
     control_work_done(client);
@@ -406,6 +410,7 @@ static void take_jobs(struct control *c)
         struct control_job *job = LIST_ENTRY(node, struct control_job, node);
         struct control_client *client = job->client;
 
+        ASSERT(c->jobs > 0 && (client == NULL || client->job == job));
         c->jobs--;
         if (client != NULL) {
             client->job = NULL;

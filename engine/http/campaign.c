@@ -424,10 +424,12 @@ static int read_create(const json_t *root, bool upload, struct create *out,
 static void put_sender(const struct create *create, struct buf *out)
 {
     struct smtp_address address;
+    int err;
 
     if (create->sender.len == 0)
         return;
-    ASSERT(smtp_address_parse(create->sender, true, &address) == 0);
+    err = smtp_address_parse(create->sender, true, &address);
+    ASSERT(err == 0);
     (void)international_put_address(out, &address);
 }
 

@@ -50,7 +50,6 @@ struct letter { /* of a round */
 struct submission {
     struct worker_note note;
     struct http_request *request;
-    struct worker *worker; /* of this round */
     struct injection *injection;
     struct msgid batch;               /* the letters' ids follow it */
     struct once once;                 /* not begun: the request has no key */
@@ -74,6 +73,7 @@ static void letter_done(struct letter *l, int result)
 {
     struct submission *s = l->submission;
 
+    ASSERT(s->under_way > 0 && result <= 0);
     l->result = result;
     if (--s->under_way == 0)
         request_resume(s->request);
@@ -90,6 +90,7 @@ static void on_round(struct worker *w, struct worker_note *note)
     struct http_request *r = s->request;
     size_t len = s->letters_len;
 
+    ASSERT(s->under_way == 0 && len <= s->letters_max);
     s->under_way = len + 1; /* one more, or s might be gone in the middle */
     for (size_t i = 0; i < len; i++) {
         struct letter *l = &s->letters[i];
@@ -170,6 +171,8 @@ static void answer(struct submission *s)
 {
     struct buf out = {0};
 
+    ASSERT(s->under_way == 0 && s->letters_len == 0);
+    ASSERT(s->success + s->failed == injection_facts(s->injection)->recipients);
     if (s->once.again) /* what was missing */
         request_charge(s->request, s->fresh);
     if (s->success == 0 && s->shortage != 0) {
@@ -367,6 +370,7 @@ static bool make_letter(struct submission *s, size_t *bytes)
     const char *refusal;
     bool ascii = true;
 
+    ASSERT(s->letters_len < s->letters_max);
     if (accepted < 0) {
         s->shortage = accepted;
         return false;
@@ -425,6 +429,7 @@ static void take_results(struct submission *s)
 {
     char id[MSGID_TEXT_BYTES];
 
+    ASSERT(s->under_way == 0);
     for (size_t i = 0; i < s->letters_len; i++) {
         const struct letter *l = &s->letters[i];
 
@@ -544,7 +549,9 @@ static bool sender_refused(struct http_request *r, struct str sender)
     if (rule.senders == NULL)
         return false;
     if (sender.len > 0) {
-        ASSERT(smtp_address_parse(sender, true, &address) == 0);
+        int err = smtp_address_parse(sender, true, &address);
+
+        ASSERT(err == 0); /* the injection was read */
         domain = address.domain;
         if (queue_name_of(domain, &name) == 0)
             domain = (struct str){name.text, name.len};
@@ -613,11 +620,13 @@ static void take_sender(struct submission *s)
 {
     struct smtp_address address;
     struct str sender = injection_facts(s->injection)->sender;
+    int err;
 
     s->sender_ascii = true;
     if (sender.len == 0)
         return;
-    ASSERT(smtp_address_parse(sender, true, &address) == 0);
+    err = smtp_address_parse(sender, true, &address);
+    ASSERT(err == 0); /* the injection was read */
     s->sender_ascii = international_put_address(&s->sender, &address);
 }
 

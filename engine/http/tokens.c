@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 #include <glib.h>
@@ -13,6 +12,7 @@
 #include "base/base64.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/rng.h"
 #include "config/config_value.h"
 
 #define FILE_BYTES_MAX (16u << 20)
@@ -77,14 +77,8 @@ void token_make(char text[static TOKEN_TEXT_BYTES], char hash[static TOKEN_HASH_
 {
     uint8_t random[RANDOM_BYTES];
     struct buf made = {0};
-    size_t got = 0;
 
-    while (got < sizeof(random)) {
-        ssize_t n = getrandom(random + got, sizeof(random) - got, 0);
-
-        ASSERT(n > 0 || errno == EINTR);
-        got += n > 0 ? (size_t)n : 0;
-    }
+    rng_fill(random, sizeof(random));
     base64_put(&made, (struct str){(char *)random, sizeof(random)});
     for (size_t i = 0; i < made.len; i++) /* RFC 4648 section 5, without padding */
         made.data[i] = made.data[i] == '+' ? '-' : made.data[i] == '/' ? '_' : made.data[i];

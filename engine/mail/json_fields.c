@@ -156,6 +156,13 @@ json_t *json_member(const json_t *object, const char *name)
     return v == NULL || json_is_null(v) ? NULL : v;
 }
 
+void json_put(json_t *object, const char *name, json_t *value)
+{
+    int err = json_object_set_new(object, name, value);
+
+    ASSERT(err == 0);
+}
+
 struct str json_str(const json_t *value)
 {
     return (struct str){json_string_value(value), json_string_length(value)};

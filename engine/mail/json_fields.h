@@ -48,6 +48,8 @@ int json_fields_check(const struct json_t *object, const char *path,
 const char *json_path(char out[JSON_PATH_BYTES], const char *path, const char *name);
 /* A member that is there and not null, else NULL. */
 struct json_t *json_member(const struct json_t *object, const char *name);
+/* Puts the member, whose value is taken: text is UTF-8. Without memory the program ends. */
+void json_put(struct json_t *object, const char *name, struct json_t *value);
 struct str json_str(const struct json_t *value);
 
 #endif

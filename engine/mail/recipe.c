@@ -530,7 +530,7 @@ static json_t *members_of(const json_t *from, const char *const *names, size_t l
         json_t *v = json_member(from, names[i]);
 
         if (v != NULL && !(json_is_object(v) && json_object_size(v) == 0))
-            ASSERT(json_object_set(object, names[i], v) == 0);
+            json_put(object, names[i], json_incref(v));
     }
     return object;
 }
@@ -539,7 +539,7 @@ static json_t *members_of(const json_t *from, const char *const *names, size_t l
 static void set_text(json_t *object, const char *name, struct str text)
 {
     if (text.len > 0)
-        ASSERT(json_object_set_new(object, name, json_stringn(text.ptr, text.len)) == 0);
+        json_put(object, name, json_stringn(text.ptr, text.len));
 }
 
 static json_t *marks_of(const struct recipe_marks *marks)
@@ -567,7 +567,7 @@ void recipe_put(const json_t *root, struct str sender_rule, const struct recipe_
 
     set_text(object, "sender_rule", sender_rule);
     if (json_object_size(kept) > 0)
-        ASSERT(json_object_set(object, "marks", kept) == 0);
+        json_put(object, "marks", json_incref(kept));
     json_decref(kept);
     put_json(object, out);
     json_decref(object);

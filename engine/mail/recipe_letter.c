@@ -169,8 +169,11 @@ static void put_marks(struct letter *l, const struct buf *lines)
     if (l->token.len > 0 && !has_field(l, lines, STR("List-Unsubscribe")) &&
         !has_field(l, lines, STR("List-Unsubscribe-Post")))
         put_unsubscribe(l);
-    if (l->marks.feedback_id.len > 0 && !has_field(l, lines, STR("Feedback-ID")))
-        ASSERT(mime_put_field(l->out, STR("Feedback-ID"), l->marks.feedback_id, MIME_UTF8) == 0);
+    if (l->marks.feedback_id.len > 0 && !has_field(l, lines, STR("Feedback-ID"))) {
+        int err = mime_put_field(l->out, STR("Feedback-ID"), l->marks.feedback_id, MIME_UTF8);
+
+        ASSERT(err == 0);
+    }
 }
 
 static int put_to(struct letter *l)

@@ -68,6 +68,7 @@ static void on_admin_settled(struct settle_waiter *waiter)
 {
     struct admin *a = CONTAINER_OF(waiter, struct admin, waiter);
 
+    ASSERT(a->waiter.parts == 0 && a->later_len <= a->job->rows_len);
     if (a->result == 0 && a->later_len > 0 && a->rounds < ROUNDS_MAX)
         admin_fetch(a);
     else
@@ -203,6 +204,7 @@ static void remember(struct admin *a, struct recipient *r)
 {
     enum admin_action action = a->job->action;
 
+    ASSERT(r->state == PLACE_FLIGHT && a->job->changed < a->job->rows_len);
     if (action == ADMIN_FLUSH || action == ADMIN_RELEASE || action == ADMIN_OUTLIVE)
         return; /* it is under way */
     if (action == ADMIN_RETIME && r->wanted != 0)
@@ -274,15 +276,18 @@ static void on_fetched(struct queue_load *load, int result)
     while ((n = list_pop_front(&load->rcpts)) != NULL) {
         struct recipient *r = LIST_ENTRY(n, struct recipient, node);
 
-        while (load->exact[i].index != r->index ||
-               memcmp(&load->exact[i].id, &r->message->id, sizeof(r->message->id)) != 0)
-            i++; /* those that are gone are left out */
+        for (; i < load->exact_len; i++) /* those that are gone are left out */
+            if (load->exact[i].index == r->index &&
+                memcmp(&load->exact[i].id, &r->message->id, sizeof(r->message->id)) == 0)
+                break;
+        ASSERT(i < load->exact_len); /* a fetch brings what was asked for, in that order */
         on_row(a, r, &load->exact[i++]);
     }
     for (i = 0; i < load->exact_len; i++)
         lane_fetch_end(a->worker, a->job->shard, load->exact[i].flow, load->exact[i].queue);
     a->result = result;
     settle_wait(a->worker, a->job->shard);
+    ASSERT(a->waiter.parts > 0);
     a->waiter.parts--; /* the fetch's */
 }
 

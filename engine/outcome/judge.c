@@ -154,6 +154,7 @@ static void notice_submit(struct judge_batch *b, const struct message *original,
     struct message *m;
     struct recipient *r;
 
+    ASSERT(original->sender.len > 0 && (original->flags & MESSAGE_NOTICE) == 0); /* or for ever */
     if (queue_name_of(queue_name_domain(original->sender), &name) < 0) {
         log_warn("notice.undeliverable", "reason=\"sender has no mail domain\"");
         return;
@@ -232,6 +233,7 @@ static void owe(struct judge_entry *e, enum notice_kind kind)
 static void entry_end(struct judge_batch *b, struct judge_entry *e, enum report_type type,
                       _Atomic uint64_t *counter, enum notice_kind kind)
 {
+    ASSERT(!e->ended && !e->notice);
     record_entry(b, type, e, 0);
     counter_add(counter, 1);
     owe(e, kind);
@@ -315,6 +317,7 @@ static void entry_defer(struct judge_batch *b, struct judge_entry *e)
     entry_pool(b, e);
     if (retry_expired(now_ms, expires_ms))
         r->due_ms = now_ms + NOTICE_WAIT_MS;
+    ASSERT(!e->ended && r->due_ms >= now_ms && r->due_ms != QUEUE_DUE_HELD);
     if (e->outcome.class != OUTCOME_EXPIRED) /* it was tried */
         recipient_set_error(r, str_of(r->lane->last_error));
     /* The delay of mail with a not-before time is counted from that time on, as the lifetime that
@@ -514,6 +517,7 @@ static void batch_settle(struct judge_batch *b, uint32_t shard, bool apart)
         e->recipient = NULL;
     }
     what.records = buf_str(&b->records);
+    ASSERT(what.rows_len <= max && what.notes_len <= what.rows_len);
     settle(b->worker, &what);
     free(rows);
     free(notes);
@@ -565,6 +569,7 @@ void judge_delivered(struct worker *w, const struct judge_context *context, stru
         return;
     }
     ASSERT(r->state == PLACE_FLIGHT && r->lane->worker == w);
+    ASSERT((r->message->flags & MESSAGE_RECIPE) == 0); /* its letter was delivered */
     r->attempts++;
     buf_clear(&w->record);
     record(w, context, REPORT_DELIVERY, r, reply, classify_command(SMTP_STAGE_BODY), NULL, NULL, 0,

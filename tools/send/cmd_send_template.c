@@ -127,11 +127,6 @@ static const char *name_of_file(struct order *o)
     return len == 0 ? "letter" : o->name_room;
 }
 
-static void set(json_t *root, const char *member, json_t *value)
-{
-    ASSERT(json_object_set_new(root, member, value) == 0);
-}
-
 /* The sender of a whole message, or of one whose template says none, is who wrote it. */
 static void complete(struct order *o)
 {
@@ -142,25 +137,25 @@ static void complete(struct order *o)
     } else {
         if (o->name == NULL)
             o->name = name_of_file(o);
-        set(root, "name", json_string(o->name));
+        json_put(root, "name", json_string(o->name));
     }
     if (o->from != NULL)
-        set(root, "envelope_sender", json_string(o->from));
+        json_put(root, "envelope_sender", json_string(o->from));
     author = json_member(json_member(json_member(root, "content"), "from"), "email");
     if (json_member(root, "envelope_sender") == NULL && json_is_string(author))
-        set(root, "envelope_sender", json_incref(author));
+        json_put(root, "envelope_sender", json_incref(author));
     if (o->pool != NULL)
-        set(root, "pool", json_string(o->pool));
+        json_put(root, "pool", json_string(o->pool));
     if (o->rate != NULL)
-        set(root, "rate", json_string(o->rate));
+        json_put(root, "rate", json_string(o->rate));
     if (o->expires != NULL)
-        set(root, "expires", json_string(o->expires));
+        json_put(root, "expires", json_string(o->expires));
     if (o->dkim_domain != NULL)
-        set(root, "dkim_domain", json_string(o->dkim_domain));
+        json_put(root, "dkim_domain", json_string(o->dkim_domain));
     if (o->tags != NULL)
-        set(root, "tags", json_incref(o->tags));
+        json_put(root, "tags", json_incref(o->tags));
     if (o->priority != UINT64_MAX)
-        set(root, "priority", json_integer((json_int_t)o->priority));
+        json_put(root, "priority", json_integer((json_int_t)o->priority));
 }
 
 /* --- requests --- */
@@ -384,7 +379,7 @@ static int start(struct order *o, const char *id)
     int err;
 
     if (o->at != NULL)
-        set(body, "at", json_string(o->at));
+        json_put(body, "at", json_string(o->at));
     text = json_dumps(body, JSON_COMPACT);
     bytes = str_of(text);
     snprintf(path, sizeof(path), "/%s/start", id);

@@ -9,6 +9,7 @@
 #include "base/base64.h"
 #include "base/file.h"
 #include "base/suggest.h"
+#include "mail/json_fields.h"
 #include "tools/send/send_type.h"
 #include "tools/sink/sink_yaml.h"
 
@@ -21,11 +22,6 @@ struct reading {
     json_t *root, *content, *places;
     char *directory;
 };
-
-static void set(json_t *object, const char *name, json_t *value)
-{
-    ASSERT(json_object_set_new(object, name, value) == 0);
-}
 
 /* --- values --- */
 
@@ -91,7 +87,7 @@ static json_t *value_json(struct reading *r, struct fy_node *node, unsigned dept
                    *value = value_json(r, fy_node_pair_value(p), depth + 1);
 
             if (key != NULL && value != NULL)
-                set(out, json_string_value(key), json_incref(value));
+                json_put(out, json_string_value(key), json_incref(value));
             json_decref(key);
             json_decref(value);
         }
@@ -115,7 +111,7 @@ static void note_place(struct reading *r, struct fy_node *key, const char *path,
 
     r->yaml.key = key;
     if (mark != NULL)
-        set(r->places, path, json_pack("[i,s]", mark->line + 1, shown));
+        json_put(r->places, path, json_pack("[i,s]", mark->line + 1, shown));
 }
 
 unsigned letter_yaml_place(const json_t *places, const char *path, const char **key)
@@ -148,7 +144,7 @@ static void read_mailbox(struct reading *r, struct fy_node *node, const char *na
 
     if (node != NULL && fy_node_is_mapping(node)) {
         out = value_json(r, node, 0);
-        set(r->content, name, out);
+        json_put(r->content, name, out);
         return;
     }
     text = text_of(r, node, name);
@@ -163,11 +159,11 @@ static void read_mailbox(struct reading *r, struct fy_node *node, const char *na
         if (display.len > 1 && *display.ptr == '"' && display.ptr[display.len - 1] == '"')
             display = (struct str){display.ptr + 1, display.len - 2};
         if (display.len > 0)
-            set(out, "name", json_stringn(display.ptr, display.len));
+            json_put(out, "name", json_stringn(display.ptr, display.len));
         all = (struct str){all.ptr + open + 1, all.len - (size_t)open - 2};
     }
-    set(out, "email", json_stringn(all.ptr, all.len));
-    set(r->content, name, out);
+    json_put(out, "email", json_stringn(all.ptr, all.len));
+    json_put(r->content, name, out);
     json_decref(text);
 }
 
@@ -208,7 +204,7 @@ static json_t *attachment_of(struct reading *r, struct fy_node *node)
     if (json_is_string(given)) {
         json_t *all = json_object();
 
-        set(all, "file", given);
+        json_put(all, "file", given);
         given = all;
     }
     json_object_foreach(given, key, value)
@@ -220,7 +216,7 @@ static json_t *attachment_of(struct reading *r, struct fy_node *node)
         if (i == ARRAY_LEN(fields) || !json_is_string(value))
             yaml_complain(&r->yaml, "attachments: '%s': want file, type, name, id, as texts", key);
         else if (fields[i].member != NULL)
-            set(out, fields[i].member, json_incref(value));
+            json_put(out, fields[i].member, json_incref(value));
     }
     file = json_string_value(json_object_get(given, "file"));
     data = file == NULL ? NULL : read_file(r, file);
@@ -228,12 +224,12 @@ static json_t *attachment_of(struct reading *r, struct fy_node *node)
         yaml_complain(&r->yaml, "attachments: want names of files, or {file: ...}");
     if (data != NULL) {
         slash = strrchr(file, '/');
-        set(out, "data", data);
-        set(out, "base64", json_true());
+        json_put(out, "data", data);
+        json_put(out, "base64", json_true());
         if (json_object_get(out, "content_type") == NULL)
-            set(out, "content_type", json_string(send_type_of(file)));
+            json_put(out, "content_type", json_string(send_type_of(file)));
         if (json_object_get(out, "file_name") == NULL)
-            set(out, "file_name", json_string(slash == NULL ? file : slash + 1));
+            json_put(out, "file_name", json_string(slash == NULL ? file : slash + 1));
     }
     json_decref(given);
     return out;
@@ -245,7 +241,7 @@ static void read_attachments(struct reading *r, struct fy_node *node, struct fy_
     char path[PATH_BYTES];
     void *at = NULL;
 
-    set(r->content, "attachments", list);
+    json_put(r->content, "attachments", list);
     if (node == NULL || !fy_node_is_sequence(node)) {
         yaml_complain(&r->yaml, "attachments: want a list");
         return;
@@ -265,7 +261,7 @@ static void read_texts(struct reading *r, struct fy_node *node, json_t *into, co
     char path[PATH_BYTES], shown[PATH_BYTES];
     void *at = NULL;
 
-    set(into, name, out);
+    json_put(into, name, out);
     if (node == NULL || !fy_node_is_mapping(node)) {
         yaml_complain(&r->yaml, "%s: want names and texts", name);
         return;
@@ -280,7 +276,7 @@ static void read_texts(struct reading *r, struct fy_node *node, json_t *into, co
         note_place(r, fy_node_pair_key(p), path, shown);
         text = text_of(r, fy_node_pair_value(p), shown);
         if (text != NULL)
-            set(out, json_string_value(key), text);
+            json_put(out, json_string_value(key), text);
         json_decref(key);
     }
 }
@@ -330,7 +326,7 @@ static void read_field(struct reading *r, const struct field *f, struct fy_node 
     case VALUE:
         value = f->kind == TEXT ? text_of(r, node, f->key) : value_json(r, node, 0);
         if (value != NULL)
-            set(into, f->member, value);
+            json_put(into, f->member, value);
         break;
     case MAILBOX:
         read_mailbox(r, node, f->member);
@@ -393,7 +389,7 @@ int letter_yaml_read(const char *file, struct letter_yaml *out, struct buf *erro
 
     ASSERT(copy != NULL && r.root != NULL && r.content != NULL && r.places != NULL);
     r.directory = dirname(copy);
-    set(r.root, "content", r.content);
+    json_put(r.root, "content", r.content);
     if (document != NULL)
         read_root(&r, fy_document_root(document));
     fy_document_destroy(document);

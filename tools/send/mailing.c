@@ -78,10 +78,9 @@ static json_t *with_engine_variables(const json_t *root)
 
     ASSERT(copy != NULL && all != NULL);
     if (json_object_get(all, "unsubscribe_url") == NULL)
-        ASSERT(json_object_set_new(all, "unsubscribe_url",
-                                   json_string("https://unsubscribe.example/TOKEN")) == 0);
+        json_put(all, "unsubscribe_url", json_string("https://unsubscribe.example/TOKEN"));
     if (given == NULL || json_is_object(given))
-        ASSERT(json_object_set(copy, "substitutions", all) == 0);
+        json_put(copy, "substitutions", json_incref(all));
     json_decref(all);
     return copy;
 }
@@ -181,7 +180,7 @@ int mailing_next(struct mailing *m, json_t **one, const char **why)
     ASSERT(*one != NULL && variables != NULL);
     *why = take_cells(m, *one, variables);
     if (*why == NULL && json_object_size(variables) > 0)
-        ASSERT(json_object_set(*one, "substitutions", variables) == 0);
+        json_put(*one, "substitutions", json_incref(variables));
     json_decref(variables);
     if (*why != NULL) {
         json_decref(*one);
