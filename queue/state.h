@@ -15,7 +15,7 @@ enum state_kind {
     /* The queue's own, of messages in several shards: spread.h */
     STATE_PART = 3,        /* message id -> flow 4, due_ms 6: what is prepared here */
     STATE_WHOLE = 4,       /* message id -> the same; in the home shard: decided */
-    STATE_WARMUP = 5,      /* shard 0; streams and their days: worker/warmup_store.h */
+    STATE_WARMUP = 5,      /* streams of warm-up and their days: worker/warmup_store.h */
     STATE_REQUEST = 6,     /* requests that are carried out once: http/once.h */
     STATE_STS = 7,         /* shard 0; domain -> its policy of MTA-STS: worker/sts_table.h */
     STATE_CAMPAIGN = 8,    /* campaigns and the parts of their lists: worker/campaigns.h */

@@ -85,17 +85,22 @@ static struct warmup_stream *stream_make(struct warmup *w, struct str source, st
     return s;
 }
 
-int warmup_restore(struct warmup *w, struct str source, struct str provider,
+int warmup_restore(struct warmup *w, struct str source, struct str provider, uint32_t shard,
                    const struct warmup_state *state)
 {
-    struct warmup_stream *s = stream_make(w, source, provider);
+    struct warmup_stream *s = warmup_stream_find(w, source, provider);
 
     if (s == NULL)
+        s = stream_make(w, source, provider);
+    if (s == NULL)
         return -ENOMEM;
-    s->begun = state != NULL;
-    s->lost = state == NULL;
-    if (state != NULL)
-        s->state = *state;
+    if (state == NULL) {
+        s->lost = true;
+        s->lost_in = shard;
+    } else if (state->sequence >= s->state.sequence) {
+        s->state = s->kept = *state;
+    }
+    s->begun = !s->lost;
     return 0;
 }
 
@@ -119,9 +124,15 @@ static void calendar_set(struct warmup *w, const struct config *c)
 }
 
 /* Under the lock. */
-static void ask_locked(struct warmup *w, struct warmup_stream *s)
+static void ask_locked(struct warmup *w, struct warmup_stream *s, bool rides, uint32_t shard)
 {
-    if (atomic_exchange(&s->shared.asked, true))
+    bool asked = atomic_exchange(&s->shared.asked, true);
+
+    if (!asked || !rides) { /* who asked before goes with who cannot wait */
+        s->rides = rides;
+        s->shard = shard;
+    }
+    if (asked)
         return;
     list_push_back(&w->asking, &s->asking);
     atomic_store(&w->asks, true);
@@ -133,7 +144,16 @@ static void ask(struct warmup *w, struct warmup_stream *s)
     if (atomic_load_explicit(&s->shared.asked, memory_order_relaxed))
         return;
     pthread_mutex_lock(&w->lock);
-    ask_locked(w, s);
+    ask_locked(w, s, false, 0);
+    pthread_mutex_unlock(&w->lock);
+}
+
+void warmup_ride(struct warmup *w, struct warmup_stream *s, uint32_t shard)
+{
+    if (atomic_load_explicit(&s->shared.asked, memory_order_relaxed))
+        return;
+    pthread_mutex_lock(&w->lock);
+    ask_locked(w, s, true, shard);
     pthread_mutex_unlock(&w->lock);
 }
 
@@ -160,7 +180,7 @@ static void policy_set(struct warmup *w, struct warmup_stream *s, const struct c
     atomic_store_explicit(&s->shared.until_ms, 0, memory_order_relaxed);
     atomic_store_explicit(&s->shared.from_ms, 0, memory_order_relaxed);
     if (was_configured)
-        ask_locked(w, s);
+        ask_locked(w, s, false, 0);
 }
 
 /* Under the lock. */
@@ -257,7 +277,7 @@ static bool pace_take(struct warmup_stream *s, uint64_t now_ns)
 }
 
 /* Up to want of what is leased for the present hour. Who takes the last asks for more, so that the
- * next one need not wait for the store. */
+ * next one need not wait for the store; where less is leased at once warmup_ride() does. */
 static uint32_t budget_take(struct warmup *w, struct warmup_stream *s, int64_t wall_ms,
                             uint32_t want)
 {
@@ -270,7 +290,7 @@ static uint32_t budget_take(struct warmup *w, struct warmup_stream *s, int64_t w
             return 0;
         n = budget < want ? budget : want;
     } while (!atomic_compare_exchange_weak(&s->shared.budget, &budget, budget - n));
-    if (n == budget)
+    if (n == budget && atomic_load_explicit(&s->shared.low, memory_order_relaxed) < 0)
         ask(w, s);
     return (uint32_t)n;
 }
@@ -371,15 +391,19 @@ static void stream_gather(struct warmup_stream *s)
             atomic_exchange_explicit(&s->shared.events[i], 0, memory_order_relaxed);
 }
 
-static bool states_differ(const struct warmup_state *a, const struct warmup_state *b)
+/* Whether what is kept in the store may stay as it is, when to is the state. */
+static bool is_kept(const struct warmup_state *kept, const struct warmup_state *to)
 {
-    return a->stage != b->stage || a->warm != b->warm || a->day != b->day || a->mail != b->mail ||
-           a->used != b->used;
+    return kept->stage == to->stage && kept->warm == to->warm && kept->day == to->day &&
+           kept->mail == to->mail && kept->used >= to->used;
 }
 
 static void stream_begin(struct warmup_stream *s, const struct warmup_hour *now)
 {
+    uint32_t sequence = s->state.sequence;
+
     warmup_begin(&s->state, &s->policy, now);
+    s->state.sequence = sequence;
     if (s->lost)
         s->state.used = warmup_cap(&s->policy, &s->state);
     s->begun = true;
@@ -387,24 +411,68 @@ static void stream_begin(struct warmup_stream *s, const struct warmup_hour *now)
     s->unsaved = true;
 }
 
+static bool is_small(const struct warmup_stream *s)
+{
+    return !s->state.warm && warmup_part(&s->policy, &s->state) < WARMUP_PART;
+}
+
+/* Of a small cap the next lease is stored with mail that is settled: then it is a whole part, or
+ * that of a later hour. In between it is what the store has already, if there is any. */
+static void stream_lease(struct warmup_stream *s, struct warmup_put *put)
+{
+    uint32_t kept = s->kept.day == s->state.day && s->kept.used > s->state.used
+                        ? s->kept.used - s->state.used
+                        : 0;
+
+    put->granted = warmup_lease(&s->state, &s->policy, &put->now);
+    if (!is_small(s))
+        return;
+    if (!put->rides && kept > 0 && put->granted > kept) {
+        warmup_unlease(&s->state, put->granted - kept);
+        put->granted = kept;
+    }
+    if (put->rides && put->granted == 0) {
+        uint32_t left = warmup_cap(&s->policy, &s->state) - s->state.used;
+        uint32_t part = warmup_part(&s->policy, &s->state);
+
+        put->ahead = left < part ? left : part;
+    }
+}
+
 static void stream_turn(struct warmup *w, struct warmup_stream *s, int64_t wall_ms,
                         struct warmup_put *put)
 {
-    struct warmup_state before = s->state;
+    struct warmup_state stored;
 
     *put = (struct warmup_put){.stream = s, .policies = s->policies};
     if (!s->configured)
         return;
+    if (s->lost) /* that record is to go */
+        put->shard = s->lost_in;
     warmup_hour_at(&w->calendar, wall_ms, &put->now);
     if (!s->begun)
         stream_begin(s, &put->now);
     stream_gather(s);
     put->ended = warmup_turn(&s->state, &s->policy, &put->now, &put->past);
-    put->granted = warmup_lease(&s->state, &s->policy, &put->now);
+    put->rides = s->rides && !put->ended && !s->unsaved && s->state.day == s->kept.day;
+    if (put->rides)
+        put->shard = s->shard;
+    stream_lease(s, put);
     put->state = s->state;
     put->cap = warmup_cap(&s->policy, &s->state);
-    put->store = s->unsaved || put->ended || states_differ(&before, &s->state);
+    stored = warmup_put_stored(put);
+    put->store = s->unsaved || put->ended || !is_kept(&s->kept, &stored);
+    if (put->store)
+        put->state.sequence = ++s->state.sequence;
     s->unsaved = false;
+}
+
+struct warmup_state warmup_put_stored(const struct warmup_put *put)
+{
+    struct warmup_state state = put->state;
+
+    state.used += put->ahead;
+    return state;
 }
 
 bool warmup_next(struct warmup *w, int64_t wall_ms, struct warmup_put *put)
@@ -455,6 +523,9 @@ static void stream_grant(struct warmup *w, struct warmup_stream *s, const struct
         pace_set(s, (uint64_t)window_ms * NS_PER_MS / (share > 0 ? share : 1), now_ns);
         atomic_fetch_add(&s->shared.budget, put->granted);
     }
+    atomic_store_explicit(&s->shared.low,
+                          is_small(s) ? (int64_t)(warmup_part(&s->policy, &s->state) / 2) : -1,
+                          memory_order_relaxed);
     atomic_store_explicit(&s->shared.warm, put->state.warm, memory_order_relaxed);
     atomic_store_explicit(&s->shared.until_ms, until_ms, memory_order_relaxed);
     atomic_store_explicit(&s->shared.from_ms, from_ms, memory_order_relaxed);
@@ -466,6 +537,8 @@ void warmup_granted(struct warmup *w, const struct warmup_put *put, bool stored,
     bool is_of_old;
 
     pthread_mutex_lock(&w->lock);
+    if (stored && put->store)
+        s->kept = warmup_put_stored(put);
     is_of_old = put->policies != s->policies; /* the caps have changed meanwhile */
     if (s->configured && stored && !is_of_old)
         stream_grant(w, s, put, now_ns);
@@ -474,7 +547,7 @@ void warmup_granted(struct warmup *w, const struct warmup_put *put, bool stored,
     atomic_store(&s->shared.asked, false);
     s->unsaved = s->unsaved || !stored;
     if (is_of_old)
-        ask_locked(w, s);
+        ask_locked(w, s, false, 0);
     pthread_mutex_unlock(&w->lock);
 }
 
@@ -507,7 +580,7 @@ static int stream_order(struct warmup *w, struct warmup_stream *s, int64_t wall_
         break;
     }
     s->unsaved = true;
-    ask_locked(w, s);
+    ask_locked(w, s, false, 0);
     return 0;
 }
 

@@ -3,7 +3,8 @@
  * was leased and not yet sent, and a pace. Taking is atomics only. When the budget is used up, or
  * its hour is over, the stream asks: the keeper (outcome/warm.h), one thread, leases the next
  * chunk, stores that, and grants it. So what is stored is never less than what was sent, and a
- * crash loses one chunk a stream.
+ * crash loses one chunk a stream. Small chunks are asked for when mail of the stream is settled,
+ * and stored with that: see warmup_ride().
  *
  * Wall-clock times are parameters, as are monotonic ones: nothing here reads a clock. */
 #ifndef HAYAUMA_ENGINE_WARMUP_H
@@ -27,10 +28,14 @@ struct warmup_stream {
     bool configured;         /* by the present configuration */
     bool begun;              /* state says something */
     bool lost;               /* what was stored of it is damaged, and was not made anew yet */
+    uint32_t lost_in;        /* the shard of that */
     bool unsaved;            /* state was changed, by the operator, or could not be stored */
+    bool rides;              /* what it asks for is stored with mail that shard settles */
+    uint32_t shard;
     struct config_warmup_policy policy; /* steps are a copy */
     uint32_t policies;                  /* how often it was set */
     struct warmup_state state;
+    struct warmup_state kept; /* as it is stored: at least what was leased */
     struct {
         /* Relaxed but for budget, which is what must not be taken twice: the others say when it is
          * worth to try. */
@@ -39,6 +44,9 @@ struct warmup_stream {
         _Atomic uint64_t interval_ns, next_ns;             /* monotonic: GCRA */
         _Atomic uint64_t doubted_ns;                       /* monotonic: see warmup_doubt() */
         _Atomic uint32_t events[WARMUP_EVENTS];            /* that state has not */
+        /* What is left of the budget when the next part is asked for by warmup_ride(); negative:
+         * who takes the last asks. */
+        _Atomic int64_t low;
         _Atomic bool warm; /* no cap: until_ms is when the keeper wants to hear of mail again */
         _Atomic bool asked;
     } shared;
@@ -60,9 +68,10 @@ struct warmup {
 int warmup_open(struct warmup *w, void (*wake)(void *arg), void *arg) MUST_USE;
 /* A zeroed one is accepted. */
 void warmup_done(struct warmup *w);
-/* Before workers begin: what the store has. state NULL: it is damaged; the stream begins anew, and
- * sends nothing more today, for nobody knows what it has sent. -ENOMEM. */
-int warmup_restore(struct warmup *w, struct str source, struct str provider,
+/* Before workers begin: what a shard of the store has; of several the newest counts. state NULL: it
+ * is damaged; the stream begins anew, and sends nothing more today, for nobody knows what it has
+ * sent. -ENOMEM. */
+int warmup_restore(struct warmup *w, struct str source, struct str provider, uint32_t shard,
                    const struct warmup_state *state) MUST_USE;
 
 /* Applies c to all streams, unless a later generation has been. */
@@ -112,6 +121,21 @@ static inline void warmup_set_count(const struct warmup_set *set, enum warmup_ev
     for (int i = 0; i < WARMUP_SET_LEN; i++)
         warmup_count(set->of[i], event);
 }
+/* Recipients that set counts are about to be settled in shard. Where a stream leases fewer than
+ * WARMUP_PART at once, and half of that is spent, the next part is stored in the transaction that
+ * settles them: a small cap costs no commits. So is what comes after the hour's share, ahead of its
+ * time. */
+void warmup_ride(struct warmup *w, struct warmup_stream *s, uint32_t shard);
+static inline void warmup_set_ride(struct warmup *w, const struct warmup_set *set, uint32_t shard)
+{
+    for (int i = 0; i < WARMUP_SET_LEN; i++) {
+        struct warmup_stream *s = set->of[i];
+
+        if (s != NULL && atomic_load_explicit(&s->shared.budget, memory_order_relaxed) <=
+                             atomic_load_explicit(&s->shared.low, memory_order_relaxed))
+            warmup_ride(w, s, shard);
+    }
+}
 /* Takes the leave of all of set for up to want more recipients: see warmup_more(). Returns how
  * many.
  */
@@ -133,12 +157,16 @@ struct warmup_put {
     struct warmup_stream *stream;
     uint32_t policies;     /* the stream's, when this was leased */
     uint32_t granted, cap; /* cap: of the present day */
+    uint32_t ahead;        /* to be stored as used, and granted in a later hour */
+    uint32_t shard;        /* to be stored in */
+    bool rides;            /* with what is settled there now: no commit is made for it */
     struct warmup_hour now;
-    struct warmup_state state; /* to be stored before warmup_granted() */
+    struct warmup_state state; /* warmup_put_stored() is to be stored before warmup_granted() */
     bool ended;                /* a day with mail is over: past is to be stored too */
     struct warmup_past past;
     bool store; /* something is to be stored; else warmup_granted() may follow at once */
 };
+struct warmup_state warmup_put_stored(const struct warmup_put *put);
 /* The next stream that asks. False: none does. */
 bool warmup_next(struct warmup *w, int64_t wall_ms, struct warmup_put *put);
 /* put is stored; or it could not be, and nothing is granted. now_ns: monotonic. */

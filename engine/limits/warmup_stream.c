@@ -4,10 +4,10 @@
 
 #include "base/packed.h"
 
-/* A chunk that is leased at once: at most this, or about ten seconds of the hour's share where that
- * is more. So there is one write of the store in 100 recipients. Where 100 are more than 2 % of the
- * day's cap a chunk is these 2 %: a crash loses no more, and there are 50 writes a day. */
-#define CHUNK         100
+/* A chunk that is leased at once: at most WARMUP_PART, or about ten seconds of the hour's share
+ * where that is more. So there is one write of the store in 100 recipients. Where 100 are more than
+ * 2 % of the day's cap a chunk is these 2 %, since a crash loses no more; such leases are written
+ * in transactions that settle mail, so that they cost no commit. */
 #define CHUNK_OF_CAP  50  /* a fiftieth */
 #define CHUNK_OF_HOUR 360 /* ten seconds */
 
@@ -216,12 +216,18 @@ uint32_t warmup_share(const struct warmup_state *s, const struct config_warmup_p
     return share < left ? share : left;
 }
 
-static uint32_t chunk_of(uint32_t share, uint32_t cap)
+uint32_t warmup_part(const struct config_warmup_policy *p, const struct warmup_state *s)
 {
-    uint32_t chunk = (cap + CHUNK_OF_CAP - 1) / CHUNK_OF_CAP, pieces;
+    uint32_t cap = warmup_cap(p, s);
 
-    if (chunk > CHUNK)
-        chunk = CHUNK;
+    return cap / CHUNK_OF_CAP >= WARMUP_PART ? WARMUP_PART
+                                             : (cap + CHUNK_OF_CAP - 1) / CHUNK_OF_CAP;
+}
+
+static uint32_t chunk_of(uint32_t share, uint32_t part)
+{
+    uint32_t chunk = part, pieces;
+
     if (chunk < share / CHUNK_OF_HOUR)
         chunk = share / CHUNK_OF_HOUR;
     pieces = share < chunk ? 1 : share / chunk; /* of one size */
@@ -239,7 +245,7 @@ uint32_t warmup_lease(struct warmup_state *s, const struct config_warmup_policy 
     }
     if (share <= s->hour_used)
         return 0;
-    n = chunk_of(share, warmup_cap(p, s));
+    n = chunk_of(share, warmup_part(p, s));
     if (n > share - s->hour_used)
         n = share - s->hour_used;
     s->used += n;
@@ -258,7 +264,7 @@ void warmup_unlease(struct warmup_state *s, uint32_t n)
 /* --- the records: version 1, then numbers of 4 bytes, the lowest first --- */
 
 #define STATE_VERSION 1
-#define STATE_BYTES   (1 + 3 + 4 * (7 + WARMUP_EVENTS))
+#define STATE_BYTES   (1 + 3 + 4 * (7 + WARMUP_EVENTS)) /* without the sequence, as once */
 #define FLAG_PAUSED   1
 #define FLAG_WARM     2
 #define PAST_VERSION  1
@@ -287,6 +293,7 @@ void warmup_state_encode(const struct warmup_state *s, struct buf *out)
     packed_put(out, s->hour_used, 4);
     for (int i = 0; i < WARMUP_EVENTS; i++)
         packed_put(out, s->events[i], 4);
+    packed_put(out, s->sequence, 4);
 }
 
 /* Days beyond this are no days: arithmetic with them must not overflow. */
@@ -319,6 +326,8 @@ int warmup_state_decode(struct str value, struct warmup_state *out)
     s.hour_used = take32(&at);
     for (int i = 0; i < WARMUP_EVENTS; i++)
         s.events[i] = take32(&at);
+    if (value.len >= STATE_BYTES + 4)
+        s.sequence = take32(&at);
     if (s.verdict >= WARMUP_VERDICTS || s.hour_used > s.used || !is_day(s.day) ||
         !is_day(s.since) || !is_day(s.mail))
         return -EBADMSG;

@@ -51,6 +51,7 @@ struct warmup_state {
     int32_t mail;    /* the last day with mail; before any: the day it began */
     uint32_t used, hour_used;       /* of day, of hour: recipients, leased ones too */
     uint32_t events[WARMUP_EVENTS]; /* of day, as far as stored */
+    uint32_t sequence; /* of the record: of several the one with the highest is in force */
 };
 
 /* A day that is over. */
@@ -84,6 +85,10 @@ uint32_t warmup_share(const struct warmup_state *s, const struct config_warmup_p
  * day has no more. So no day gets more than its cap. */
 uint32_t warmup_lease(struct warmup_state *s, const struct config_warmup_policy *p,
                       const struct warmup_hour *now);
+/* How many are leased at once, where the hour's share does not say more: 100, or 2 % of the cap if
+ * that is less. Less than 100 are no reason for a commit of their own: see warmup_ride(). */
+#define WARMUP_PART 100
+uint32_t warmup_part(const struct config_warmup_policy *p, const struct warmup_state *s);
 /* n of the leased are not spent, and will not be. */
 void warmup_unlease(struct warmup_state *s, uint32_t n);
 /* The operator's. stage from 0; the number of stages: no cap. */

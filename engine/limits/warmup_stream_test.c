@@ -450,7 +450,8 @@ static void test_records(void **state)
                              .mail = 20600,
                              .used = 321,
                              .hour_used = 21,
-                             .events = {300, 4, 2, 1}},
+                             .events = {300, 4, 2, 1},
+                             .sequence = 70000},
                         read = {0};
     struct warmup_past past = {.day = 20599,
                                .stage = 2,
@@ -467,8 +468,11 @@ static void test_records(void **state)
     warmup_state_encode(&read, &again);
     assert_true(str_eq(buf_str(&again), buf_str(&b)));
     assert_memory_equal(read.events, s.events, sizeof(s.events));
-    for (size_t n = 0; n < b.len; n++)
+    for (size_t n = 0; n < b.len - 4; n++)
         assert_int_equal(warmup_state_decode((struct str){(char *)b.data, n}, &read), -EBADMSG);
+    assert_int_equal(warmup_state_decode((struct str){(char *)b.data, b.len - 4}, &read), 0);
+    assert_int_equal(read.sequence, 0); /* older builds had none */
+    assert_int_equal(read.used, s.used);
     buf_putc(&b, 7); /* a later build knows more */
     assert_int_equal(warmup_state_decode(buf_str(&b), &read), 0);
     b.data[0] = 2;

@@ -51,7 +51,7 @@ struct world {
     const struct config *config;
     struct stored stored[STORED_MAX];
     size_t stored_len;
-    uint64_t puts;
+    uint64_t puts, own; /* own: for which a commit is made */
     void (*on_past)(struct world *world, const struct warmup_put *put);
     void *arg;
 };
@@ -66,8 +66,8 @@ static void world_open(struct world *world)
 
         warmup_state_encode(&s->state, &b); /* as the store would have it */
         assert_int_equal(warmup_state_decode(buf_str(&b), &state), 0);
-        assert_int_equal(warmup_restore(&world->w, str_of(s->source), str_of(s->provider), &state),
-                         0);
+        assert_int_equal(
+            warmup_restore(&world->w, str_of(s->source), str_of(s->provider), 0, &state), 0);
         buf_done(&b);
     }
     warmup_configure(&world->w, world->config);
@@ -95,8 +95,9 @@ static void store(struct world *world, const struct warmup_put *put)
                  put->stream->provider);
         world->stored_len++;
     }
-    world->stored[i].state = put->state;
+    world->stored[i].state = warmup_put_stored(put);
     world->puts++;
+    world->own += !put->rides;
 }
 
 static void keep(struct world *world, int64_t wall_ms)
@@ -517,6 +518,78 @@ static void test_crash_loses_a_chunk(void **state)
     config_unref((struct config *)(uintptr_t)world.config);
 }
 
+/* A day of a small cap, with an answer to each recipient a second behind it, and kill -9 now and
+ * then. */
+static void ride(struct world *world, uint32_t cap, unsigned kills)
+{
+    int64_t now_ms = ms_of("2026-06-01", 0), end_ms = ms_of("2026-06-02", 0), told_ms = INT64_MAX;
+    int64_t killed_ms = kills == 0 ? INT64_MAX : now_ms + 86400000 / (kills + 1);
+    uint32_t sent = 0, part = (cap + 49) / 50, lost = 0;
+    struct warmup_stream *s;
+    struct warmup_view v;
+
+    world_open(world);
+    s = warmup_stream_of(&world->w, world->config, "a", STR("mx.example.net"));
+    while (now_ms < end_ms) {
+        struct warmup_set set = {.of = {s}};
+        uint64_t again_ns;
+
+        if (now_ms >= told_ms) { /* the answer, and what is settled with it */
+            warmup_set_count(&set, WARMUP_EVENT_DELIVERED);
+            warmup_set_ride(&world->w, &set, 1);
+            keep(world, now_ms);
+            told_ms = INT64_MAX;
+        }
+        if (now_ms >= killed_ms) {
+            world_close(world);
+            world_open(world);
+            s = warmup_stream_of(&world->w, world->config, "a", STR("mx.example.net"));
+            warmup_view(&world->w, s, now_ms, &v);
+            assert_true(v.used >= sent + lost && v.used <= sent + lost + part);
+            lost = v.used - sent;
+            killed_ms += 86400000 / (kills + 1);
+            told_ms = INT64_MAX;
+        }
+        again_ns = warmup_take(&world->w, s, now_ms, (uint64_t)now_ms * 1000000);
+        if (again_ns == 0) {
+            sent++;
+            told_ms = now_ms + 1000;
+        } else {
+            keep(world, now_ms);
+            now_ms = (int64_t)(again_ns / 1000000) + 1;
+        }
+    }
+    assert_true(sent + lost <= cap && sent + lost + lost / 2 + 1 >= cap * 97 / 100);
+    world_close(world);
+}
+
+/* No more than one commit in 100 recipients is made for a cap of at least 100, and one a day for a
+ * smaller one (two where its first hour has no share): all other leases go with mail that is
+ * settled. Each crash loses a part, and has its first lease written at once. */
+static void test_rides(void **state)
+{
+    static const uint32_t caps[] = {10, 50, 100, 200, 1000, 2400, 4900};
+    char text[160];
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(caps); i++) {
+        for (unsigned kills = 0; kills < 4; kills += 3) {
+            struct world world = {0};
+
+            snprintf(text, sizeof(text),
+                     "sources: {a: {ipv4: 192.0.2.1}}\nwarmup: {schedules: {mine: {steps: [%u]}}, "
+                     "sources: {a: {schedule: mine}}}\n",
+                     caps[i]);
+            world.config = config_of(text, 1);
+            ride(&world, caps[i], kills);
+            if (world.own > (caps[i] < 24 ? 2 : 1) + kills)
+                fail_msg("%u a day, %u kills: %llu commits of %llu puts", caps[i], kills,
+                         (unsigned long long)world.own, (unsigned long long)world.puts);
+            config_unref((struct config *)(uintptr_t)world.config);
+        }
+    }
+}
+
 /* What could not be stored is not spent, and not lost. */
 static void test_store_fails(void **state)
 {
@@ -763,6 +836,7 @@ static void test_set(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_set),
+                                       cmocka_unit_test(test_rides),
                                        cmocka_unit_test(test_sixty_days),
                                        cmocka_unit_test(test_smooth),
                                        cmocka_unit_test(test_top_of_hour),

@@ -401,7 +401,8 @@ static void entry_expire(struct judge_batch *b, struct judge_entry *e)
 
 /* What the provider said counts for the source's warm-up there; what we did not even send does not.
  */
-static void warmup_hear(const struct warmup_set *warmup, const struct outcome *o)
+static void warmup_hear(struct worker *w, const struct recipient *r,
+                        const struct warmup_set *warmup, const struct outcome *o)
 {
     if (o->local)
         return;
@@ -419,6 +420,7 @@ static void warmup_hear(const struct warmup_set *warmup, const struct outcome *o
     case OUTCOME_EXPIRED:
         break;
     }
+    warmup_set_ride(&w->shared->warmup, warmup, r->lane->shard);
 }
 
 static void entry_decide(struct judge_batch *b, struct judge_entry *e)
@@ -436,7 +438,7 @@ static void entry_decide(struct judge_batch *b, struct judge_entry *e)
         r->last_attempt_ms = now_ms;
         lane_note_error(r->lane, &e->outcome.reply, b->context->peer_name);
     }
-    warmup_hear(&b->context->warmup, &e->outcome);
+    warmup_hear(w, r, &b->context->warmup, &e->outcome);
     switch (e->outcome.class) {
     case OUTCOME_FAILED:
         entry_fail(b, e);
@@ -576,6 +578,7 @@ void judge_delivered(struct worker *w, const struct judge_context *context, stru
            &w->record);
     counter_add(&w->counters.delivered, 1);
     warmup_set_count(&context->warmup, WARMUP_EVENT_DELIVERED);
+    warmup_set_ride(&w->shared->warmup, &context->warmup, r->lane->shard);
     row = (struct queue_row){
         .kind = QUEUE_ROW_REMOVE, .rcpt = r, .old_due_ms = r->due_ms, .count = TALLY_DELIVERED};
     lane_settling(r);

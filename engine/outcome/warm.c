@@ -18,9 +18,17 @@ struct order {
     struct warm_order order;
 };
 
+/* What a round stores in one shard. */
+struct part {
+    struct queue_change change;
+    struct warm *keeper;
+    uint32_t shard;
+};
+
 struct warm {
     struct worker *worker;
-    bool storing;
+    uint32_t storing;                 /* parts of a round, under way */
+    int result;                       /* the first error of these */
     uint64_t retry_ms;                /* monotonic: the store had no room */
     struct list waiting, stored_with; /* orders: to be made, and in the change under way */
     struct warmup_put puts[PUTS_MAX];
@@ -29,7 +37,7 @@ struct warm {
     uint8_t keys[PUTS_MAX * STATES_PER_PUT][WARMUP_KEY_MAX];
     struct buf values[PUTS_MAX * STATES_PER_PUT];
     size_t states_len;
-    struct queue_change change;
+    struct part *parts; /* one for each shard */
 };
 
 static void order_done(struct order *o, int result)
@@ -70,7 +78,7 @@ static void record_day(struct warm *k, const struct warmup_put *put)
                                          .next_stage = put->state.stage,
                                          .next_cap = put->cap};
 
-    report_warmup(&k->change.records, &record);
+    report_warmup(&k->parts[0].change.records, &record);
 }
 
 static void store_day(struct warm *k, const struct warmup_put *put, struct warmup_key key)
@@ -92,7 +100,9 @@ static void store_stream(struct warm *k, const struct warmup_put *put)
                              .source = str_of(put->stream->source),
                              .provider = str_of(put->stream->provider)};
 
-    warmup_state_encode(&put->state, state_add(k, &key, false));
+    const struct warmup_state stored = warmup_put_stored(put);
+
+    warmup_state_encode(&stored, state_add(k, &key, false));
     if (put->ended)
         store_day(k, put, key);
 }
@@ -101,18 +111,22 @@ static void store_stream(struct warm *k, const struct warmup_put *put)
 
 static void on_stored(struct queue_change *change, int result)
 {
-    struct warm *k = change->owner;
+    struct part *part = change->owner;
+    struct warm *k = part->keeper;
     struct worker *w = k->worker;
 
-    k->storing = false;
+    ASSERT(k->storing > 0);
     if (result < 0 && result != -ESHUTDOWN) {
         log_error("warmup.store_failed", "error=\"%s\" action=\"streams wait until it succeeds\"",
                   strerror(-result));
         k->retry_ms = io_now_ms(w->io) + RETRY_MS;
     }
     for (size_t i = 0; i < k->puts_len; i++)
-        warmup_granted(&w->shared->warmup, &k->puts[i], result == 0, io_now_ns(w->io));
-    orders_done(&k->stored_with, result);
+        if (k->puts[i].shard == part->shard)
+            warmup_granted(&w->shared->warmup, &k->puts[i], result == 0, io_now_ns(w->io));
+    k->result = k->result < 0 ? k->result : result;
+    if (--k->storing == 0)
+        orders_done(&k->stored_with, k->result);
 }
 
 static void orders_make(struct warm *k)
@@ -140,49 +154,71 @@ static void record_orders(struct warm *k)
         const struct warmup_order *o = &LIST_ENTRY(n, struct order, node)->order.what;
 
         if (o->kind == WARMUP_COMPLAINTS)
-            report_feedback(&k->change.records, k->worker->config->node_id,
+            report_feedback(&k->parts[0].change.records, k->worker->config->node_id,
                             worker_wall_ms(k->worker), o->source, o->provider, o->number);
     }
+}
+
+static void round_lease(struct warm *k)
+{
+    struct worker *w = k->worker;
+    struct warmup *all = &w->shared->warmup;
+
+    k->puts_len = 0;
+    while (k->puts_len < PUTS_MAX && warmup_next(all, worker_wall_ms(w), &k->puts[k->puts_len])) {
+        if (k->puts[k->puts_len].store)
+            k->puts_len++;
+        else
+            warmup_granted(all, &k->puts[k->puts_len], true, io_now_ns(w->io));
+    }
+}
+
+/* The states of what goes to part's shard. False: nothing does. */
+static bool part_fill(struct warm *k, struct part *part)
+{
+    size_t first = k->states_len;
+
+    part->change.urgent = false;
+    for (size_t i = 0; i < k->puts_len; i++) {
+        if (k->puts[i].shard != part->shard)
+            continue;
+        store_stream(k, &k->puts[i]);
+        part->change.urgent = part->change.urgent || !k->puts[i].rides;
+    }
+    part->change.states = &k->states[first];
+    part->change.states_len = k->states_len - first;
+    return part->change.states_len > 0;
 }
 
 static void round_begin(struct warm *k)
 {
     struct worker *w = k->worker;
-    struct warmup *all = &w->shared->warmup;
+    uint32_t shards = queue_shards(w->shared->queue);
 
-    k->puts_len = k->states_len = 0;
-    buf_clear(&k->change.records);
+    ASSERT(k->storing == 0);
+    k->states_len = 0;
+    k->result = 0;
+    buf_clear(&k->parts[0].change.records);
     record_orders(k);
-    while (k->puts_len < PUTS_MAX && warmup_next(all, worker_wall_ms(w), &k->puts[k->puts_len])) {
-        const struct warmup_put *put = &k->puts[k->puts_len];
-
-        if (put->store) {
-            store_stream(k, put);
-            k->puts_len++;
-        } else {
-            warmup_granted(all, put, true, io_now_ns(w->io));
-        }
-    }
+    round_lease(k);
+    for (uint32_t i = 0; i < shards; i++)
+        k->storing += part_fill(k, &k->parts[i]);
     for (size_t i = 0; i < k->states_len; i++)
         k->states[i].value = buf_str(&k->values[i]);
-    if (k->states_len == 0) {
+    if (k->storing == 0) {
         orders_done(&k->stored_with, 0);
         return;
     }
-    k->change.states = k->states;
-    k->change.states_len = k->states_len;
-    k->change.urgent = true;
-    k->change.on_done = on_stored;
-    k->change.owner = k;
-    k->storing = true;
-    queue_submit(w->port, 0, &k->change);
+    for (uint32_t i = 0; i < shards; i++)
+        if (k->parts[i].change.states_len > 0)
+            queue_submit(w->port, i, &k->parts[i].change);
 }
 
 void warm_keep(struct worker *w)
 {
     struct warm *k = w->warm;
 
-    if (k == NULL || k->storing)
+    if (k == NULL || k->storing > 0)
         return;
     if (!list_empty(&k->waiting))
         orders_make(k);
@@ -216,6 +252,19 @@ int warm_open(struct worker *w)
     w->warm = calloc(1, sizeof(*w->warm));
     if (w->warm == NULL)
         return -ENOMEM;
+    w->warm->parts = calloc(queue_shards(w->shared->queue), sizeof(*w->warm->parts));
+    if (w->warm->parts == NULL) {
+        free(w->warm);
+        w->warm = NULL;
+        return -ENOMEM;
+    }
+    for (uint32_t i = 0; i < queue_shards(w->shared->queue); i++) {
+        struct part *part = &w->warm->parts[i];
+
+        *part = (struct part){.keeper = w->warm, .shard = i};
+        part->change.on_done = on_stored;
+        part->change.owner = part;
+    }
     w->warm->worker = w;
     list_init(&w->warm->waiting);
     list_init(&w->warm->stored_with);
@@ -232,7 +281,8 @@ void warm_close(struct worker *w)
     orders_done(&k->stored_with, -ESHUTDOWN);
     for (size_t i = 0; i < ARRAY_LEN(k->values); i++)
         buf_done(&k->values[i]);
-    buf_done(&k->change.records);
+    buf_done(&k->parts[0].change.records);
+    free(k->parts);
     free(k);
     w->warm = NULL;
 }

@@ -1,6 +1,8 @@
 /* The keeper of warm-up (limits/warmup.h): the worker that owns shard 0 leases what streams ask
  * for, stores it, and grants it behind the commit; with a day that is over it stores what that day
- * was and writes a record of it. One change is under way at a time. */
+ * was and writes a record of it. One round is under way at a time: a change for each shard in which
+ * something is to be stored. A change of what rides waits for company, as the settle does that it
+ * rides with, so that both come into one transaction. */
 #ifndef HAYAUMA_ENGINE_WARM_H
 #define HAYAUMA_ENGINE_WARM_H
 

@@ -61,6 +61,7 @@ int warmup_key_decode(struct str bytes, struct warmup_key *out)
 
 struct loading {
     struct warmup *to;
+    uint32_t shard;
     int err;
 };
 
@@ -79,14 +80,16 @@ static void load_one(void *arg, struct str key, struct str value)
                   "source=\"%.*s\" provider=\"%.*s\" action=\"it begins anew tomorrow; 'hayauma "
                   "warmup set' brings it to its stage\"",
                   STR_FMT(k.source), STR_FMT(k.provider));
-    l->err = warmup_restore(l->to, k.source, k.provider, err < 0 ? NULL : &state);
+    l->err = warmup_restore(l->to, k.source, k.provider, l->shard, err < 0 ? NULL : &state);
 }
 
 int warmup_store_open(struct warmup *w, struct queue *q, void (*wake)(void *arg), void *arg)
 {
     struct loading l = {.to = w, .err = warmup_open(w, wake, arg)};
-    int err = l.err < 0 ? l.err : queue_state_visit(q, 0, STATE_WARMUP, load_one, &l);
+    int err = l.err;
 
+    for (; err == 0 && l.err == 0 && l.shard < queue_shards(q); l.shard++)
+        err = queue_state_visit(q, l.shard, STATE_WARMUP, load_one, &l);
     return err < 0 ? err : l.err;
 }
 

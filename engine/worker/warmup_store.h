@@ -1,5 +1,6 @@
-/* Warm-up in the store: states of kind STATE_WARMUP in shard 0, of each stream what it has used and
- * where it stands, and of each of its days with mail how it ended. */
+/* Warm-up in the store: states of kind STATE_WARMUP, of each stream what it has used and where it
+ * stands, in shard 0 and in those where its mail was settled, of which the newest counts; and in
+ * shard 0 of each of its days with mail how it ended. */
 #ifndef HAYAUMA_ENGINE_WARMUP_STORE_H
 #define HAYAUMA_ENGINE_WARMUP_STORE_H
 
