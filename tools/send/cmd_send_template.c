@@ -256,11 +256,11 @@ static int change(struct order *o, const char *id)
     int err = 0;
 
     if (o->rate != NULL)
-        set(body, "rate", json_string(o->rate));
+        json_put(body, "rate", json_string(o->rate));
     if (o->pool != NULL)
-        set(body, "pool", json_string(o->pool));
+        json_put(body, "pool", json_string(o->pool));
     if (o->priority != UINT64_MAX)
-        set(body, "priority", json_integer((json_int_t)o->priority));
+        json_put(body, "priority", json_integer((json_int_t)o->priority));
     snprintf(path, sizeof(path), "/%s", id);
     text = json_dumps(body, JSON_COMPACT);
     bytes = str_of(text);
