@@ -26,7 +26,7 @@ static void content_read(struct reading *r)
     const struct draft *d = r->draft;
     size_t lead;
 
-    ASSERT(d->body->len >= d->room && d->config->records.headers_len <= TRACE_WANTED_MAX);
+    ASSERT(d->body->len >= d->room);
     r->start = d->body->data + d->room;
     r->len = d->body->len - d->room;
     lead = trace_lead(r->start, r->len);

@@ -535,7 +535,7 @@ static const char *session_refusal(struct inject *s)
     _Atomic uint32_t *sessions = &all->listener_sessions[s->listener->index];
     uint32_t max = s->settings->sessions_max;
 
-    ASSERT(!s->counted && s->listener->index < s->config->listeners_len);
+    ASSERT(!s->counted);
     if (s->worker->draining)
         return INJECT_DRAINING;
     if (s->settings->proxy_from_len > 0 && !s->proxied)
