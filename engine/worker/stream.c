@@ -299,7 +299,7 @@ void stream_recv_once(struct stream *s)
 
 void stream_recv_stop(struct stream *s)
 {
-    ASSERT(!s->once && s->fd >= 0);
+    ASSERT(s->fd >= 0);
     io_cancel(s->all->io, &s->recv);
 }
 
