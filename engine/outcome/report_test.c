@@ -370,6 +370,23 @@ static void check_feedback(const char *line)
     buf_done(&b);
 }
 
+static void check_unsubscription(const char *line)
+{
+    const struct suppression one = {.tenant = "acme",
+                                    .address = "hanako@example.org",
+                                    .reason = SUPPRESSION_UNSUBSCRIBED,
+                                    .at_ms = 1795359602123,
+                                    .campaign = "spring2026"};
+    struct msgid campaign;
+    struct buf b = {0};
+
+    assert_int_equal(msgid_parse(STR("019ab16819837004881c2a5501fe903b"), &campaign), 0);
+    report_unsubscription(&b, "mail1.example.jp", &one, &campaign);
+    buf_putc(&b, 0);
+    assert_string_equal((char *)b.data, line);
+    buf_done(&b);
+}
+
 /* The example in docs/records.md is what is written. */
 static void check_warmup(const char *line)
 {
@@ -450,37 +467,34 @@ static void test_rule_fields(void **state)
 
 static void test_documented(void **state)
 {
+    static const struct {
+        const char *type;
+        void (*check)(const char *line);
+    } others[] = {{"Warmup", check_warmup}, /* they are of no message in the queue */
+                  {"Feedback", check_feedback},
+                  {"Unsubscription", check_unsubscription},
+                  {"Rule", check_rule}};
     FILE *f = fopen(TEST_SOURCE_DIR "/../../docs/records.md", "r");
-    unsigned seen = 0;
+    unsigned seen = 0, others_seen = 0;
     char line[4096];
-    bool warmup = false, feedback = false, rule = false;
 
     (void)state;
     assert_non_null(f);
     while (fgets(line, sizeof(line), f) != NULL) {
         json_t *o;
         const char *type;
+        size_t other = 0;
 
         if (line[0] != '{')
             continue;
         o = json_loads(line, JSON_REJECT_DUPLICATES, NULL);
         assert_non_null(o);
         type = json_string_value(json_object_get(o, "type"));
-        if (strcmp(type, "Warmup") == 0) { /* it is of no message */
-            check_warmup(line);
-            warmup = true;
-            json_decref(o);
-            continue;
-        }
-        if (strcmp(type, "Feedback") == 0) { /* likewise */
-            check_feedback(line);
-            feedback = true;
-            json_decref(o);
-            continue;
-        }
-        if (strcmp(type, "Rule") == 0) { /* likewise */
-            check_rule(line);
-            rule = true;
+        while (other < ARRAY_LEN(others) && strcmp(type, others[other].type) != 0)
+            other++;
+        if (other < ARRAY_LEN(others)) {
+            others[other].check(line);
+            others_seen |= 1u << other;
             json_decref(o);
             continue;
         }
@@ -491,7 +505,7 @@ static void test_documented(void **state)
         json_decref(o);
     }
     fclose(f);
-    assert_true(warmup && feedback && rule);
+    assert_int_equal(others_seen, (1u << ARRAY_LEN(others)) - 1);
     for (unsigned t = REPORT_RECEPTION; t <= REPORT_REJECTION; t++)
         if (t != REPORT_ADMIN_REBIND && t != REPORT_DELAYED)
             assert_true((seen >> t & 1) != 0);
