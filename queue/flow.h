@@ -7,6 +7,7 @@
 #ifndef HAYAUMA_QUEUE_FLOW_H
 #define HAYAUMA_QUEUE_FLOW_H
 
+#include <stdatomic.h>
 #include <stdint.h>
 
 #include "base/str.h"
@@ -17,6 +18,12 @@ struct queue;
 #define FLOW_NAME_MAX   64  /* bytes of a tenant, campaign or pool */
 #define FLOW_DOMAIN_MAX 253 /* of a signer or envelope */
 
+/* What became of a flow's mail since the start, in all workers: recipients, and bytes of messages
+ * that were taken. */
+struct queue_flow_sums {
+    _Atomic uint64_t attempts, delivered, deferred, bounced, bytes;
+};
+
 struct queue_flow {
     uint32_t id;                       /* from 1 */
     uint8_t priority;                  /* 0 (first) .. 9 */
@@ -24,6 +31,7 @@ struct queue_flow {
     /* Mail that waits for what else holds it has a flow of its own: the domain that signs it, and
      * the domain of its return path. Empty: that was not asked, or may be any. */
     struct str signer, envelope;
+    struct queue_flow_sums *sums; /* whoever attempts it adds; NULL outside of the table */
 };
 
 /* At most so many at once, some 40 MiB: a client that names a campaign anew for each message must
@@ -40,5 +48,8 @@ const struct queue_flow *queue_flow_get(struct queue *q, uint8_t priority, struc
 const struct queue_flow *queue_flow_like(struct queue *q, const struct queue_flow *wanted);
 /* NULL: no such flow; its record was lost. Its rows are mail all the same. */
 const struct queue_flow *queue_flow_find(const struct queue *q, uint32_t id);
+/* Visits all flows, in no order. */
+void queue_flows_visit(struct queue *q, void (*visit)(void *arg, const struct queue_flow *flow),
+                       void *arg);
 
 #endif

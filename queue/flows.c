@@ -8,6 +8,7 @@
 struct entry {
     struct map_node node;
     struct queue_flow flow;
+    struct queue_flow_sums sums;
     char names[];
 };
 
@@ -115,7 +116,8 @@ static const struct queue_flow *insert(struct flows *f, const struct queue_flow 
         return NULL;
     ASSERT(find_any(f, wanted->id) == NULL || find_any(f, wanted->id) == &f->lost);
     names = e->names;
-    e->flow = (struct queue_flow){.id = wanted->id, .priority = wanted->priority};
+    e->sums = (struct queue_flow_sums){0};
+    e->flow = (struct queue_flow){.id = wanted->id, .priority = wanted->priority, .sums = &e->sums};
     e->flow.tenant = copy_name(&names, wanted->tenant);
     e->flow.campaign = copy_name(&names, wanted->campaign);
     e->flow.pool = copy_name(&names, wanted->pool);
@@ -236,6 +238,21 @@ const struct queue_flow *queue_flow_get(struct queue *q, uint8_t priority, struc
     pthread_mutex_unlock(&f->lock);
     ASSERT(flow == NULL || (flow->priority == wanted.priority && flow != &f->lost));
     return flow;
+}
+
+void queue_flows_visit(struct queue *q, void (*visit)(void *arg, const struct queue_flow *flow),
+                       void *arg)
+{
+    for (uint32_t i = 0; i < FLOWS_CHUNKS; i++) {
+        struct flows_chunk *chunk = atomic_load_explicit(&q->flows.chunks[i], memory_order_acquire);
+
+        for (uint32_t id = i * FLOWS_CHUNK; chunk != NULL && id < (i + 1) * FLOWS_CHUNK; id++) {
+            const struct queue_flow *flow = find_id(&q->flows, id);
+
+            if (flow != NULL)
+                visit(arg, flow);
+        }
+    }
 }
 
 const struct queue_flow *queue_flow_find(const struct queue *q, uint32_t id)

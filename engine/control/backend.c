@@ -25,6 +25,13 @@ static void on_counters(void *arg, void (*put)(void *, const char *, uint64_t, b
     counters_visit(((struct backend *)arg)->shared, put, to);
 }
 
+static void on_sums(void *arg, enum sums_of of, size_t max, struct sums *out)
+{
+    struct shared *all = ((struct backend *)arg)->shared;
+
+    sums_gather(all->queue, all->governor, of, max, out);
+}
+
 static struct control_turn turn_of(struct turn_longest t)
 {
     return (struct control_turn){.us = t.us, .doing = turn_part_name(t.part), .lanes = t.lanes};
@@ -322,6 +329,7 @@ const struct control_backend backend_functions = {.describe = on_describe,
                                                   .suspensions = on_suspensions,
                                                   .config = on_config,
                                                   .source = on_source,
+                                                  .sums = on_sums,
                                                   .warmup = on_warmup,
                                                   .campaigns = on_campaigns,
                                                   .names = on_names,

@@ -18,6 +18,7 @@
 #include "outcome/suppress.h"
 #include "queue/queue.h"
 #include "worker/dialogues.h"
+#include "worker/sums.h"
 #include "worker/suspensions.h"
 
 struct control;
@@ -217,6 +218,8 @@ struct control_backend {
     /* The running configuration, valid until the next turn; and what became of a source of it. */
     const struct config *(*config)(void *arg);
     void (*source)(void *arg, const struct config_source *of, struct control_source *out);
+    /* What became of mail since the start: sums_gather(). */
+    void (*sums)(void *arg, enum sums_of of, size_t max, struct sums *out);
     /* Visits all streams of warm-up, in the same way. */
     void (*warmup)(void *arg, int64_t wall_ms,
                    void (*visit)(void *to, const struct warmup_view *view), void *to);

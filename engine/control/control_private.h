@@ -188,6 +188,8 @@ enum control_step control_route_returned(struct control_client *client, struct c
 
 /* "sources":[...],"pools":[...], of the status. */
 void control_put_egress(struct control *c, struct buf *out);
+/* What became of the mail of each source at each site, of tenants and campaigns: max of each. */
+void control_put_sums(struct control *c, size_t max, struct buf *out);
 /* The object of one source. */
 void control_put_source(struct control *c, const struct config_source *s, struct buf *out);
 

@@ -438,6 +438,7 @@ void control_put_status(struct control *c, struct control_status *s, struct buf 
     put_process(out);
     put_turns(c, out);
     control_put_egress(c, out);
+    control_put_sums(c, s->max, out);
     buf_puts(out, "\"destinations\":[");
     for (uint32_t i = 0; i < s->len; i++)
         put_destination(&s->destinations[i], out);

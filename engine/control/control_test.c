@@ -234,6 +234,22 @@ static void on_source(void *arg, const struct config_source *of, struct control_
         out->part[0].away = true, out->part[0].error = -EADDRNOTAVAIL;
 }
 
+static void on_sums(void *arg, enum sums_of of, size_t max, struct sums *out)
+{
+    (void)arg;
+    *out = (struct sums){.rows = calloc(1, sizeof(struct sums_row *)), .others_len = 3};
+    out->others.delivered = 5;
+    if (max == 0)
+        return;
+    out->len = 1;
+    out->rows[0] = calloc(1, sizeof(**out->rows));
+    out->rows[0]->name = strdup(of == SUMS_SOURCE_SITE ? "a1" : "acme");
+    out->rows[0]->site = strdup(of == SUMS_SOURCE_SITE ? "google" : "");
+    out->rows[0]->attempts = 9;
+    out->rows[0]->bounced_by[0] = of == SUMS_SOURCE_SITE ? 2 : 0;
+    out->rows[0]->held_ms[GOVERNOR_SESSIONS] = 1500;
+}
+
 static struct dialogues watched;
 
 static struct dialogues *on_dialogues(void *arg)
@@ -252,6 +268,7 @@ static const struct control_backend backend = {.describe = on_describe,
                                                .names = on_names,
                                                .config = on_config,
                                                .source = on_source,
+                                               .sums = on_sums,
                                                .dialogues = on_dialogues,
                                                .job = on_job};
 
@@ -1211,6 +1228,20 @@ static void test_status(void **state)
     assert_int_equal(number(json_array_get(list, 0), "rows"), 2000);
     for (size_t i = 1; i < 9; i++)
         assert_int_equal(number(json_array_get(list, i), "rows"), 101 - i);
+    list = json_array_get(json_object_get(s, "source_sites"), 0);
+    assert_string_equal(json_string_value(json_object_get(list, "source")), "a1");
+    assert_string_equal(json_string_value(json_object_get(list, "site")), "google");
+    assert_int_equal(number(list, "attempts"), 9);
+    assert_int_equal(json_object_size(json_object_get(list, "bounced_by")), 1);
+    assert_true(json_real_value(json_object_get(json_object_get(list, "held_s"), "sessions_max")) ==
+                1.5);
+    list = json_array_get(json_object_get(s, "source_sites"), 1);
+    assert_int_equal(number(list, "others"), 3);
+    assert_int_equal(number(list, "delivered"), 5);
+    list = json_array_get(json_object_get(s, "campaigns"), 0);
+    assert_string_equal(json_string_value(json_object_get(list, "campaign")), "acme");
+    assert_null(json_object_get(list, "sessions"));
+    assert_int_equal(json_array_size(json_object_get(s, "tenants")), 2);
     replies_done(r);
     r = ask(b, "{\"op\":\"status\",\"destinations\":0}");
     assert_int_equal(

@@ -44,8 +44,9 @@ struct transaction {
     bool is_unsigned;
     struct recipient **rcpts;
     const struct limit *sessions[FEED_SESSION_LIMITS]; /* as one of which the session counts */
-    uint64_t bytes;                                    /* of site->under_way */
-    uint64_t limit_bytes;                              /* that the limits were told of */
+    struct queue_flow_sums *flow_sums; /* whose mail it is, from submission on; or NULL */
+    uint64_t bytes;                    /* of site->under_way */
+    uint64_t limit_bytes;              /* that the limits were told of */
     uint64_t taken_ms, begun_ms;
     enum policy_run run; /* how it counts in the run of attempts without a success */
     bool answered;       /* some reply was about this transaction */
@@ -277,6 +278,14 @@ static void bytes_tell(struct transaction *t)
     t->limit_bytes = bytes;
 }
 
+/* Of the tenant's and campaign's mail that it is of; NULL: nobody knows whose it is. */
+static struct queue_flow_sums *sums_of(const struct transaction *t)
+{
+    const struct queue_flow *flow = t->rcpts[0]->lane->names;
+
+    return flow == NULL ? NULL : flow->sums;
+}
+
 void transaction_submit(struct transaction *t)
 {
     ASSERT(t->stage == STAGE_TAKEN && !list_node_linked(&t->letter));
@@ -289,6 +298,9 @@ void transaction_submit(struct transaction *t)
     list_push_back(&t->delivery->carried, &t->with);
     secure_tell(t->delivery, t->rcpts, t->smtp.rcpts_len);
     governor_sum(&t->context.sums->attempts, t->smtp.rcpts_len);
+    t->flow_sums = sums_of(t);
+    if (t->flow_sums != NULL)
+        governor_sum(&t->flow_sums->attempts, t->smtp.rcpts_len);
     smtp_client_submit(t->delivery->client, &t->smtp);
 }
 
@@ -694,6 +706,8 @@ void transaction_done(const struct smtp_event *event)
         governor_probe_back(d->channel->governor);
     if (t->taken) {
         governor_sum(&t->context.sums->bytes, t->limit_bytes);
+        if (t->flow_sums != NULL)
+            governor_sum(&t->flow_sums->bytes, t->limit_bytes);
         governor_taken(channel_told(d->channel), io_now_ns(d->worker->io));
     }
     if (t->polite)

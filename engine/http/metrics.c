@@ -395,6 +395,7 @@ static void put_operators(struct buf *out, struct http_request *r, const struct 
     metrics_put_held(out, shared);
     metrics_put_refusals(out, shared);
     metrics_put_sources(out, shared, r->config);
+    metrics_put_sums(out, r->http->shared);
     metrics_put_warmup(out, shared, walk->now_ms);
     put_process(out);
 }

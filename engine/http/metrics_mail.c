@@ -1,14 +1,17 @@
 /* Metrics of what mail waits for, of sources and of their warm-up. */
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "http/metrics_private.h"
 #include "outcome/classify.h"
 #include "worker/shared.h"
+#include "worker/sums.h"
 
 #define SOURCES_MAX 500  /* with series of their own: those named first in the configuration */
 #define STREAMS_MAX 1000 /* of warm-up: those that were made first */
+#define SUMS_SHOWN  100  /* sources at sites, tenants, campaigns: those with most attempts */
 
 /* --- waits --- */
 
@@ -127,6 +130,64 @@ void metrics_put_sources(struct buf *out, struct shared *shared, const struct co
                        families[f].of(of, sources_get(&shared->sources, of)));
         }
     }
+}
+
+/* --- what became of mail --- */
+
+static void put_sums_labels(const struct sums_row *row, enum sums_of of, struct buf *out)
+{
+    static const char *const labels[] = {
+        [SUMS_SOURCE_SITE] = "source", [SUMS_TENANT] = "tenant", [SUMS_CAMPAIGN] = "campaign"};
+
+    buf_putc(out, '{');
+    put_label_pair(out, labels[of], row->name[0] == '\0' ? STR("(none)") : str_of(row->name));
+    if (of == SUMS_SOURCE_SITE) {
+        buf_putc(out, ',');
+        put_label_pair(out, "site", str_of(row->site));
+    }
+    buf_putc(out, '}');
+}
+
+static void put_sums(struct buf *out, struct shared *shared, enum sums_of of)
+{
+    static const struct {
+        const char *name, *help;
+        size_t offset;
+    } values[] = {
+        {"attempts", "Recipients that were sent to a server", offsetof(struct sums_row, attempts)},
+        {"delivered", "Recipients delivered", offsetof(struct sums_row, delivered)},
+        {"deferred", "Attempts deferred", offsetof(struct sums_row, deferred)},
+        {"bounced", "Recipients bounced or expired", offsetof(struct sums_row, bounced)},
+        {"taken_bytes", "Bytes of messages taken", offsetof(struct sums_row, bytes)},
+    };
+    static const char *const families[] = {[SUMS_SOURCE_SITE] = "source_site",
+                                           [SUMS_TENANT] = "tenant_mail",
+                                           [SUMS_CAMPAIGN] = "campaign_mail"};
+    struct sums sums;
+
+    sums_gather(shared->queue, shared->governor, of, SUMS_SHOWN, &sums);
+    for (size_t v = 0; v < ARRAY_LEN(values); v++) {
+        char family[64];
+
+        snprintf(family, sizeof(family), "%s_%s", families[of], values[v].name);
+        put_family(out, family, "counter", values[v].help);
+        for (size_t i = 0; i < sums.len; i++) {
+            uint64_t value;
+
+            memcpy(&value, (const char *)sums.rows[i] + values[v].offset, sizeof(value));
+            buf_printf(out, "hayauma_%s_total", family);
+            put_sums_labels(sums.rows[i], of, out);
+            buf_printf(out, " %" PRIu64 "\n", value);
+        }
+    }
+    sums_done(&sums);
+}
+
+void metrics_put_sums(struct buf *out, struct shared *shared)
+{
+    put_sums(out, shared, SUMS_SOURCE_SITE);
+    put_sums(out, shared, SUMS_TENANT);
+    put_sums(out, shared, SUMS_CAMPAIGN);
 }
 
 /* --- warm-up --- */

@@ -52,6 +52,8 @@ void metrics_put_waits(struct buf *out, const struct metrics_waits *waits);
 void metrics_put_held(struct buf *out, const struct shared *shared);
 void metrics_put_refusals(struct buf *out, const struct shared *shared);
 void metrics_put_sources(struct buf *out, struct shared *shared, const struct config *config);
+/* What became of the mail of sources at sites, of tenants and campaigns. */
+void metrics_put_sums(struct buf *out, struct shared *shared);
 void metrics_put_warmup(struct buf *out, struct shared *shared, int64_t wall_ms);
 
 #endif

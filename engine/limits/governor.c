@@ -14,7 +14,8 @@
 #define PROBE_WAIT_MS UINT64_C(30000) /* without an answer to a probe another one may go out */
 #define BYTE_PARTS    1024u           /* of a nanosecond: what intervals of bytes count in */
 #define SUMS_MAX      4096 /* entries that nobody holds and that are kept for their sums */
-#define COOLED_MAX    8    /* entries that nobody holds, each time that one is let go */
+#define VISIT_BUCKETS 64
+#define COOLED_MAX    8 /* entries that nobody holds, each time that one is let go */
 
 struct governor {
     pthread_mutex_t mutex; /* protects entries and each entry's node, refs, key */
@@ -272,6 +273,43 @@ struct governor_entry *governor_get(struct governor *g, struct str key,
     }
     pthread_mutex_unlock(&g->mutex);
     return e;
+}
+
+void governor_name(struct governor *g, struct governor_entry *e, const char *source,
+                   const char *site, bool provider)
+{
+    size_t source_len = strlen(source), site_len = strlen(site);
+    const char *at;
+
+    pthread_mutex_lock(&g->mutex);
+    at = strstr(e->key + source_len, site);
+    if (source_len > 0 && site_len <= UINT16_MAX && at != NULL && at - e->key <= UINT16_MAX) {
+        e->source_len = (uint16_t)source_len;
+        e->site_at = (uint16_t)(at - e->key);
+        e->site_len = (uint16_t)site_len;
+        e->provider = provider;
+    }
+    pthread_mutex_unlock(&g->mutex);
+}
+
+void governor_visit(struct governor *g, void (*visit)(void *arg, const struct governor_entry *e),
+                    void *arg)
+{
+    size_t bucket = 0;
+    bool more = true;
+
+    while (more) { /* whole buckets; those who make and drop sites have their turn in between */
+        pthread_mutex_lock(&g->mutex);
+        for (int i = 0; i < VISIT_BUCKETS && bucket < map_buckets(&g->entries); i++, bucket++)
+            for (struct map_node *n = map_bucket(&g->entries, bucket); n != NULL; n = n->next) {
+                const struct governor_entry *e = CONTAINER_OF(n, struct governor_entry, node);
+
+                if (e->source_len > 0)
+                    visit(arg, e);
+            }
+        more = bucket < map_buckets(&g->entries);
+        pthread_mutex_unlock(&g->mutex);
+    }
 }
 
 void governor_put(struct governor *g, struct governor_entry *entry, uint64_t now_ns)

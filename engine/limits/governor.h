@@ -92,6 +92,9 @@ struct governor_entry {
     uint64_t generation;  /* of the limits; under the mutex too */
     uint32_t cap_version; /* likewise */
     char *key;
+    /* Of what a source sends to a site: where in key their names are. See governor_name(). */
+    uint16_t source_len, site_at, site_len;
+    bool provider;
     /* Limits: written on reload, read on every take; relaxed, since a limit has no moment at which
      * it must be seen by all. */
     _Atomic uint32_t sessions_max;
@@ -155,6 +158,22 @@ void governor_close(struct governor *g);
 struct governor_entry *governor_get(struct governor *g, struct str key,
                                     const struct governor_limits *limits, uint64_t now_ns);
 void governor_put(struct governor *g, struct governor_entry *entry, uint64_t now_ns);
+/* The entry is of what source sends to site, which its key begins with and has in it: screens show
+ * it so. provider: the same for all sites of a provider, each of which has an entry of its own. */
+void governor_name(struct governor *g, struct governor_entry *entry, const char *source,
+                   const char *site, bool provider);
+static inline struct str governor_source(const struct governor_entry *e)
+{
+    return (struct str){e->key, e->source_len};
+}
+static inline struct str governor_site(const struct governor_entry *e)
+{
+    return (struct str){e->key + e->site_at, e->site_len};
+}
+/* Visits the entries that have been named, in no order; visit() calls nothing of the governor. An
+ * entry may come twice while the table grows. Not for workers: it takes long. */
+void governor_visit(struct governor *g, void (*visit)(void *arg, const struct governor_entry *e),
+                    void *arg);
 /* That of key as it is, to be put back; NULL: there is none. */
 struct governor_entry *governor_find(struct governor *g, struct str key);
 

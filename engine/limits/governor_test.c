@@ -6,6 +6,7 @@
 #include <cmocka.h>
 #include <pthread.h>
 
+#include "base/buf.h"
 #include "base/rng.h"
 #include "limits/governor.h"
 
@@ -911,9 +912,45 @@ static void test_byte_rates(void **state)
     governor_close(g);
 }
 
+static void see_named(void *arg, const struct governor_entry *e)
+{
+    struct buf *out = arg;
+
+    buf_printf(out, "%.*s at %.*s%s;", STR_FMT(governor_source(e)), STR_FMT(governor_site(e)),
+               e->provider ? " together" : "");
+}
+
+/* Entries that screens show say whose they are, also when nobody has them any more and something
+ * was counted; others are not visited. */
+static void test_named(void **state)
+{
+    const struct governor_limits none = {0};
+    struct governor_entry *own, *other;
+    struct governor *g;
+    struct buf seen = {0};
+
+    (void)state;
+    assert_int_equal(governor_open(&g), 0);
+    own = governor_get(g, STR("a1|provider:google|(mx1|mx2).x.example"), &none, 0);
+    governor_name(g, own, "a1", "google", true);
+    other = governor_get(g, STR(":host|*|mx1.example"), &none, 0);
+    governor_visit(g, see_named, &seen);
+    assert_true(str_eq(buf_str(&seen), STR("a1 at google together;")));
+    governor_hold(own, GOVERNOR_SESSIONS, 5);
+    governor_put(g, own, 0);
+    governor_put(g, other, 0);
+    buf_clear(&seen);
+    governor_visit(g, see_named, &seen);
+    assert_true(str_eq(buf_str(&seen), STR("a1 at google together;")));
+    assert_null(governor_find(g, STR(":host|*|mx1.example")));
+    buf_done(&seen);
+    governor_close(g);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_named),
         cmocka_unit_test(test_sessions),
         cmocka_unit_test(test_time_slice),
         cmocka_unit_test(test_slow_down),

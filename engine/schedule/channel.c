@@ -99,6 +99,7 @@ static void limits_set(struct channel *c)
     if (site_is_limited(site))
         own = limits_of(site, site->dest);
     c->governor = site_governor(site, c->source->name, own);
+    governor_name(site->worker->shared->governor, c->governor, c->source->name, site->name, false);
     c->limits[CHANNEL_OWN] =
         (struct limit){.entry = c->governor, .kind = LIMIT_RATE, .dest = site->dest};
     c->limits[CHANNEL_SITE] =
@@ -110,6 +111,8 @@ static void limits_set(struct channel *c)
     rollup_set(c, CHANNEL_PROVIDER,
                rollup_get(site->worker, c->source->name, site->provider->name, &provider),
                LIMIT_RATE, of);
+    governor_name(site->worker->shared->governor, c->rollups[CHANNEL_PROVIDER]->entry,
+                  c->source->name, site->name, true);
     if (site->rollup != NULL) /* the site holds this one */
         rollup_set(c, CHANNEL_PROVIDER_TOTAL, site->rollup, LIMIT_TOTAL_RATE, of);
 }

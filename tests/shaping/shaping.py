@@ -408,6 +408,13 @@ def test_tenant_sessions():
         wait_until("why to name the rate at which sessions begin", lambda: says(
             "slow", "tenant_connect_rate 1 in 1s, set at", "'slow'].sites['*'].connect_rate"), 20, process=engine.process)
         records = engine.wait_records("Delivery", 200)
+        status = engine.status()
+        took = {row["tenant"]: row["delivered"] for row in status["tenants"]}
+        if took != {"acme": 80, "slow": 40, "other": 80}:
+            raise Failure(f"counters of tenants: {status['tenants']}")
+        site, = status["source_sites"]
+        if (site["source"], site["site"], site["attempts"], site["delivered"]) != ("a1", "mx1.p.example", 200, 200):
+            raise Failure(f"counters of the source at the site: {site}")
         for tenant, limit in {"acme": "tenant_sessions_max", "slow": "tenant_connect_rate"}.items():
             route, = engine.rows("route", "r@d0.example", "--tenant", tenant)
             if route["held_s"].get(limit, 0) < 0.2:

@@ -9,6 +9,9 @@
 #include "tools/commands/queue_suspend.h"
 #include "tools/commands/screen.h"
 
+#define EHLO_COLUMNS   21
+#define ADDRESS_COLUMN 43 /* of print_source() */
+
 static const char source_help[] =
     "usage: hayauma source list [options]\n"
     "       hayauma source show NAME [options]\n"
@@ -83,32 +86,38 @@ static void put_column(struct buf *line, const char *text, unsigned columns)
     buf_putc(line, ' ');
 }
 
-static void put_number(struct buf *line, long long v, unsigned columns)
+static void put_short_number(struct buf *line, long long v, unsigned columns)
 {
     size_t from = line->len;
 
-    put_count(line, (uint64_t)v);
+    put_short_count(line, (uint64_t)v);
     pad_from(line, from, columns, true);
     buf_putc(line, ' ');
 }
 
 /* --- sources --- */
 
+/* 80 columns. An IPv6 address would leave the name no room: it has a line of its own. */
 static void print_source(const json_t *s, bool first)
 {
+    const char *ipv6 = reply_text(s, "ipv6");
     struct buf line = {0};
 
     if (first)
-        buf_printf(&line, "%-20s %-10s %8s %12s %-15s %-15s %s\n", "SOURCE", "STATE", "SESSIONS",
-                   "MESSAGES", "IPV4", "IPV6", "EHLO NAME");
-    put_column(&line, reply_text(s, "name"), 20);
+        buf_printf(&line, "%-16s %-10s %5s %8s %-15s %s\n", "SOURCE", "STATE", "SESS", "MESSAGES",
+                   "ADDRESS", "EHLO NAME");
+    put_column(&line, reply_text(s, "name"), 16);
     put_column(&line, reply_text(s, "state"), 10);
-    put_number(&line, reply_number(s, "sessions"), 8);
-    put_number(&line, reply_number(s, "messages"), 12);
+    put_short_number(&line, reply_number(s, "sessions"), 5);
+    put_short_number(&line, reply_number(s, "messages"), 8);
     put_column(&line, reply_text(s, "ipv4"), 15);
-    put_column(&line, reply_text(s, "ipv6"), 15);
-    put_text(&line, reply_text(s, "ehlo_name"), 0, false);
+    put_text(&line, reply_text(s, "ehlo_name"), EHLO_COLUMNS, false);
     buf_putc(&line, '\n');
+    if (*ipv6 != 0) {
+        pad_from(&line, line.len, ADDRESS_COLUMN, false);
+        put_text(&line, ipv6, 0, false);
+        buf_putc(&line, '\n');
+    }
     flush_text(&line, stdout);
     buf_done(&line);
 }
