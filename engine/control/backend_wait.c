@@ -42,8 +42,8 @@ static bool put_lowered(const struct lane *lane, const char *source, struct buf 
 static bool put_flow_lowered(const struct lane *lane, const struct limit_denial *why,
                              struct buf *out)
 {
-    const enum suspension_scope scopes[] = {flow_lower_cap_scope(why->kind),
-                                            flow_lower_recovery_scope(why->kind)};
+    const enum suspension_scope scopes[] = {flow_lower_scopes(why->kind)->cap,
+                                            flow_lower_scopes(why->kind)->recovery};
     struct suspensions *all = &lane->worker->shared->suspensions;
     struct suspension one;
 

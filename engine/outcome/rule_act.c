@@ -206,7 +206,7 @@ static void domain_recovers(const struct channel *c, enum limit_kind kind, uint3
     order->caps = malloc(sizeof(*order->caps));
     ASSERT(order->caps != NULL);
     order->caps[order->caps_len++] =
-        recovery_of(c->site, flow_lower_recovery_scope(kind), order->what.name, pause_s, 1,
+        recovery_of(c->site, flow_lower_scopes(kind)->recovery, order->what.name, pause_s, 1,
                     order->what.until_ms);
     governor_recover(entry, pause_s, io_now_ns(w->io));
     governor_put(w->shared->governor, entry, io_now_ns(w->io));
@@ -266,11 +266,9 @@ static bool suspend_for(struct heard *h, uint32_t pause_s, const char *who)
  * netblock are, each of which has one. */
 static enum suspension_scope cap_scope_of(const struct suspension *meant)
 {
-    return meant->scope == SUSPENSION_CAMPAIGN_SITE   ? SUSPENSION_CAMPAIGN_CAP
-           : meant->scope == SUSPENSION_TENANT_SITE   ? SUSPENSION_TENANT_CAP
-           : meant->scope == SUSPENSION_SIGNER_SITE   ? SUSPENSION_SIGNER_CAP
-           : meant->scope == SUSPENSION_ENVELOPE_SITE ? SUSPENSION_ENVELOPE_CAP
-                                                      : SUSPENSION_SOURCE_CAP;
+    enum limit_kind kind = flow_lower_kind(meant->scope);
+
+    return kind == LIMIT_NONE ? SUSPENSION_SOURCE_CAP : flow_lower_scopes(kind)->cap;
 }
 
 /* What the rule lowers, but its name. */
@@ -514,12 +512,11 @@ void rule_hear_success(struct channel *c)
 static bool recovers(const struct channel *c, const struct limit *limit, uint64_t taken_ms,
                      struct suspension *pause)
 {
-    if (flow_lower_recovery_scope(limit->kind) == 0 ||
-        taken_ms * NS_PER_MS <= governor_recover_ns(limit->entry))
+    const struct flow_lower_scopes *scopes = flow_lower_scopes(limit->kind);
+
+    if (scopes->recovery == 0 || taken_ms * NS_PER_MS <= governor_recover_ns(limit->entry))
         return false;
-    *pause = (struct suspension){.scope = limit->kind == LIMIT_LOWERED_SIGNER
-                                              ? SUSPENSION_SIGNER_SITE
-                                              : SUSPENSION_ENVELOPE_SITE};
+    *pause = (struct suspension){.scope = scopes->pause};
     snprintf(pause->name, sizeof(pause->name), "%s", limit->lowered);
     return !suspensions_hold(&c->site->worker->shared->suspensions, pause->scope,
                              str_of(pause->name));
@@ -551,6 +548,6 @@ void rule_hear_flow_success(struct channel *c, const struct limits_lowered *lowe
              worked_ms * NS_PER_MS <= governor_recover_ns(lowered->of[i].entry)) &&
             recovers(c, &lowered->of[i], taken_ms, &pause) &&
             governor_recovers(lowered->of[i].entry, &pause_s, &sessions))
-            recovery_store(c->site, flow_lower_recovery_scope(lowered->of[i].kind), pause.name,
+            recovery_store(c->site, flow_lower_scopes(lowered->of[i].kind)->recovery, pause.name,
                            pause_s, sessions);
 }

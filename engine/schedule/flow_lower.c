@@ -9,21 +9,27 @@
 
 #define AGAIN_NS UINT64_C(50000000) /* until a place may be free */
 
-enum suspension_scope flow_lower_cap_scope(enum limit_kind kind)
+static const struct flow_lower_scopes scopes[] = {
+    [LIMIT_LOWERED_CAMPAIGN] = {SUSPENSION_CAMPAIGN_SITE, SUSPENSION_CAMPAIGN_CAP, 0},
+    [LIMIT_LOWERED_TENANT] = {SUSPENSION_TENANT_SITE, SUSPENSION_TENANT_CAP, 0},
+    [LIMIT_LOWERED_SIGNER] = {SUSPENSION_SIGNER_SITE, SUSPENSION_SIGNER_CAP,
+                              SUSPENSION_SIGNER_RECOVERY},
+    [LIMIT_LOWERED_ENVELOPE] = {SUSPENSION_ENVELOPE_SITE, SUSPENSION_ENVELOPE_CAP,
+                                SUSPENSION_ENVELOPE_RECOVERY}};
+
+const struct flow_lower_scopes *flow_lower_scopes(enum limit_kind kind)
 {
     ASSERT(limit_is_lowered(kind));
-    return kind == LIMIT_LOWERED_CAMPAIGN ? SUSPENSION_CAMPAIGN_CAP
-           : kind == LIMIT_LOWERED_TENANT ? SUSPENSION_TENANT_CAP
-           : kind == LIMIT_LOWERED_SIGNER ? SUSPENSION_SIGNER_CAP
-                                          : SUSPENSION_ENVELOPE_CAP;
+    return &scopes[kind];
 }
 
-enum suspension_scope flow_lower_recovery_scope(enum limit_kind kind)
+enum limit_kind flow_lower_kind(enum suspension_scope pause)
 {
-    ASSERT(limit_is_lowered(kind));
-    return kind == LIMIT_LOWERED_SIGNER     ? SUSPENSION_SIGNER_RECOVERY
-           : kind == LIMIT_LOWERED_ENVELOPE ? SUSPENSION_ENVELOPE_RECOVERY
-                                            : 0;
+    enum limit_kind kind = LIMIT_LOWERED_CAMPAIGN;
+
+    while (limit_is_lowered(kind) && scopes[kind].pause != pause)
+        kind++;
+    return limit_is_lowered(kind) ? kind : LIMIT_NONE;
 }
 
 struct governor_entry *flow_lower_entry(const struct site *site, enum limit_kind kind,
@@ -33,7 +39,7 @@ struct governor_entry *flow_lower_entry(const struct site *site, enum limit_kind
     struct governor_entry *entry;
     struct buf key = {0};
 
-    buf_printf(&key, ":%s|%s", suspension_scope_name(flow_lower_cap_scope(kind)), name);
+    buf_printf(&key, ":%s|%s", suspension_scope_name(scopes[kind].cap), name);
     entry = governor_get(w->shared->governor, buf_str(&key), &(struct governor_limits){0},
                          io_now_ns(w->io));
     ASSERT(entry != NULL);
@@ -46,12 +52,11 @@ static bool apply(struct worker *w, enum limit_kind kind, struct governor_entry 
                   const char *name)
 {
     struct suspensions *all = &w->shared->suspensions;
-    enum suspension_scope recovery = flow_lower_recovery_scope(kind);
+    enum suspension_scope recovery = scopes[kind].recovery;
     uint64_t now_ns = io_now_ns(w->io);
     struct suspension one;
     uint32_t version;
-    bool capped =
-        suspensions_find_cap(all, flow_lower_cap_scope(kind), str_of(name), &one, &version);
+    bool capped = suspensions_find_cap(all, scopes[kind].cap, str_of(name), &one, &version);
     struct governor_cap cap = {0};
     int64_t since_ns = 0;
 
@@ -68,9 +73,9 @@ static bool apply(struct worker *w, enum limit_kind kind, struct governor_entry 
 
 static bool is_known(struct suspensions *all, enum limit_kind kind, const char *name)
 {
-    enum suspension_scope recovery = flow_lower_recovery_scope(kind);
+    enum suspension_scope recovery = scopes[kind].recovery;
 
-    return suspensions_hold(all, flow_lower_cap_scope(kind), str_of(name)) ||
+    return suspensions_hold(all, scopes[kind].cap, str_of(name)) ||
            (recovery != 0 && suspensions_hold(all, recovery, str_of(name)));
 }
 

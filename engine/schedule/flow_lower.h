@@ -14,9 +14,14 @@
 struct lane;
 struct site;
 
-/* The scope of caps, and that of how far it has come behind a pause (0: there is none). */
-enum suspension_scope flow_lower_cap_scope(enum limit_kind kind);
-enum suspension_scope flow_lower_recovery_scope(enum limit_kind kind);
+/* The scopes of what is lowered so: that of its pauses, that of its caps, and that of how far it
+ * has come behind a pause (0: there is none). */
+struct flow_lower_scopes {
+    enum suspension_scope pause, cap, recovery;
+};
+const struct flow_lower_scopes *flow_lower_scopes(enum limit_kind kind);
+/* The kind of what has pauses of this scope; LIMIT_NONE: it is no flow's. */
+enum limit_kind flow_lower_kind(enum suspension_scope pause);
 /* The entry of what is called so there, to be put back. */
 struct governor_entry *flow_lower_entry(const struct site *site, enum limit_kind kind,
                                         const char *name);
