@@ -134,9 +134,10 @@ struct config_rate { /* count per period_ms, and burst more at once; count 0: no
     uint32_t period_ms, burst;
 };
 
-struct config_destination { /* limits and timing for a domain or site pattern; first match wins */
-    char *pattern;          /* "example.com", "*.example.com", "site:*.google.com", "*" */
-    uint32_t sessions_max;  /* per source, process-wide */
+struct config_destination {   /* limits and timing for a domain or site pattern; first match wins */
+    char *pattern;            /* "example.com", "*.example.com", "site:*.google.com", "*" */
+    uint32_t sessions_max;    /* per source, process-wide */
+    uint32_t urgent_sessions; /* of these, for mail of a better priority than the default alone */
     uint32_t session_messages_max;
     uint32_t recipients_max; /* per transaction */
     uint64_t rate_messages;  /* messages per rate_period_ms; 0 = no limit */

@@ -269,6 +269,7 @@ void config_limits_visit(const struct config *c, const struct config_destination
         const char *name;
         bool sparse;
     } keys[] = {{"sessions_max", false},
+                {"urgent_sessions", true},
                 {"connect_rate", false},
                 {"connect_burst", true},
                 {"rate", false},

@@ -541,6 +541,11 @@ static const struct config_field destination_fields[] = {
          "attempt has failed; the next attempt goes on with the others. Those that this host has "
          "no route to do not count. A destination with many dead exchangers would hold "
          "its mail in memory for as long as all their timeouts take."},
+    {"urgent_sessions", CONFIG_COUNT, AT_DEST(urgent_sessions), .def = "0", RANGE(0, 100000),
+     .zero = "none",
+     .doc =
+         "Of `sessions_max` so many are kept for mail of priorities 0 to 4, which else waits for "
+         "a session that is busy with other mail. One is always left for that."},
     {"recipients_max", CONFIG_COUNT, AT_DEST(recipients_max), .def = "100", RANGE(1, 10000),
      .doc = "Recipients of one transaction. RFC 5321 4.5.3.1.8: every host must take 100."},
     {"rate", CONFIG_RATE, AT_DEST(rate_messages),

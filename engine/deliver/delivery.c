@@ -105,7 +105,7 @@ void delivery_set_yielding(struct delivery *d, bool yielding)
         return;
     ASSERT(yielding || d->channel->yielding > 0);
     d->yielding = yielding;
-    sessions_yields(d->channel, yielding);
+    sessions_yields(d->channel, d, yielding);
     ASSERT(d->channel->yielding <= d->channel->sessions_len);
 }
 

@@ -79,9 +79,9 @@ struct delivery {
     char source_addr[PEER_TEXT_BYTES];
 };
 
-/* Opens a session for c, whose slot the caller has taken. False: no memory or
- * descriptor; nothing changed. */
-bool delivery_open(struct channel *c);
+/* Opens a session for c, whose slot the caller has taken; urgent: for urgent mail alone. False: no
+ * memory or descriptor; nothing changed. */
+bool delivery_open(struct channel *c, bool urgent);
 /* Gives an idle or ready session work; false when there was none to take. */
 bool delivery_work(struct delivery *d);
 /* Drops a message reference, at once or when a send under way cannot touch its content any more. */

@@ -90,7 +90,7 @@ static void no_socket(struct delivery *d, int err)
     no_address_left(d, &outcome);
 }
 
-bool delivery_open(struct channel *c)
+bool delivery_open(struct channel *c, bool urgent)
 {
     struct site *site = c->site;
     struct worker *w = site->worker;
@@ -105,6 +105,7 @@ bool delivery_open(struct channel *c)
     d->worker = w;
     d->channel = c;
     d->site = site;
+    d->session.urgent = urgent;
     d->dial.offset = site->rotate++;
     d->state = DELIVERY_CONNECTING;
     d->dial.connect.on_event = on_connect;

@@ -134,7 +134,7 @@ void delivery_arm_timer(struct delivery *d)
 
 bool delivery_over_share(const struct delivery *d, uint64_t held_ms)
 {
-    return sessions_over_share(d->channel, 0, held_ms) ||
+    return sessions_over_share(d->channel, d->session.urgent, 0, held_ms) ||
            (held_ms >= HOST_SLICE_MS && dial_is_pressed(&d->dial, d->worker));
 }
 

@@ -10,6 +10,12 @@ bool idle_rests(const struct delivery *d)
     return d->session.rests_ns != 0;
 }
 
+/* One that takes urgent mail alone is nothing to what else waits. */
+static struct list *list_of(const struct delivery *d)
+{
+    return d->session.urgent ? &d->channel->resting : &d->channel->idle;
+}
+
 static void rest_begins(struct delivery *d)
 {
     d->session.rested_since_ns = io_now_ns(d->worker->io);
@@ -41,7 +47,7 @@ void idle_wake(struct delivery *d)
     ASSERT(idle_rests(d) && list_node_linked(&d->idle_node));
     rest_ends(d);
     d->session.rests_ns = 0;
-    list_push_back(&d->channel->idle, &d->idle_node);
+    list_push_back(list_of(d), &d->idle_node);
 }
 
 void idle_enter(struct delivery *d)
@@ -51,7 +57,7 @@ void idle_enter(struct delivery *d)
     if (idle_rests(d))
         rest_begins(d);
     else
-        list_push_back(&d->channel->idle, &d->idle_node);
+        list_push_back(list_of(d), &d->idle_node);
     map_insert(&d->worker->idle, &d->idle_map, idle_hash(d->worker, &d->dial.exchanger));
 }
 

@@ -22,6 +22,7 @@
 #define SHORTAGE_SAY_MS 60000 /* after so long without a shortage the log names the next one */
 #define SHORTAGE_MS     1000  /* until it is looked whether this host has again what it lacked */
 #define ROUNDS          4 /* of looks at supplies and channels in a turn: one may call for the other */
+#define URGENT_LOOKED   16      /* sessions without work, in a look */
 #define LIMIT_MS        3600000 /* how long a learnt number of messages per session is believed */
 
 /* --- handing out work --- */
@@ -74,7 +75,7 @@ static uint32_t sessions_wanted(const struct channel *c, uint32_t waiting)
 /* Takes over a session that another site has without work, from the same source to the address that
  * this channel would connect to. The session's slot there is given back, one of this channel is
  * taken. */
-static bool take_over(struct channel *c)
+static bool take_over(struct channel *c, bool urgent)
 {
     struct site *site = c->site;
     struct exchanger_turn turn = {.now_ms = io_now_ms(site->worker->io),
@@ -94,6 +95,7 @@ static bool take_over(struct channel *c)
     governor_session_works(c->governor, true);
     smtp_client_use_options(d->client, &c->options);
     sessions_ended(d->channel, d);
+    d->session.urgent = urgent;
     d->channel = c;
     d->site = site;
     sessions_begun(c, d);
@@ -148,6 +150,12 @@ static void make_room(struct channel *c)
     channel_is_busy(c);
 }
 
+/* Whether a session is under the limit: one that takes urgent mail alone is none of the others. */
+static bool is_under(const struct channel *c, size_t limit, bool urgent)
+{
+    return c->limits[limit].entry != NULL && !(urgent && limit == CHANNEL_BULK);
+}
+
 /* The worker's sessions under the limit, those apart that end. */
 static uint32_t sessions_under(const struct channel *c, size_t limit)
 {
@@ -156,16 +164,20 @@ static uint32_t sessions_under(const struct channel *c, size_t limit)
     ASSERT(r == NULL || r->sessions >= r->yielding);
     if (r != NULL)
         return r->sessions - r->yielding;
+    if (limit == CHANNEL_BULK)
+        return c->sessions_len - c->urgent_len > c->yielding
+                   ? c->sessions_len - c->urgent_len - c->yielding
+                   : 0;
     ASSERT(limit == CHANNEL_OWN || limit == CHANNEL_SITE);
     return (limit == CHANNEL_OWN ? c->sessions_len : c->site->sessions_len) - c->yielding;
 }
 
-bool sessions_over_share(const struct channel *c, uint32_t more, uint64_t held_ms)
+bool sessions_over_share(const struct channel *c, bool urgent, uint32_t more, uint64_t held_ms)
 {
     const struct worker *w = c->site->worker;
 
     for (size_t i = 0; i < CHANNEL_LIMITS; i++)
-        if (c->limits[i].entry != NULL &&
+        if (is_under(c, i, urgent) &&
             governor_should_yield(c->limits[i].entry, w->index, sessions_under(c, i) + more,
                                   held_ms, io_now_ns(w->io)))
             return true;
@@ -181,10 +193,10 @@ bool sessions_contended(const struct channel *c)
     return rollup_presses(c);
 }
 
-static void slots_give(struct channel *c, size_t len)
+static void slots_give(struct channel *c, size_t len, bool urgent)
 {
     for (size_t i = 0; i < len; i++)
-        if (c->limits[i].entry != NULL)
+        if (is_under(c, i, urgent))
             governor_session_give(c->limits[i].entry);
 }
 
@@ -203,8 +215,8 @@ static bool hosts_have_room(struct channel *c)
     return false;
 }
 
-/* Takes a slot under all limits of the channel, or none. */
-static bool slot_take(struct channel *c)
+/* Takes a slot under all limits of the channel, or none; urgent: for urgent mail alone. */
+static bool slot_take(struct channel *c, bool urgent)
 {
     struct site *site = c->site;
     struct worker *w = site->worker;
@@ -216,10 +228,10 @@ static bool slot_take(struct channel *c)
     for (size_t i = 0; i < CHANNEL_LIMITS; i++) {
         bool claimed = i == CHANNEL_SITE && is_claimed(c);
 
-        if (c->limits[i].entry == NULL ||
+        if (!is_under(c, i, urgent) ||
             (!claimed && governor_session_take(c->limits[i].entry, w->index, now_ns)))
             continue;
-        slots_give(c, i);
+        slots_give(c, i, urgent);
         if (i == CHANNEL_SITE)
             make_room(c);
         return false;
@@ -229,9 +241,15 @@ static bool slot_take(struct channel *c)
     return true;
 }
 
-static void slot_give(struct channel *c)
+/* One of those that are kept for urgent mail. */
+static bool urgent_slot_take(struct channel *c)
 {
-    slots_give(c, CHANNEL_LIMITS);
+    return c->limits[CHANNEL_BULK].entry != NULL && channel_has_urgent(c) && slot_take(c, true);
+}
+
+static void slot_give(struct channel *c, bool urgent)
+{
+    slots_give(c, CHANNEL_LIMITS, urgent);
     for (size_t i = 0; i < CHANNEL_LIMITS; i++)
         rollup_freed(c->rollups[i]);
 }
@@ -242,6 +260,9 @@ static void slot_withdraw(struct channel *c)
     uint32_t index = site->worker->index;
 
     governor_session_withdraw(c->governor, index, c->sessions_len);
+    if (c->limits[CHANNEL_BULK].entry != NULL && c->rollups[CHANNEL_BULK] == NULL)
+        governor_session_withdraw(c->limits[CHANNEL_BULK].entry, index,
+                                  c->sessions_len - c->urgent_len);
     exchangers_lack_none(&site->exchangers, index);
     if (site->total != NULL)
         governor_session_withdraw(site->total, index, site->sessions_len);
@@ -306,23 +327,38 @@ static bool is_in_line(struct channel *c)
 
 /* c has a slot: opens a session for it, or gives it back until later. The others in line would have
  * no more luck now. */
-static bool connect_new(struct channel *c)
+static bool connect_new(struct channel *c, bool urgent)
 {
     struct io *io = c->site->worker->io;
 
     if (limits_connect(c->limits, CHANNEL_LIMITS, io_now_ns(io)) < 0) {
-        slots_give(c, CHANNEL_LIMITS); /* another worker has opened one just now */
+        slots_give(c, CHANNEL_LIMITS, urgent); /* another worker has opened one just now */
         open_later(c, io_now_ms(io) + SLOT_RETRY_MS);
         return false;
     }
-    if (delivery_open(c)) {
+    if (delivery_open(c, urgent)) {
         rollup_opens(c);
         return true;
     }
     limits_unconnect(c->limits, CHANNEL_LIMITS, io_now_ns(io)); /* no descriptors or memory */
-    slots_give(c, CHANNEL_LIMITS);
+    slots_give(c, CHANNEL_LIMITS, urgent);
     channel_wake(c, io_now_ms(io) + MEMORY_RETRY_MS);
     return false;
+}
+
+/* Takes a slot for a session of c; *urgent: for urgent mail alone. A session that would have to
+ * yield at once, or could send nothing before a rate lets it, is not worth a connection. */
+static bool slot_get(struct channel *c, bool *urgent)
+{
+    struct io *io = c->site->worker->io;
+
+    *urgent = false;
+    if (io_now_ms(io) < c->give_way_until_ms || channel_open_at(c) > io_now_ns(io))
+        return false;
+    if (!sessions_over_share(c, false, 1 + c->yielding, 0) && slot_take(c, false))
+        return true;
+    *urgent = urgent_slot_take(c);
+    return *urgent;
 }
 
 static void open_sessions(struct channel *c, uint32_t waiting)
@@ -331,24 +367,36 @@ static void open_sessions(struct channel *c, uint32_t waiting)
     uint64_t now_ms = io_now_ms(w->io);
     uint64_t after_ms = c->shortage_until_ms > now_ms ? c->shortage_until_ms : c->open_after_ms;
     uint32_t n = after_ms > now_ms ? 0 : sessions_wanted(c, waiting);
+    bool urgent;
 
     if (after_ms > now_ms)
         channel_wake(c, after_ms);
     if (n == 0)
         rollup_leave(c);
     for (; n > 0 && rollup_turn(c); n--) {
-        /* A session that would have to yield at once, or could send nothing before a rate lets it,
-         * is not worth a connection. */
-        if (sessions_over_share(c, 1 + c->yielding, 0) || now_ms < c->give_way_until_ms ||
-            channel_open_at(c) > io_now_ns(w->io) || !slot_take(c)) {
+        if (!slot_get(c, &urgent)) {
             look_lacks(c, true);
             open_later(c, now_ms + SLOT_RETRY_MS);
             return;
         }
         look_lacks(c, false);
-        if (!take_over(c) && !connect_new(c))
+        if (!take_over(c, urgent) && !connect_new(c, urgent))
             return;
         rollup_leave(c);
+    }
+}
+
+/* Sessions that wait for urgent mail get some. */
+static void urgent_work(struct channel *c)
+{
+    struct list_node *n = list_first(&c->resting), *next;
+
+    for (int i = 0; i < URGENT_LOOKED && n != NULL && channel_has_urgent(c); i++, n = next) {
+        struct delivery *d = LIST_ENTRY(n, struct delivery, idle_node);
+
+        next = list_next(&c->resting, n);
+        if (d->session.urgent && !idle_rests(d))
+            (void)delivery_work(d);
     }
 }
 
@@ -371,6 +419,8 @@ static void dispatch(struct channel *c)
                 break; /* a limit says wait */
         }
     }
+    if (open && c->urgent_len > 0)
+        urgent_work(c);
     waiting = channel_waiting(c);
     if (c->site->claimant == c && c->busy_until_ms <= io_now_ms(c->site->worker->io))
         c->site->claimant = NULL;
@@ -409,14 +459,15 @@ void sessions_begun(struct channel *c, struct delivery *d)
     ASSERT(d->channel == c && d->site == c->site && !list_node_linked(&d->site_node));
     list_push_back(&c->sessions, &d->site_node);
     c->sessions_len++;
+    c->urgent_len += d->session.urgent;
     c->site->sessions_len++;
     for (size_t i = 0; i < CHANNEL_LIMITS; i++)
-        if (c->rollups[i] != NULL)
+        if (c->rollups[i] != NULL && is_under(c, i, d->session.urgent))
             c->rollups[i]->sessions++;
     atomic_fetch_add_explicit(&c->state->shared.sessions, 1, memory_order_relaxed);
 }
 
-void sessions_yields(struct channel *c, bool yields)
+void sessions_yields(struct channel *c, const struct delivery *d, bool yields)
 {
     uint32_t one = yields ? 1 : UINT32_MAX; /* which is -1 */
 
@@ -424,7 +475,7 @@ void sessions_yields(struct channel *c, bool yields)
     c->yielding += one;
     governor_session_ends(channel_told(c), yields);
     for (size_t i = 0; i < CHANNEL_LIMITS; i++)
-        if (c->rollups[i] != NULL)
+        if (c->rollups[i] != NULL && is_under(c, i, d->session.urgent))
             c->rollups[i]->yielding += one;
 }
 
@@ -499,15 +550,17 @@ void sessions_ended(struct channel *c, struct delivery *d)
     ASSERT(d->channel == c && c->sessions_len > 0 && site->sessions_len >= c->sessions_len);
     list_remove(&d->site_node);
     c->sessions_len--;
+    c->urgent_len -= d->session.urgent;
     site->sessions_len--;
     for (size_t i = 0; i < CHANNEL_LIMITS; i++)
-        if (c->rollups[i] != NULL) {
-            ASSERT(c->rollups[i]->sessions > c->sessions_len);
+        if (c->rollups[i] != NULL && is_under(c, i, d->session.urgent)) {
+            ASSERT(c->rollups[i]->sessions >
+                   c->sessions_len - (i == CHANNEL_BULK ? c->urgent_len : 0));
             c->rollups[i]->sessions--;
         }
     before = atomic_fetch_sub_explicit(&c->state->shared.sessions, 1, memory_order_relaxed);
     ASSERT(before > 0 && c->yielding <= c->sessions_len && c->connecting <= c->sessions_len);
-    slot_give(c);
+    slot_give(c, d->session.urgent);
     if (c->sessions_len == 0 && !channel_has_mail(c))
         slot_withdraw(c);
     /* Another worker wants a slot. Without a pause this worker, which sees the freed slot first,

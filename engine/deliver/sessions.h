@@ -16,8 +16,9 @@ void sessions_dispatch_all(struct worker *w);
 struct channel_taken sessions_take(struct delivery *d, struct recipient **out, size_t max,
                                    uint32_t domains_max);
 /* Whether the worker, with more sessions beside those that stay, would hold more than its share of
- * what the limits allow, and others wait for one. held_ms: see governor_should_yield(). */
-bool sessions_over_share(const struct channel *c, uint32_t more, uint64_t held_ms);
+ * what the limits allow, and others wait for one; urgent: of those that take urgent mail alone.
+ * held_ms: see governor_should_yield(). */
+bool sessions_over_share(const struct channel *c, bool urgent, uint32_t more, uint64_t held_ms);
 
 /* Whether another worker, or another site of the provider, was denied a session and still wants
  * one. */
@@ -30,7 +31,7 @@ bool sessions_exhausted(const struct shared *all);
 void sessions_begun(struct channel *c, struct delivery *d);
 void sessions_ended(struct channel *c, struct delivery *d);
 /* A session of c takes nothing more, and will end, or has ended. */
-void sessions_yields(struct channel *c, bool yields);
+void sessions_yields(struct channel *c, const struct delivery *d, bool yields);
 /* A session is set up: more may follow. */
 void sessions_works(struct channel *c);
 /* This host lacks what a session needs: nobody's failure. Sessions are tried again in a second. */

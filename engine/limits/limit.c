@@ -11,6 +11,8 @@ const char *limit_name(enum limit_kind kind, enum governor_counts counts)
                               "total_connect_rate", "total_sessions_max"},
         [LIMIT_SOURCE] = {"source_rate", "source_recipient_rate", "source_byte_rate",
                           "source_connect_rate", "source_sessions_max"},
+        [LIMIT_BULK] = {"urgent_sessions", "urgent_sessions", "urgent_sessions", "urgent_sessions",
+                        "urgent_sessions"},
         [LIMIT_HOST] = {"host_rate", "host_recipient_rate", "host_byte_rate", "host_connect_rate",
                         "host_sessions_max"},
         [LIMIT_TENANT] = {"tenant_rate", "tenant_recipient_rate", "tenant_byte_rate",

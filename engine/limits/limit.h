@@ -11,6 +11,7 @@ enum limit_kind {
     LIMIT_RATE,           /* one source x one site */
     LIMIT_TOTAL_RATE,     /* one site, over all sources */
     LIMIT_SOURCE,         /* one source, over all sites */
+    LIMIT_BULK,           /* as LIMIT_RATE: sessions that are not kept for urgent mail */
     LIMIT_HOST,           /* one exchanger of a site, over all sources */
     LIMIT_TENANT,         /* one tenant x one site, over all sources */
     LIMIT_CAMPAIGN,       /* the same of a campaign */

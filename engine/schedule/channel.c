@@ -70,6 +70,32 @@ static void rollup_set(struct channel *c, enum channel_limits which, struct roll
     c->limits[which] = (struct limit){.entry = r->entry, .kind = kind, .dest = dest};
 }
 
+/* Of dest's sessions those that are not kept for urgent mail. */
+static void bulk_set(struct channel *c, const struct config_destination *dest)
+{
+    const struct site *site = c->site;
+    uint32_t kept =
+        dest->urgent_sessions < dest->sessions_max ? dest->urgent_sessions : dest->sessions_max - 1;
+    const struct governor_limits limits = {.sessions_max = dest->sessions_max - kept,
+                                           .generation = site->config->generation};
+    struct limit *bulk = &c->limits[CHANNEL_BULK];
+    struct buf key = {0};
+
+    if (kept == 0)
+        return;
+    buf_printf(&key, ":bulk|%s", c->source->name);
+    buf_putc(&key, '\0');
+    if (site->provider != NULL && dest == &site->provider->dest)
+        rollup_set(c, CHANNEL_BULK,
+                   rollup_get(site->worker, (const char *)key.data, site->provider->name, &limits),
+                   LIMIT_BULK, dest);
+    else
+        *bulk = (struct limit){.entry = site_governor(site, (const char *)key.data, limits),
+                               .kind = LIMIT_BULK,
+                               .dest = dest};
+    buf_done(&key);
+}
+
 /* What its source may send to all sites together. */
 static void source_limits_set(struct channel *c)
 {
@@ -105,6 +131,7 @@ static void limits_set(struct channel *c)
     c->limits[CHANNEL_SITE] =
         (struct limit){.entry = site->total, .kind = LIMIT_TOTAL_RATE, .dest = site->dest};
     source_limits_set(c);
+    bulk_set(c, site_is_limited(site) ? site->dest : of);
     if (of == NULL)
         return;
     provider = limits_of(site, of);
@@ -176,6 +203,12 @@ void channel_free(struct channel *c)
     rollup_leave(c);
     rollup_put(c->rollups[CHANNEL_PROVIDER]);
     rollup_put(c->rollups[CHANNEL_SOURCE]);
+    if (c->rollups[CHANNEL_BULK] != NULL) {
+        rollup_put(c->rollups[CHANNEL_BULK]);
+    } else if (c->limits[CHANNEL_BULK].entry != NULL) {
+        governor_session_withdraw(c->limits[CHANNEL_BULK].entry, w->index, 0);
+        governor_put(w->shared->governor, c->limits[CHANNEL_BULK].entry, io_now_ns(w->io));
+    }
     governor_session_withdraw(c->governor, w->index, 0);
     governor_put(w->shared->governor, c->governor, io_now_ns(w->io));
     free(c);
@@ -695,6 +728,17 @@ bool channel_has_mail(const struct channel *c)
     return false;
 }
 
+bool channel_has_urgent(const struct channel *c)
+{
+    for (struct list_node *n = list_first(&c->seats); n != NULL; n = list_next(&c->seats, n)) {
+        const struct feed *feed = &LIST_ENTRY(n, struct seat, channel_node)->supply->feed;
+
+        if (!feed_empty(feed) && feed_priority(feed) < PRIORITY_DEFAULT)
+            return true;
+    }
+    return false;
+}
+
 bool channel_has_work(struct channel *c)
 {
     for (struct list_node *n = list_first(&c->seats); n != NULL; n = list_next(&c->seats, n)) {
@@ -1018,6 +1062,8 @@ static struct recipient *next_allowed(struct channel *c, struct channel_session 
             supply_dirty((*seat)->supply); /* the next turn goes on */
             return NULL;
         }
+        if (session->urgent && lane_priority(lane) >= PRIORITY_DEFAULT)
+            return NULL;
         r = lane_peek(lane);
         ASSERT(r != NULL && lane->supply == (*seat)->supply);
         taken->expired = lane_expired(r, worker_wall_ms(c->site->worker));

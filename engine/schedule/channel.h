@@ -17,6 +17,8 @@ enum channel_limits {
     CHANNEL_SOURCE,         /* the source, over all sites */
     CHANNEL_SITE,           /* the site, over all sources */
     CHANNEL_PROVIDER_TOTAL, /* the provider, over all sources */
+    CHANNEL_BULK, /* the source at the site or provider: sessions that are not kept for urgent mail
+                   */
     CHANNEL_LIMITS
 };
 
@@ -41,8 +43,10 @@ struct channel {
     struct timer timer;
     struct smtp_client_options options;
     struct list sessions, idle; /* deliver/'s: all, and those without work */
-    struct list resting;        /* without work too: rates of their exchanger let nothing go */
+    struct list resting;        /* without work too: rates of their exchanger let nothing go, or
+                                   they wait for urgent mail */
     uint32_t sessions_len, connecting;
+    uint32_t urgent_len;          /* of them: see channel_session.urgent */
     uint32_t yielding;            /* sessions that take nothing more, and end */
     uint64_t give_way_until_ms;   /* monotonic: another worker is to get the session that ended */
     uint64_t shortage_until_ms;   /* monotonic: this host lacked what a session needs */
@@ -61,7 +65,7 @@ struct channel {
      * among those of limits, or NULL. */
     struct limit_denial lacks;
     uint64_t lacks_ns;
-    bool usable;              /* neither suspended nor away, at the last look */
+    bool usable;       /* neither suspended nor away, at the last look */
     bool down;         /* nothing gets through; the next success wakes the lanes of all workers */
     uint32_t ups_seen; /* governor_ups() when it went down */
     uint32_t messages; /* taken, and not yet in state's count */
@@ -86,6 +90,7 @@ struct channel_session {
     /* Whether it has mail under way for which it counts as one of those that limit's tenant or
      * campaign may have. */
     bool (*counts)(const struct channel_session *session, const struct limit *limit);
+    bool urgent;              /* it is not among CHANNEL_BULK: it takes urgent mail alone */
     struct limit host;        /* of its exchanger; entry NULL: there are none */
     uint64_t rests_ns;        /* monotonic: so long these let nothing go; 0: they do */
     uint64_t rested_since_ns; /* since when it rests, and for ... */
@@ -111,6 +116,8 @@ struct channel_taken channel_take(struct channel *c, struct channel_session *ses
 bool channel_has_work(struct channel *c);
 /* Whether something waits in a supply that the channel takes from, whoever's turn it is. */
 bool channel_has_mail(const struct channel *c);
+/* Whether urgent mail waits in a supply that the channel takes from. */
+bool channel_has_urgent(const struct channel *c);
 /* How many recipients would be the channel's; for these it opens sessions. */
 uint32_t channel_waiting(const struct channel *c);
 

@@ -384,6 +384,34 @@ def test_urgent_between_workers():
                 raise Failure(f"bulk between the urgent mail: {urgent()}")
 
 
+def test_urgent_sessions():
+    """Sessions that are kept for urgent mail: it goes at once while the others are busy for long, in either worker,
+    and nothing else goes by them."""
+    sink = Receiver()
+    sink.behaviour = sink.dir / "world.yaml"
+    sink.behaviour.write_text(
+        f'classes: [{{name: p, domains: ["*"], address: {HOST}, exchanger: p.example, latency: {{dot: 1500ms}}}}]\n')
+    config = settings(sink, [1], routes={}, workers=2, destinations={
+        "*": {"sessions_max": 4, "urgent_sessions": 2, "pipeline_max": 1, "idle": "1s"}})
+    with sink, Engine(config) as engine:
+        body = "X-Hayauma-Priority: {}\r\nSubject: x\r\n\r\nx\r\n"
+        with Client(engine) as client:
+            client.messages([("a@sender.example", f"b{i}@d{i % 8}.example", body.format(9)) for i in range(4)])
+            wait_until("two sessions", lambda: engine.status()["sources"][0]["sessions"] == 2, 20, process=engine.process)
+            wait_until("why to name what is kept", lambda: "2 of 2 sessions, urgent_sessions of source a1" in (
+                engine.command("why", "d0.example") + engine.command("why", "d1.example")), 20, process=engine.process)
+            client.messages([("a@sender.example", f"u{i}@d{i}.example", body.format(1)) for i in range(2)])
+        records = engine.wait_records("Delivery", 6)
+        urgent = [r for r in records if r["recipient"].startswith("u")]
+        waited = [r["queue_ms"] - r["transaction_ms"] for r in urgent]
+        bulk = sessions_at_once([r for r in records if r not in urgent], "mx1.p.example")
+        print(f"urgent mail waited for {waited} ms; {bulk} sessions with other mail")
+        if max(waited) > 1000 or bulk > 2:
+            raise Failure(f"urgent mail waited for {waited} ms; {bulk} sessions with other mail")
+        if {r["session_id"] for r in urgent} & {r["session_id"] for r in records if r not in urgent}:
+            raise Failure("other mail went by a session that is kept for urgent mail")
+
+
 def test_tenant_sessions():
     """A tenant has so many sessions at a time at a site, over both workers, or so many that begin to have its mail
     in a time, and why says so; others' mail goes by further ones."""
