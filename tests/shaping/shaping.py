@@ -65,7 +65,7 @@ class Site:
         unit = "B" if self.counts == "bytes" else ""
         key = self.limit.removeprefix("tenant_").removeprefix("campaign_")
         burst = f"{key}_burst" if key.split("_")[-2:-1] in ([], ["total"], ["host"]) else key.replace("_rate", "_burst")
-        limits = {key: f"{self.rate}{unit}/min", burst: f"{self.burst}{unit}"}
+        limits = {key: f"{self.rate}{unit}/min", burst: f"{self.burst}{unit}" if self.burst else "none"}
         if self.kind.startswith("any_tenant_"):
             config["tenants"].setdefault("*", {"sites": {}})["sites"][self.name] = limits
         elif self.kind.startswith("tenant_"):
