@@ -381,10 +381,7 @@ void engine_cut(struct engine *e)
 
 bool engine_drained(const struct engine *e)
 {
-    for (uint32_t i = 0; i < e->shared.workers_len; i++)
-        if (!atomic_load_explicit(&e->shared.workers[i].drained, memory_order_relaxed))
-            return false;
-    return true;
+    return workers_drained(&e->shared);
 }
 
 bool engine_alive(const struct engine *e, uint64_t limit_ms)

@@ -328,14 +328,24 @@ bool worker_drained(const struct worker *w)
     return w->draining && !w->handed && inject_drained(w) && w->deliveries == 0 &&
            w->directories == 0 && w->loads == 0 && list_empty(&w->conversions) &&
            !signings_pending(w) && !recipes_pending(w) && !settle_pending(w) &&
-           queue_port_pending(w->port) == 0;
+           !worker_notes_wait(w) && queue_port_pending(w->port) == 0;
 }
 
+bool workers_drained(const struct shared *all)
+{
+    for (uint32_t i = 0; i < all->workers_len; i++)
+        if (!atomic_load_explicit(&all->workers[i].drained, memory_order_relaxed))
+            return false;
+    return true;
+}
+
+/* A worker that is done turns on until all are, since others may have notes for it that wait for
+ * room in its inbox. */
 void worker_run(struct worker *w)
 {
     atomic_store_explicit(&w->turned_ms, io_now_ms(w->io), memory_order_relaxed);
-    while (!(w->stopping && atomic_load_explicit(&w->drained, memory_order_relaxed))) {
-        int err = worker_turn(w, WORKER_TURN_MS);
+    while (!(w->stopping && workers_drained(w->shared))) {
+        int err = worker_turn(w, w->stopping ? 1 : WORKER_TURN_MS);
 
         if (err < 0) {
             log_error("worker.turn_failed", "worker=%u error=\"%s\"", w->index, strerror(-err));
@@ -351,7 +361,7 @@ void worker_close(struct worker *w)
     w->draining = true;
     if (w->port != NULL) {
         crew_collect(&w->desk);
-        worker_notes_end(w);
+        (void)worker_notes_take(w, NULL, NULL); /* of after the last turn */
         suspend_close(w);
         suspended_names_done(&w->suspended_names);
         sources_look_end(w);

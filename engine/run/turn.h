@@ -10,12 +10,13 @@
 #include "worker/worker.h"
 
 struct engine;
+struct shared;
 
 /* Opens io and listeners of worker index. Runs in the worker's thread. 0 or -errno. */
 int worker_open(struct worker *w, struct engine *engine, uint32_t index);
 /* After the queue is open: port, resolver, accepting, start-up scans. */
 int worker_start(struct worker *w);
-/* Turns until stopping and drained. */
+/* Turns until stopping, and all workers are drained. */
 void worker_run(struct worker *w);
 /* One turn, waiting at most wait_ms. */
 int worker_turn(struct worker *w, uint32_t wait_ms);
@@ -24,7 +25,9 @@ bool worker_busy(const struct worker *w);
 void worker_close(struct worker *w);
 /* Ends sessions, after what is past the dot; hard: at once. Its own thread. */
 void worker_drain(struct worker *w, bool hard);
-/* Whether everything a drain waits for has ended. */
+/* Whether everything a drain waits for has ended, and all that it has to tell others is theirs. */
 bool worker_drained(const struct worker *w);
+/* Whether that was so for each worker behind its last turn. */
+bool workers_drained(const struct shared *all);
 
 #endif

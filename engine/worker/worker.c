@@ -142,17 +142,3 @@ bool worker_notes_wait(const struct worker *w)
             return true;
     return false;
 }
-
-void worker_notes_end(struct worker *w)
-{
-    struct list_node *n;
-
-    (void)worker_notes_take(w, NULL, NULL);
-    for (uint32_t to = 0; to < w->shared->workers_len; to++) {
-        while ((n = list_pop_front(&w->outbox[to])) != NULL) {
-            struct worker_note *note = LIST_ENTRY(n, struct worker_note, node);
-
-            note->run(w, note);
-        }
-    }
-}

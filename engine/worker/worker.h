@@ -230,9 +230,7 @@ void worker_notes_send(struct worker *w);
 bool worker_notes_wait(const struct worker *w);
 /* 0 or -ENOMEM; worker_notes_close() follows in any case. */
 int worker_notes_open(struct worker *w) MUST_USE;
-/* Runs what others handed over after the worker's last turn, and what never found room in their
- * rings: nobody turns any more, and arrivals of a draining worker are left to the store. */
-void worker_notes_end(struct worker *w);
+/* Nothing waits for room in another's ring any more. */
 void worker_notes_close(struct worker *w);
 
 static inline int64_t worker_wall_ms(const struct worker *w)
