@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "queue/shard.h"
 
 /* A slice: what is read in one read transaction. The free list waits for the oldest reader, so a
@@ -11,6 +12,9 @@
 #define SLICE_ROWS  256
 #define SLICE_BYTES (4u << 20)
 #define SLICE_LANES 1024
+/* So many loads are handed back together, or what took so long. */
+#define HAND_LOADS 32
+#define HAND_NS    500000
 
 void loader_wake(struct shard *s)
 {
@@ -355,6 +359,8 @@ static int run_load_lane(struct shard *s, struct queue_load *load)
 
     if (load->queue.len == 0 || load->queue.len > QUEUE_NAME_MAX)
         return -EINVAL;
+    if (load->alive_bytes_max != 0 && message_bytes_alive() >= load->alive_bytes_max)
+        return 0;
     do {
         err = load_slice(s, load, &rows, &bytes);
     } while (err == 0);
@@ -530,6 +536,45 @@ static int run_directory(struct shard *s, struct queue_directory *d)
 
 /* --- the thread --- */
 
+static void loader_trim(struct shard *s)
+{
+    if (maps_are_large(s->queue))
+        shard_trim(s);
+}
+
+/* Loads that have ended go back together, so that their worker is woken once for them: a load of a
+ * lane of one row takes less than a wake. None waits for more than some others, or for long. */
+static size_t run_loads(struct shard *s, struct list *loads)
+{
+    struct list ended;
+    struct list_node *node;
+    struct queue_port *port = NULL;
+    uint64_t since_ns = 0;
+    size_t all = 0, len = 0;
+
+    list_init(&ended);
+    for (; (node = list_pop_front(loads)) != NULL; all++) {
+        struct queue_load *load = CONTAINER_OF(node, struct queue_load, node);
+
+        ASSERT(load->port != NULL);
+        if (len > 0 &&
+            (load->port != port || len == HAND_LOADS || clock_mono_ns() - since_ns > HAND_NS)) {
+            port_loads_done(port, &ended);
+            loader_trim(s);
+            len = 0;
+        }
+        if (len++ == 0)
+            since_ns = clock_mono_ns();
+        port = load->port;
+        load->result = run_load(s, load);
+        list_push_back(&ended, &load->node);
+    }
+    if (len > 0)
+        port_loads_done(port, &ended);
+    loader_trim(s);
+    return all;
+}
+
 size_t loader_round(struct shard *s)
 {
     struct list loads, directories, walks;
@@ -546,12 +591,9 @@ size_t loader_round(struct shard *s)
         struct queue_directory *d = CONTAINER_OF(node, struct queue_directory, node);
 
         port_directory_done(d, run_directory(s, d));
+        loader_trim(s);
     }
-    for (; (node = list_pop_front(&loads)) != NULL; ended++) {
-        struct queue_load *load = CONTAINER_OF(node, struct queue_load, node);
-
-        port_load_done(load, run_load(s, load));
-    }
+    ended += run_loads(s, &loads);
     for (; (node = list_pop_front(&walks)) != NULL; ended++) {
         struct queue_walk *walk = CONTAINER_OF(node, struct queue_walk, node);
         int rc = queue_visit(s->queue, s->index, &walk->cursor, &walk->what);

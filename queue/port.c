@@ -177,11 +177,10 @@ void port_changes_done(struct list *changes)
     }
 }
 
-void port_load_done(struct queue_load *load, int result)
+void port_loads_done(struct queue_port *port, struct list *loads)
 {
-    ASSERT(load->port != NULL && result <= 0);
-    load->result = result;
-    hand_back_one(load->port, PORT_LOADS, &load->node);
+    ASSERT(port != NULL);
+    hand_back(port, PORT_LOADS, loads);
 }
 
 void port_directory_done(struct queue_directory *directory, int result)

@@ -184,6 +184,8 @@ struct queue_load {
     int64_t now_ms;  /* and at or before this */
     uint32_t rows_max;
     uint64_t bytes_max; /* stop after this much content */
+    /* Brings nothing once messages in memory take so much, and has not ended then; 0: it does. */
+    uint64_t alive_bytes_max;
     void (*on_done)(struct queue_load *load, int result);
     void *owner;
     /* Results. */

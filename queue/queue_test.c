@@ -111,6 +111,29 @@ static void test_stored_and_loaded(void **state)
     recipient_free(r);
 }
 
+/* A load that is to bring nothing while messages take memory goes on where it was. */
+static void test_load_leaves_memory(void **state)
+{
+    struct kit_queue *f = *state;
+    struct kit_load load = {0};
+    struct recipient *r;
+
+    (void)add_one(f, "example.org", 5, 1000);
+    (void)add_one(f, "example.org", 5, 1000);
+    kit_queue_reopen(f);
+    assert_int_equal(kit_load(f->q, f->port, 0, &load, "example.org", 1000, 1), 0);
+    r = kit_pop(&load);
+    assert_non_null(r);
+    load.load.alive_bytes_max = message_bytes_alive();
+    assert_int_equal(kit_load(f->q, f->port, 0, &load, "example.org", 1000, 10), 0);
+    assert_true(list_empty(&load.load.rcpts) && !load.load.end);
+    recipient_free(r);
+    assert_int_equal(kit_load(f->q, f->port, 0, &load, "example.org", 1000, 10), 0);
+    r = kit_pop(&load);
+    assert_true(r != NULL && list_empty(&load.load.rcpts) && load.load.end);
+    recipient_free(r);
+}
+
 static void test_move_and_remove(void **state)
 {
     struct kit_queue *f = *state;
@@ -1012,6 +1035,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, kit_queue_setup, kit_queue_teardown)
     const struct CMUnitTest tests[] = {
         TEST(test_stored_and_loaded),
+        TEST(test_load_leaves_memory),
         TEST(test_sizes),
         TEST(test_move_and_remove),
         TEST(test_content_goes_with_last_row),

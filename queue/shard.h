@@ -306,7 +306,7 @@ void syncer_round(struct queue *q);
 
 /* changes: results set; of any ports. Empties the list. */
 void port_changes_done(struct list *changes);
-void port_load_done(struct queue_load *load, int result);
+void port_loads_done(struct queue_port *port, struct list *loads);
 void port_directory_done(struct queue_directory *directory, int result);
 void port_walk_done(struct queue_walk *walk, int result);
 

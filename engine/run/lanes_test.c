@@ -716,6 +716,31 @@ static void test_arrivals_beyond_the_places(void **state)
     world_close();
 }
 
+#define UNLOADED 10
+
+/* While what was sent is not recorded nothing more is loaded; once it is, loads go on. */
+static void test_loads_wait_for_commits(void **state)
+{
+    const uint64_t lag = UINT64_C(1) << 40;
+
+    (void)state;
+    world_open();
+    world.w->settling_bytes += lag;
+    for (uint32_t i = 0; i < UNLOADED; i++)
+        recipient_free(store_rows(i, 1, 1000));
+    for (uint32_t i = 0; i < UNLOADED; i++)
+        lane_stored(lane_of(i), worker_wall_ms(world.w) - 1000);
+    for (int i = 0; i < 20; i++)
+        turn();
+    assert_int_equal(world.w->memory.count, 0);
+    assert_false(worker_busy(world.w)); /* it waits, and does not turn for nothing */
+    world.w->settling_bytes -= lag;
+    for (int i = 0; i < TURNS_MAX && world.w->memory.count < UNLOADED; i++)
+        turn();
+    assert_int_equal(world.w->memory.count, UNLOADED);
+    world_close();
+}
+
 /* A world with room for so many lanes, in which a site is suspended; it has every other lane. */
 static void held_back_open(uint32_t places)
 {
@@ -1150,6 +1175,7 @@ int main(void)
         cmocka_unit_test(test_many_recipients_arrive_in_parts),
         cmocka_unit_test(test_policy_told_in_parts),
         cmocka_unit_test(test_absent_lanes_are_found),
+        cmocka_unit_test(test_loads_wait_for_commits),
         cmocka_unit_test(test_arrivals_beyond_the_places),
         cmocka_unit_test(test_held_back_lanes_stay),
         cmocka_unit_test(test_held_share_is_quiet),

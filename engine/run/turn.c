@@ -31,8 +31,8 @@
 #define RESOLVER_COMPLAINT_MS 60000
 /* A turn takes in what others handed over for so long, and until so many lanes were visited; and
  * looks at the clock behind so many things. */
-#define HANDED_NS    4000000
-#define HANDED_LANES 2000
+#define HANDED_NS    2000000
+#define HANDED_LANES 1000
 #define HANDED_ASKED 8
 
 static const struct lane_hooks lane_hooks = {

@@ -9,7 +9,6 @@
 
 #define RENEW_WORK 2000 /* of a turn: lanes, and the recipients in their windows */
 
-#define IDLE_MS        60000 /* an empty lane stays this long: its route and site are warm */
 #define TIMER_AHEAD_MS (24 * 3600 * 1000) /* wall-clock waits are re-checked at least daily */
 
 static void on_lane_timer(struct timer *timer);
@@ -31,6 +30,11 @@ static struct lane *lane_lookup(struct worker *w, uint32_t shard, uint32_t flow,
             return lane;
     }
     return NULL;
+}
+
+void lane_prefetch(const struct worker *w, uint32_t shard, uint32_t flow, struct str name)
+{
+    map_prefetch(&w->lanes, lane_hash(w, shard, flow, name));
 }
 
 struct lane *lane_known(struct worker *w, uint32_t shard, uint32_t flow, struct str name)
@@ -418,6 +422,7 @@ void lane_free(struct lane *lane)
     /* What its loads may have read is not taken from memory by the next lane of the name. */
     if (lane->seen_until_ms > w->left_seen_ms)
         w->left_seen_ms = lane->seen_until_ms;
+    w->lane_gone_ms = io_now_ms(w->io);
     wheel_cancel(io_wheel(w->io), &lane->timer);
     if (list_node_linked(&lane->wait_node))
         list_remove(&lane->wait_node);
@@ -489,7 +494,7 @@ void lane_update(struct lane *lane)
         if (lane_backs_off(lane))
             lane_arm(lane, (int64_t)(lane->shut_until_ms - io_now_ms(w->io)));
         else if (lane_is_idle(lane) && !timer_armed(&lane->timer))
-            lane_arm(lane, IDLE_MS);
+            lane_arm(lane, (int64_t)lane_idle_ms(w));
         return;
     }
     if (lane_has_due(lane, now_ms - LANE_HANDOVER_MS))
@@ -514,7 +519,7 @@ void lane_update(struct lane *lane)
         return;
     }
     if (lane_is_idle(lane) && !timer_armed(&lane->timer))
-        lane_arm(lane, IDLE_MS);
+        lane_arm(lane, (int64_t)lane_idle_ms(w));
 }
 
 void lanes_renew(struct worker *w)

@@ -15,6 +15,13 @@
 #define READ_PACE     9   /* of ten parts of time rounds rest so many, while the table is filled */
 #define READ_REST_MAX 200 /* ms */
 #define READ_RETRY_MS 1000
+/* Where there is no room for what a read would find, and lanes leave, the next read waits for room,
+ * up to so long: each read that finds room takes in all that it finds, so that neighbours in the
+ * store are sent and removed together. Were only some of each read taken in, each page of rows
+ * would be changed by several rounds. */
+#define ROOM_WAIT_MS 50
+#define ROOM_LOOK_MS 2
+#define ROOM_LEFT_MS 10 /* lanes leave: the last one did within this */
 /* Between two rounds, until the first absent row is due; the second where lanes come and go for
  * nothing: CHURN_MAX. */
 #define ROUND_REST_MIN_MS   100
@@ -25,7 +32,11 @@
 /* When a row of a lane that was absent expires nobody remembers: the sweep looks so much later, if
  * the lane has due rows still. */
 #define EXPIRES_LOOK_MS 60000
-#define LEAVE_WORK      500 /* lanes looked at in a turn */
+/* An empty lane stays so long, since its route and site are warm; and where others want its place.
+ */
+#define IDLE_MS        60000
+#define IDLE_WANTED_MS 2
+#define LEAVE_WORK     100 /* lanes looked at in a turn, and in a millisecond */
 /* Lanes that leave with due rows, in a second, before only few others come in: lanes behind what
  * holds them back come and go for nothing, a load and a route each, where the route is not known
  * before. */
@@ -44,11 +55,12 @@ struct lane_finder {
     bool in_round, reading;
     bool hurry; /* reads follow one another without rests */
     bool left_due;
-    uint32_t passed;      /* lanes that the present round has left in the store */
-    uint32_t passed_last; /* the last one */
-    uint32_t few;         /* of the read that were taken for all the lack of room */
-    uint32_t first;       /* of the read: these are others in each round */
-    uint64_t left;        /* how often a lane, or a row that arrived, was left to the store */
+    uint32_t passed;        /* lanes that the present round has left in the store */
+    uint32_t passed_last;   /* the last one */
+    uint32_t few;           /* of the read that were taken for all the lack of room */
+    uint32_t first;         /* of the read: these are others in each round */
+    uint64_t room_until_ms; /* monotonic: the next read waits for room so long */
+    uint64_t left;          /* how often a lane, or a row that arrived, was left to the store */
     uint64_t left_at_round, left_at_read;
     uint64_t round_ms, read_ms; /* monotonic: when they began */
     uint64_t lasted_ms;         /* the last round */
@@ -109,6 +121,7 @@ static void read_next(struct lane_finder *f)
     f->few = 0;
     f->left_at_read = f->left;
     f->read_ms = io_now_ms(w->io);
+    f->room_until_ms = f->read_ms + ROOM_WAIT_MS;
     w->directories++;
     queue_directory(w->port, f->shard, &f->directory);
 }
@@ -135,13 +148,31 @@ static void round_end(struct lane_finder *f)
         arm(f, rest_ms(f));
 }
 
+/* Whether the next read is to wait for room, which there will be. */
+static bool waits_for_room(const struct lane_finder *f)
+{
+    const struct worker *w = f->worker;
+    uint64_t now_ms = io_now_ms(w->io);
+
+    return w->lanes.count + READ_LANES > eighths(w, 6) && now_ms < f->room_until_ms &&
+           now_ms <= w->lane_gone_ms + ROOM_LEFT_MS;
+}
+
+static void wait_for_room(struct lane_finder *f)
+{
+    f->worker->wanted_ms = io_now_ms(f->worker->io);
+    arm(f, ROOM_LOOK_MS);
+}
+
 static void on_finder_timer(struct timer *timer)
 {
     struct lane_finder *f = CONTAINER_OF(timer, struct lane_finder, timer);
 
     if (f->worker->draining || f->reading)
         return;
-    if (f->in_round)
+    if (f->in_round && waits_for_room(f))
+        wait_for_room(f);
+    else if (f->in_round)
         read_next(f);
     else
         round_begin(f);
@@ -257,7 +288,8 @@ static void take_in(struct lane_finder *f, const struct queue_lane_entry *e)
     w->turn.lanes++;
     if (is_new ? pass_by(f, e) : lane->knows_stored)
         return;
-    lane = lane_get(w, f->shard, e->flow, e->name);
+    if (is_new)
+        lane = lane_get(w, f->shard, e->flow, e->name);
     ASSERT(lane != NULL);
     if (is_new && would_wait(lane)) {
         put_back(f, lane, e->first_due_ms);
@@ -308,6 +340,8 @@ static void on_directory(struct queue_directory *d, int result)
     ASSERT(f->reading && w->directories > 0);
     f->reading = false;
     w->directories--;
+    for (size_t i = 0; result >= 0 && i < d->lanes_len; i++)
+        lane_prefetch(w, f->shard, d->lanes[i].flow, d->lanes[i].name);
     for (size_t i = 0; result >= 0 && i < d->lanes_len && !w->draining; i++)
         take_in(f, &d->lanes[(first + i) % d->lanes_len]);
     queue_directory_done(d);
@@ -321,6 +355,8 @@ static void on_directory(struct queue_directory *d, int result)
         arm(f, READ_RETRY_MS);
     } else if (d->end) {
         round_end(f);
+    } else if (waits_for_room(f)) {
+        wait_for_room(f);
     } else if (f->hurry || w->lanes.count < eighths(w, 4)) {
         read_next(f);
     } else {
@@ -459,6 +495,11 @@ static bool is_calm(const struct worker *w)
     return w->lanes.count <= eighths(w, 6) && io_now_ms(w->io) >= w->wanted_ms + WANTED_MS;
 }
 
+uint64_t lane_idle_ms(const struct worker *w)
+{
+    return w->lanes.count > eighths(w, 4) && !is_calm(w) ? IDLE_WANTED_MS : IDLE_MS;
+}
+
 static uint32_t leave_look(struct lane *lane, void *arg)
 {
     struct worker *w = lane->worker;
@@ -485,8 +526,9 @@ void lanes_leave_step(struct worker *w)
     int64_t wall_ms = worker_wall_ms(w);
 
     if (w->draining || w->lanes.count <= eighths(w, 4) ||
-        (now_ms < w->leave_after_ms && is_calm(w)))
+        (now_ms < w->leave_after_ms && is_calm(w)) || now_ms == w->leave_step_ms)
         return;
+    w->leave_step_ms = now_ms;
     if (lane_walk(w, &w->leave_bucket, LEAVE_WORK, leave_look, &wall_ms))
         w->leave_after_ms = now_ms + LEAVE_REST_MS;
 }

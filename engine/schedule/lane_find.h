@@ -51,6 +51,8 @@ bool lanes_left_due(struct worker *w, uint32_t shard);
 bool lane_stays_absent(const struct worker *w);
 /* A row of a lane that is not in memory was left to the store, due then. */
 void lane_left(struct worker *w, uint32_t shard, int64_t due_ms);
+/* How long an empty lane stays. */
+uint64_t lane_idle_ms(const struct worker *w);
 /* Whether so many lanes are in memory that supplies must share the room. */
 static inline bool lanes_are_tight(const struct worker *w)
 {

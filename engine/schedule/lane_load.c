@@ -7,6 +7,7 @@
 #include "limits/retry.h"
 #include "schedule/lane_find.h"
 #include "schedule/lane_walk.h"
+#include "schedule/settle.h"
 #include "schedule/supply.h"
 #include "worker/shared.h"
 
@@ -308,6 +309,8 @@ static void load_start(struct lane *lane)
         l->reserved = l->load.bytes_max;
         lane->supply->loading += l->reserved;
     }
+    l->load.alive_bytes_max =
+        w->loads < LOADS_SURE ? UINT64_MAX : w->config->queue.memory_bytes_max / 2;
     ASSERT(l->load.rows_max > 0 && l->load.bytes_max > 0);
     lane_set_scan(lane, LANE_SCAN_READS);
     w->loads++;
@@ -315,9 +318,17 @@ static void load_start(struct lane *lane)
     queue_load(w->port, lane->shard, &l->load);
 }
 
+/* A load of a lane of one row takes less than its way to the loader and back: many are under way at
+ * once, as long as there is memory for what they may bring. */
+static uint32_t loads_max(const struct worker *w)
+{
+    return memory_alive(w) < w->config->queue.memory_bytes_max / 2 ? LOADS_MAX : LOADS_SURE;
+}
+
 bool lane_loads_wait(const struct worker *w)
 {
-    return !list_empty(&w->load_wait) && w->loads < LOADS_MAX && !lane_memory_full(w);
+    return !list_empty(&w->load_wait) && w->loads < loads_max(w) && !lane_memory_full(w) &&
+           !settles_lag(w);
 }
 
 /* Gives back what lane holds beyond its part, now that memory is short. */
@@ -371,8 +382,10 @@ void lane_start_loads(struct worker *w)
             wheel_arm(io_wheel(w->io), &w->load_timer, io_now_ms(w->io) + MEMORY_WAIT_MS);
         return;
     }
-    for (int i = 0;
-         i < LOOKED_AT_MAX && w->loads < LOADS_MAX && (n = list_pop_front(&w->load_wait)) != NULL;
+    if (settles_lag(w)) /* the next commit wakes the worker */
+        return;
+    for (int i = 0; i < LOOKED_AT_MAX && w->loads < loads_max(w) &&
+                    (n = list_pop_front(&w->load_wait)) != NULL;
          i++) {
         struct lane *lane = LIST_ENTRY(n, struct lane, wait_node);
 

@@ -27,6 +27,8 @@ void lane_set_scan(struct lane *lane, enum lane_scan scan);
 /* A state whose time or reason is over ends. */
 void lane_look_state(struct lane *lane);
 
+/* lane_known() is about to be asked. */
+void lane_prefetch(const struct worker *w, uint32_t shard, uint32_t flow, struct str name);
 uint64_t lane_memory_hash(const struct worker *w, const struct msgid *id, uint32_t index);
 /* r is in memory from here on. */
 void lane_memory_put(struct lane *lane, struct recipient *r);

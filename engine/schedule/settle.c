@@ -21,6 +21,9 @@
  * and copies, 2 % of a message's CPU. */
 #define SPARE_MAX       128
 #define SPARE_BYTES_MAX (32u << 10)
+/* Of queue.memory_max, what all workers' settles may take before loads wait for their commits. */
+#define SETTLING_PART      16
+#define SETTLING_BYTES_MIN (UINT64_C(1) << 20) /* of a worker: some 1,500 recipients */
 
 struct settle {
     struct queue_change change;
@@ -36,6 +39,7 @@ struct settle {
     struct timer timer;
     struct list_node node;        /* settles_under_way or settles_spare */
     struct settle_waiter *waiter; /* or NULL */
+    uint64_t committing;          /* bytes, of worker->settling_bytes */
     bool complained;
     uint32_t
         refused_ms; /* how long it waits, refused for another reason than space; 0: it is not */
@@ -139,6 +143,35 @@ static uint64_t settle_bytes(const struct settle *s)
 {
     return s->change.records.cap + s->rows_cap * sizeof(struct queue_row) +
            s->notes_cap * sizeof(struct queue_note);
+}
+
+/* s goes to its committer, for the first time. */
+static void settle_begin(struct settle *s)
+{
+    struct worker *w = s->worker;
+
+    ASSERT(s->committing == 0);
+    list_push_back(&w->settles_under_way, &s->node);
+    s->committing = settle_bytes(s);
+    w->settling_bytes += s->committing;
+    atomic_fetch_add_explicit(&w->shared->settle_bytes, s->committing, memory_order_relaxed);
+    queue_submit(w->port, s->shard, &s->change);
+}
+
+/* The committer has answered. What it refused is tried again, and holds up no loads meanwhile: they
+ * may bring what makes room. */
+static void settle_answered(struct settle *s)
+{
+    ASSERT(s->worker->settling_bytes >= s->committing);
+    s->worker->settling_bytes -= s->committing;
+    s->committing = 0;
+}
+
+bool settles_lag(const struct worker *w)
+{
+    uint64_t max = w->config->queue.memory_bytes_max / SETTLING_PART / w->shared->workers_len;
+
+    return w->settling_bytes > (max < SETTLING_BYTES_MIN ? SETTLING_BYTES_MIN : max);
 }
 
 static void settle_free(struct settle *s)
@@ -254,9 +287,7 @@ static void part_submit(struct settle *s, struct settle_part from, struct settle
     buf_put(&part->change.records, s->change.records.data + from.records,
             to.records - from.records);
     part_notes(part, s, from, to);
-    list_push_back(&w->settles_under_way, &part->node);
-    atomic_fetch_add_explicit(&w->shared->settle_bytes, settle_bytes(part), memory_order_relaxed);
-    queue_submit(w->port, part->shard, &part->change);
+    settle_begin(part);
 }
 
 /* Makes each part a settle of its own: one that the store refuses must not hold up the others. */
@@ -331,6 +362,7 @@ static void on_settled(struct queue_change *change, int result)
     struct worker *w = s->worker;
 
     ASSERT(&s->change == change && list_node_linked(&s->node));
+    settle_answered(s);
     if (result == -ENOSPC || result == -ENOMEM || result == -ESHUTDOWN) {
         settle_again(s, result);
         return;
@@ -373,9 +405,7 @@ static void settle_submit(struct worker *w, struct settle *s)
     s->waiter = w->settles_follower;
     if (s->waiter != NULL)
         s->waiter->parts++;
-    list_push_back(&w->settles_under_way, &s->node);
-    atomic_fetch_add_explicit(&w->shared->settle_bytes, settle_bytes(s), memory_order_relaxed);
-    queue_submit(w->port, s->shard, &s->change);
+    settle_begin(s);
 }
 
 bool settle_takes_notice(const struct worker *w, uint32_t shard)
@@ -458,6 +488,7 @@ void settle_abandon(struct worker *w)
             else
                 lane_settled(s->change.rows[i].rcpt, INT64_MAX);
         }
+        settle_answered(s);
         settle_end(s);
     }
     while ((n = list_pop_front(&w->settles_spare)) != NULL)

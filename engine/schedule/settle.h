@@ -40,6 +40,10 @@ void settle_wait(struct worker *w, uint32_t shard);
 bool settle_takes_notice(const struct worker *w, uint32_t shard);
 /* Submits what this turn gathered. */
 void settle_flush(struct worker *w);
+/* Whether commits lag so far behind deliveries that nothing more is to be loaded. What is sent and
+ * not yet recorded takes memory, three times: in its settle, in the batch, and in the store's dirty
+ * pages. And a crash sends it again. */
+bool settles_lag(const struct worker *w);
 /* Settles open or under way. */
 bool settle_pending(const struct worker *w);
 /* Teardown after the queue's threads ended: frees what never committed. */

@@ -47,7 +47,9 @@ struct tls_reports;
 
 #define WORKERS_MAX 64
 #define SHARDS_MAX  256
-#define LOADS_MAX   32 /* refills under way per worker */
+/* Refills under way per worker; those beyond LOADS_SURE bring nothing once memory is short. */
+#define LOADS_MAX  128
+#define LOADS_SURE 32
 
 /* Of bounce classifications (outcome/classify.h): there are no more. */
 #define REFUSAL_REASONS_MAX 32
@@ -127,6 +129,8 @@ struct worker {
     struct lane_finders *finders;
     size_t leave_bucket;          /* of lanes: where lanes_leave_step() goes on */
     uint64_t leave_after_ms;      /* monotonic: when it begins anew */
+    uint64_t leave_step_ms;       /* monotonic: when it last went on */
+    uint64_t lane_gone_ms;        /* monotonic: when a lane was last freed */
     uint64_t wanted_ms;           /* monotonic: when a due lane that was found had no place */
     uint64_t left_seen_ms;        /* monotonic: the latest seen_until_ms of lanes that are gone */
     uint64_t churn_s;             /* monotonic: in this second */
@@ -184,6 +188,7 @@ struct worker {
     struct settle **settles; /* [shards]: the open change of each shard, or NULL */
     struct list settles_under_way, settles_spare;
     uint32_t settles_spare_len;
+    uint64_t settling_bytes;                /* of settles that their committers have not answered */
     struct settle_waiter *settles_follower; /* of what is submitted now, or NULL */
     uint32_t settles_failing;               /* of them, found no room */
     uint32_t settles_refused;               /* of them, refused for another reason */
