@@ -587,6 +587,29 @@ def with_backlog(count, due_ms, directory):
         sink.stop()
 
 
+def mapped_bytes(pid):
+    """The part of resident memory that is files of the store, which the kernel may take back at any time."""
+    for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("RssFile:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+class Peak:
+    """The most that a process had resident, and how much of that was mapped then."""
+
+    def __init__(self, pid):
+        self.pid, self.resident, self.mapped = pid, 0, 0
+
+    def look(self):
+        resident = resident_bytes(self.pid)
+        if resident > self.resident:
+            self.resident, self.mapped = resident, mapped_bytes(self.pid)
+
+    def figures(self):
+        return {"resident_peak_mib": round(self.resident / 2**20, 1), "mapped_of_it_mib": round(self.mapped / 2**20, 1)}
+
+
 def longest_turn_ms(engine):
     return max(turn["longest"]["us"] for turn in engine.status()["turns"]) / 1000
 
@@ -603,13 +626,13 @@ def first_delivery(count, directory, domains=1000, watch_s=10):
         engine = relay.engine
         wait_until("the first delivery", lambda: delivered(engine) > 0, 60, 0.02)
         first_s = time.monotonic() - start
-        before, since, peak = delivered(engine), time.monotonic(), 0
+        before, since, peak = delivered(engine), time.monotonic(), Peak(engine.process.pid)
         while time.monotonic() - since < watch_s:
-            peak = max(peak, resident_bytes(engine.process.pid))
+            peak.look()
             time.sleep(0.2)
         rate = (delivered(engine) - before) / (time.monotonic() - since)
         return {"server": "hayauma", "due": count, "domains": domains, "first_delivery_s": round(first_s, 2),
-                "drain_messages_per_s": round(rate), "resident_peak_mib": round(peak / 2**20, 1),
+                "drain_messages_per_s": round(rate), **peak.figures(),
                 "longest_turn_ms": longest_turn_ms(engine), "lanes_in_memory": engine.status()["gauges"]["lanes"]}
     finally:
         relay.stop()
@@ -642,13 +665,13 @@ def lanes_waiting(count, directory):
     relay = engine_on(directory, sink.address)
     relay.start()
     try:
-        engine, since, peak = relay.engine, time.monotonic(), 0
+        engine, since, peak = relay.engine, time.monotonic(), Peak(relay.engine.process.pid)
         while time.monotonic() - since < 30:
-            peak = max(peak, resident_bytes(engine.process.pid))
+            peak.look()
             time.sleep(0.2)
             if 10 < time.monotonic() - since < 10.3:
                 engine.reload()
-        return {"server": "hayauma", "lanes": count, "resident_peak_mib": round(peak / 2**20, 1),
+        return {"server": "hayauma", "lanes": count, **peak.figures(),
                 "longest_turn_ms": longest_turn_ms(engine), "lanes_in_memory": engine.status()["gauges"]["lanes"]}
     finally:
         relay.stop()
