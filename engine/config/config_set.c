@@ -27,16 +27,14 @@ static int complain(struct buf *why, struct str text, const char *what)
 static int check_number(const struct config_field *f, struct str text, uint64_t *out,
                         struct buf *why)
 {
-    bool is_word = f->zero != NULL && str_eq_nocase(text, str_of(f->zero));
     uint64_t v = 0;
     int err = 0;
 
-    if (!is_word)
+    if (f->zero == NULL || !str_eq_nocase(text, str_of(f->zero)))
         err = field_type_info(f)->parse(text, &v);
     if (err == -EINVAL)
         return complain(why, text, field_type_info(f)->wrong);
-    /* What has a word is not written 0: `rate_burst: 0` could mean no limit or no mail. */
-    if (err != 0 || v < f->min || v > f->max || (v == 0 && f->zero != NULL && !is_word)) {
+    if (err != 0 || v < f->min || v > f->max) {
         buf_printf(why, "'%.*s' is out of range: ", STR_FMT(text));
         config_print_range(f, why);
         return -EINVAL;
@@ -387,12 +385,6 @@ static int set_default_list(struct config *c, const struct config_field *f, void
     return err;
 }
 
-/* A schema says 0 where files have a word for it. */
-static struct str default_text(const struct config_field *f)
-{
-    return str_of(f->zero != NULL && str_eq(str_of(f->def), STR("0")) ? f->zero : f->def);
-}
-
 void config_set_defaults(struct config *c, const struct config_section *s, void *base)
 {
     struct buf why = {0};
@@ -408,7 +400,7 @@ void config_set_defaults(struct config *c, const struct config_section *s, void 
         else if (f->def != NULL && config_field_is_list(f))
             err = set_default_list(c, f, base);
         else if (f->def != NULL)
-            err = config_set_scalar(c, f, base, default_text(f), &why);
+            err = config_set_scalar(c, f, base, str_of(f->def), &why);
         ASSERT(err == 0); /* a default that its own schema refuses */
     }
     buf_done(&why);

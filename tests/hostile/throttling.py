@@ -81,7 +81,7 @@ def test_workers_share_sessions():
     count, sessions_max = 20_000, 40
     with Sink() as sink, Engine(settings_for(
             sink, workers=2, routes={"*": f"[{sink.host}]:{sink.port}"},
-            destinations={"*": {"sessions_max": sessions_max, "session_messages_max": "none"}})) as engine:
+            destinations={"*": {"sessions_max": sessions_max, "session_messages_max": 0}})) as engine:
         done = subprocess.run(
             [program(), "source", "--to", f"{engine.host}:{engine.port}", "--messages", str(count),
              "--sessions", "64", "--pipeline", "8", "--size", "1024", "--rcpt-domains", "100"],
