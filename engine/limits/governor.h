@@ -133,11 +133,11 @@ struct governor_entry {
         _Atomic uint64_t recovering;
         _Atomic uint64_t recover_ns; /* when governor_recover() was called last; 0: not */
         _Atomic bool recovered;      /* governor_restore() has nothing to say */
-        _Atomic uint32_t works;  /* sessions that are set up and take work */
-        _Atomic uint32_t ending; /* sessions that take nothing more */
-        _Atomic uint32_t run;    /* attempts in a row without a success */
-        _Atomic uint32_t runs;   /* how many there were before a success of late, times 256 */
-        _Atomic uint32_t ups;    /* see governor_ups() */
+        _Atomic uint32_t works;      /* sessions that are set up and take work */
+        _Atomic uint32_t ending;     /* sessions that take nothing more */
+        _Atomic uint32_t run;        /* attempts in a row without a success */
+        _Atomic uint32_t runs;       /* how many there were before a success of late, times 256 */
+        _Atomic uint32_t ups;        /* see governor_ups() */
         /* Monotonic. Not 0: the destination is stopped, and a probe may go out then. */
         _Atomic uint64_t stopped_ns;
         _Atomic uint64_t probe_ns;   /* until then the answer to a probe is waited for */

@@ -15,7 +15,7 @@
 #define SHARE_MIN_BYTES (64u << 10) /* a site with less under way may always take a message */
 #define SHARE_LOOK_MS   100
 #define LACKS_MS        100 /* between two times that mail asks which waits for a session */
-#define GIVE_WAY_MS     60 /* to others, of a session that a tenant or campaign may have */
+#define GIVE_WAY_MS     60  /* to others, of a session that a tenant or campaign may have */
 
 /* What the set of exchangers is called, in patterns too, and the site where no provider has it. It
  * has the port, for another port is another server. */
@@ -324,11 +324,11 @@ static bool gives_way(struct share_limit *own, uint32_t more)
 static void share_lacks(struct share_limit *own)
 {
     uint64_t now_ns = io_now_ns(own->site->worker->io), ms = (now_ns - own->lacks_ns) / 1000000;
-    const struct limit_denial by = {
-        .kind = own->limit.kind,
-        .entry = own->limit.entry,
-        .counts = governor_sessions_full(own->limit.entry, now_ns) ? GOVERNOR_SESSIONS
-                                                                   : GOVERNOR_CONNECTS};
+    const struct limit_denial by = {.kind = own->limit.kind,
+                                    .entry = own->limit.entry,
+                                    .counts = governor_sessions_full(own->limit.entry, now_ns)
+                                                  ? GOVERNOR_SESSIONS
+                                                  : GOVERNOR_CONNECTS};
 
     if (ms == 0)
         return;
