@@ -142,11 +142,13 @@ static int list_one(struct http_request *r, struct str tenant, struct listing *l
 
 void handle_suppression_list(struct http_request *r)
 {
+    static const char *const known[] = {"tenant", "email", "after", "limit"};
     struct listing l = {0};
     struct str tenant;
     int err;
 
-    if (!take_tenant(r, argument(r, "tenant"), &tenant))
+    if (request_arguments_refused(r, known, ARRAY_LEN(known)) ||
+        !take_tenant(r, argument(r, "tenant"), &tenant))
         return;
     buf_puts(&l.out, "{\"suppressions\":[");
     err = argument(r, "email").ptr != NULL ? list_one(r, tenant, &l) : list_some(r, tenant, &l);
@@ -246,9 +248,11 @@ void handle_suppression_remove(struct http_request *r)
 {
     struct str email = argument(r, "email"), tenant;
     char address[SUPPRESSION_ADDRESS_MAX + 1];
+    static const char *const known[] = {"tenant", "email"};
     json_t *entries;
 
-    if (!take_tenant(r, argument(r, "tenant"), &tenant))
+    if (request_arguments_refused(r, known, ARRAY_LEN(known)) ||
+        !take_tenant(r, argument(r, "tenant"), &tenant))
         return;
     if (suppression_address(email, address) < 0) {
         request_problem(r, 422, "email", "email: is no mail address");

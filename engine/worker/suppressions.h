@@ -5,7 +5,7 @@
  *                               campaign, who: len 1, bytes; more may follow
  *
  * The address stands in one form, so that one person is one record however the address is written.
- * Nothing of this is in memory but a filter (Bloom's) over the addresses: some 10 to 20 bits each.
+ * Nothing of this is in memory but a filter (Bloom's) over the addresses: 10 to 50 bits each.
  * It never says no for one that is on the list, so nearly all mail is sent without a look into the
  * store, and a worker never looks there: what the filter knows is looked up by another thread. An
  * address that was taken off the list stays in the filter until the next start, which costs the
@@ -22,7 +22,7 @@
 
 #define SUPPRESSION_ADDRESS_MAX 400 /* bytes, in the one form */
 #define SUPPRESSION_WHO_MAX     80
-#define SUPPRESSION_LEVELS      5 /* 45 MiB for 35 million addresses; more cost more looks */
+#define SUPPRESSION_LEVELS      5 /* 43 MiB for 35 million addresses; more cost more looks */
 
 /* Why an address is on the list. Stored: no number is used again for something else. */
 enum suppression_reason {

@@ -579,6 +579,8 @@ def suppression_api(engine):
                                 ("GET", "?email=x", None), ("POST", "", {"suppressions": [{"email": "a@x.example"}] * 10001})):
         ask(method, wrong, body, want=422)
     ask("POST", body={}, want=400)
+    for method in ("GET", "DELETE"):  # a misspelt tenant must not mean all
+        ask(method, "?email=r1@x1.example&tennant=acme", want=400)
     check("methods", engine.ask("PUT", path)[1]["Allow"], "GET, HEAD, POST, DELETE")
 
 
