@@ -261,7 +261,7 @@ def send_all(relay, sink, count, bytes_each, campaign, verb):
             "sink_cpu_us": summary["cpu_us_per_message"]}
 
 
-SESSIONS = {"destinations": {"*": {"sessions_max": 64, "session_messages_max": 0}}}
+SESSIONS = {"destinations": {"*": {"sessions_max": 64, "session_messages_max": "none"}}}
 
 
 def drain_stored(count, size):

@@ -317,7 +317,7 @@ def drain(scale):
     filled = fill(temp.path / "queue", "--recipients", count, "--domains", domains, "--size", 4096)
     sink = OwnSink(count)
     took, _, settings = drained(temp, sink, count, {"destinations": {"*": {
-        "sessions_max": sessions, "session_messages_max": 0}}})
+        "sessions_max": sessions, "session_messages_max": "none"}}})
     ours = {"server": "hayauma", "domains": domains, "sessions": sessions, **took, "fill": filled}
     row = Row("draining a queue of 4 KiB messages in 1,000 domains, from the start of the process",
               [raw, raw_data, ours], settings=settings)
@@ -345,7 +345,7 @@ def drain_signed(count, kinds, shared=False):
     keys = [{"domain": "bench.example", "selector": f"s-{kind}",
              "file": str(temp.path / f"keys/bench.example.s-{kind}.pem")} for kind in kinds]
     took, counters, _ = drained(temp, sink, count, {
-        "destinations": {"*": {"sessions_max": 64, "session_messages_max": 0, "recipients_max": 1}},
+        "destinations": {"*": {"sessions_max": 64, "session_messages_max": "none", "recipients_max": 1}},
         "dkim": {"keys": keys, **({"default": "bench.example"} if keys else {})}})
     return {"server": "+".join(kinds) or "unsigned", "content": "shared" if shared else "own", **took,
             "signed": counters["signed_messages"]}
@@ -384,7 +384,7 @@ def dkim(scale):
     return row
 
 
-def drain_over(authority, tls, count, messages_max=0, **where):
+def drain_over(authority, tls, count, messages_max="none", **where):
     """Draining count messages of 4 KiB under that policy of TLS, to a sink that offers STARTTLS."""
     chain, key = authority.certificate("sink.example")
     more = where.pop("more", ())
@@ -512,7 +512,7 @@ def over_delay(relay_of, count, connections):
 def rtt50(scale):
     connections = 10
     ours = over_delay(lambda target: servers.HayaumaRelay(target, {"destinations": {"*": {
-        "sessions_max": connections, "session_messages_max": 0}}}), int(3000 * scale), connections)
+        "sessions_max": connections, "session_messages_max": "none"}}}), int(3000 * scale), connections)
     postfix = over_delay(lambda target: servers.PostfixRelay(target, {
         "default_destination_concurrency_limit": connections,
         "initial_destination_concurrency": connections}), int(1000 * scale), connections)
@@ -533,7 +533,7 @@ def sessions_18k(scale):
     fill(temp.path / "queue", "--recipients", count * 2, "--domains", 200, "--size", 4096)
     sink = OwnSink(behaviour=SLOW)
     relay = engine_on(temp.path, sink.address, {"destinations": {"*": {
-        "sessions_max": count, "session_messages_max": 0, "pipeline_max": 1}}})
+        "sessions_max": count, "session_messages_max": "none", "pipeline_max": 1}}})
     relay.start()
     try:
         engine = relay.engine

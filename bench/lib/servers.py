@@ -27,7 +27,7 @@ class HayaumaRelay:
             "queue": {"map_size": "16GiB"},
             "log_level": "warn",
             "routes": {"*": f"[{host}]:{port}"},
-            "destinations": {"*": {"sessions_max": 100, "session_messages_max": 0}},
+            "destinations": {"*": {"sessions_max": 100, "session_messages_max": "none"}},
             "listeners": [],
         }, settings or {}), directory=directory)
         self.engine.config["listeners"] = [

@@ -55,7 +55,7 @@ def idle_out(count, chain, key):
     fill(temp.path / "queue", "--recipients", count * 2, "--domains", 200, "--size", 512)
     sink = OwnSink(behaviour=SLOW, more=("--tls-certificate", chain, "--tls-key", key))
     relay = engine_on(temp.path, sink.address, {"destinations": {"*": {
-        "tls": "encrypt", "idle": "1h", "sessions_max": 50, "session_messages_max": 0, "pipeline_max": 1}}})
+        "tls": "encrypt", "idle": "1h", "sessions_max": 50, "session_messages_max": "none", "pipeline_max": 1}}})
     relay.start()
     engine = relay.engine
     try:

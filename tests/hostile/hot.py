@@ -68,7 +68,7 @@ def test_rows_are_in_all_shards():
 def test_one_session_for_all():
     """sessions_max is the destination's: one at a time, and each worker has its turns."""
     world = World(3000, "default: {latency: {dot: 3ms}}\n",
-                  sessions_max=1, pipeline_max=1, session_messages_max=0)
+                  sessions_max=1, pipeline_max=1, session_messages_max="none")
     world.receive()
     rows = world.all_received(40)
     turns = [row[1] for row in rows]
