@@ -1,11 +1,15 @@
 /* Filters and tests, as Jinja has them. Letters change their case by GLib's rules, which are those
  * of Unicode. */
+#include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <glib.h>
 
 #include "mail/locale.h"
 #include "mail/template_private.h"
+
+#define ROUND_MAX 15 /* decimals */
 
 /* A copy of what GLib made, or of what is in a buffer, which is freed. */
 static struct value from_glib(struct render *r, uint32_t at, char *made, bool safe)
@@ -286,6 +290,145 @@ FILTER(filter_urlencode)
     return (struct value){.kind = VALUE_STRING, .string = {room, len}};
 }
 
+/* --- numbers --- */
+
+/* Whether a text is one number, as Python's int() and float() take it. */
+static bool number_of(struct str text, double *out)
+{
+    char room[64], *end;
+
+    text = str_trim(text);
+    if (text.len == 0 || text.len >= sizeof(room) || strchr("+-.0123456789", *text.ptr) == NULL)
+        return false;
+    for (size_t i = 0; i < text.len; i++)
+        if (strchr("+-.eE0123456789", text.ptr[i]) == NULL)
+            return false;
+    memcpy(room, text.ptr, text.len);
+    room[text.len] = '\0';
+    *out = g_ascii_strtod(room, &end);
+    return *end == '\0' && isfinite(*out);
+}
+
+/* The number that v is, or says; false: it is none. */
+static bool as_number(const struct value *v, double *out)
+{
+    if (v->kind == VALUE_INTEGER)
+        *out = (double)v->integer;
+    else if (v->kind == VALUE_REAL)
+        *out = v->real;
+    else if (v->kind == VALUE_BOOL)
+        *out = v->boolean;
+    else
+        return v->kind == VALUE_STRING && number_of(v->string, out);
+    return isfinite(*out);
+}
+
+static struct value integer_value(int64_t n)
+{
+    return (struct value){.kind = VALUE_INTEGER, .integer = n};
+}
+
+static struct value real_value(double n)
+{
+    return (struct value){.kind = VALUE_REAL, .real = n};
+}
+
+/* What is no number becomes args[0], or 0. */
+FILTER(filter_int)
+{
+    double n;
+
+    (void)r, (void)at;
+    if (v.kind == VALUE_INTEGER)
+        return v;
+    if (as_number(&v, &n) && fabs(n) < (double)INT64_MAX)
+        return integer_value((int64_t)n);
+    return args_len > 0 ? args[0] : integer_value(0);
+}
+
+FILTER(filter_float)
+{
+    double n;
+
+    (void)r, (void)at;
+    if (as_number(&v, &n))
+        return real_value(n);
+    return args_len > 0 ? args[0] : real_value(0);
+}
+
+FILTER(filter_abs)
+{
+    (void)args, (void)args_len;
+    if (v.kind == VALUE_INTEGER && v.integer != INT64_MIN)
+        return integer_value(v.integer < 0 ? -v.integer : v.integer);
+    return v.kind == VALUE_REAL ? real_value(fabs(v.real))
+                                : render_fail(r, at, "'abs' takes a number; 'int' makes one");
+}
+
+/* To so many decimals of what the number is exactly, as in Jinja: 2.5 becomes 2. */
+FILTER(filter_round)
+{
+    char format[8], text[400];
+    int decimals = 0;
+
+    if (args_len > 0 &&
+        (args[0].kind != VALUE_INTEGER || args[0].integer < 0 || args[0].integer > ROUND_MAX))
+        return render_fail(r, at, "the decimals of 'round' are 0 to %d", ROUND_MAX);
+    if (args_len > 0)
+        decimals = (int)args[0].integer;
+    if (v.kind == VALUE_INTEGER)
+        return v;
+    if (v.kind != VALUE_REAL)
+        return render_fail(r, at, "'round' takes a number; 'float' makes one");
+    snprintf(format, sizeof(format), "%%.%df", decimals);
+    return real_value(g_ascii_strtod(g_ascii_formatd(text, sizeof(text), format, v.real), NULL));
+}
+
+FILTER(filter_string)
+{
+    (void)args, (void)args_len;
+    return value_text(r, at, v);
+}
+
+/* --- shorter texts --- */
+
+/* Where the first n characters end. */
+static size_t chars_end(struct str s, int64_t n)
+{
+    size_t at = 0;
+
+    while (n-- > 0 && at < s.len)
+        at += char_len((struct str){s.ptr + at, s.len - at});
+    return at;
+}
+
+/* As in Jinja: what is longer than args[0] (255) characters and five more is cut, at a blank if
+ * args[1] is not true, and ends with "...". */
+FILTER(filter_truncate)
+{
+    struct buf out = {0};
+    int64_t max = args_len > 0 ? args[0].integer : 255;
+    bool words = args_len < 2 || !value_true(&args[1]);
+    size_t end, blank;
+
+    if (args_len > 0 && (args[0].kind != VALUE_INTEGER || max < 3))
+        return render_fail(r, at, "the length of 'truncate' is a number of 3 or more");
+    v = value_text(r, at, v);
+    if (!render_spend(r, at, v.string.len / LOOKED_PER_STEP))
+        return v;
+    if (chars_end(v.string, max < INT64_MAX - 5 ? max + 5 : max) >= v.string.len)
+        return v;
+    end = chars_end(v.string, max - 3);
+    for (blank = end; words && blank > 0; blank--)
+        if (v.string.ptr[blank - 1] == ' ') {
+            end = blank - 1;
+            break;
+        }
+    buf_put(&out, v.string.ptr, end);
+    buf_puts(&out, "...");
+    return from_buf(r, at, &out, v.safe);
+}
+
 /* --- as readers of a language write it --- */
 
 static const struct locale *locale_of(struct render *r, uint32_t at, struct value name)
@@ -382,6 +525,7 @@ FILTER(filter_number)
 }
 
 const struct filter template_filters[] = {
+    {"abs", 0, 0, filter_abs},
     {"capitalize", 0, 0, filter_capitalize},
     {"count", 0, 0, filter_length},
     {"date", 1, 2, filter_date},
@@ -390,15 +534,20 @@ const struct filter template_filters[] = {
     {"e", 0, 0, filter_escape},
     {"escape", 0, 0, filter_escape},
     {"first", 0, 0, filter_first},
+    {"float", 0, 1, filter_float},
+    {"int", 0, 1, filter_int},
     {"join", 0, 1, filter_join},
     {"last", 0, 0, filter_last},
     {"length", 0, 0, filter_length},
     {"lower", 0, 0, filter_lower},
     {"number", 1, 2, filter_number},
     {"replace", 2, 2, filter_replace},
+    {"round", 0, 1, filter_round},
     {"safe", 0, 0, filter_safe},
+    {"string", 0, 0, filter_string},
     {"title", 0, 0, filter_title},
     {"trim", 0, 0, filter_trim},
+    {"truncate", 0, 2, filter_truncate},
     {"upper", 0, 0, filter_upper},
     {"urlencode", 0, 0, filter_urlencode},
 };
