@@ -17,9 +17,10 @@ TEMPLATE = {"envelope_sender": "bounce@sender.example",
 
 def command(engine, rows, *arguments, template=None):
     directory = engine.dir
-    (directory / "spring.json").write_text(json.dumps(template or TEMPLATE))
+    name = "spring.eml" if isinstance(template, str) else "spring.json"
+    (directory / name).write_text(template if isinstance(template, str) else json.dumps(template or TEMPLATE))
     (directory / "list.csv").write_bytes(rows if isinstance(rows, bytes) else rows.encode())
-    return [program(), "send", "--template", directory / "spring.json", "--to", directory / "list.csv", "--api",
+    return [program(), "send", "--template", directory / name, "--to", directory / "list.csv", "--api",
             f"http://127.0.0.1:{engine.web}", *arguments]
 
 
@@ -121,6 +122,15 @@ def test_changes():
             done = send(engine, csv(0, 5), *later, *more, status=1)
             assert words in done.stderr, done
         check("as it was", engine.show(one["id"]), one)
+        # Whom a whole message is of is its sender; where that is nobody, or differs by recipient, it must be said.
+        message = "To: x\nFrom: News <news@sender.example>\nSubject: {{ name }}\n\n{{ code }}\n"
+        send(engine, csv(0, 5), "--campaign", "eml", "--no-wait", "--at", far(), template=message)
+        done = send(engine, csv(0, 5), "--campaign", "eml", "--no-wait", "--at", far(), "--from", "b@sender.example",
+                    template=message, status=1)
+        assert "was made with another letter, sender" in done.stderr, done
+        for author in ("{{ name }}@sender.example", "a@sender.example, b@sender.example", ""):
+            done = send(engine, csv(0, 5), "--check", template=message.replace("News <news@sender.example>", author), status=2)
+            assert "give --from" in done.stderr, done
         long = f"email,name,code\na@x.example,Ann,1\nb@x.example,Bob,{'x' * 3100}\n"
         for more, status in ((("--check",), 1), ((), 2)):
             done = send(engine, long, "--campaign", "long", *more, status=status)

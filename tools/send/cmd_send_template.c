@@ -7,12 +7,14 @@
 #include <unistd.h>
 
 #include "config/config.h"
+#include "mail/header.h"
 #include "tools/commands/author_check.h"
 #include "tools/commands/commands.h"
 #include "tools/commands/options.h"
 #include "tools/commands/quantity.h"
 #include "tools/send/campaign_client.h"
 #include "tools/send/mailing.h"
+#include "tools/send/send_message.h"
 
 #define SHOWN_MAX   20 /* lines that are told of */
 #define PREVIEW_MAX 1000
@@ -30,7 +32,7 @@ static const char usage[] =
     "  --to LIST         comma-separated values in UTF-8 with a line of headings: email, name if\n"
     "                    there are names; each other column is a variable\n"
     "  --campaign NAME   default: the template's \"name\", or its file's\n"
-    "  --from ADDRESS    envelope sender, instead of the template's\n"
+    "  --from ADDRESS    envelope sender, instead of the template's; default: who its From names\n"
     "  --pool NAME, --priority N\n"
     "                    by which sources, and how soon beside other mail: 0 (first) to 9\n"
     "  --rate RATE       so many letters at most, over all sites: 500/s, 60/min\n"
@@ -127,10 +129,49 @@ static const char *name_of_file(struct order *o)
     return len == 0 ? "letter" : o->name_room;
 }
 
-/* The sender of a whole message, or of one whose template says none, is who wrote it. */
+/* The address in a whole message's From field, the caller's to free; NULL: it names no single one
+ * that all letters have. */
+static char *author_of(struct str message)
+{
+    const uint8_t *content = (const uint8_t *)message.ptr;
+    struct header_field field = {0};
+    char *value, *author = NULL;
+    struct str text;
+
+    while (header_field_next(content, message.len, field.end, &field)) {
+        if (!str_eq_nocase(field.name, STR("From")))
+            continue;
+        text = header_field_value(content, &field);
+        value = strndup(text.ptr, text.len);
+        if (value == NULL || strchr(value, '{') != NULL || send_mailbox_parse(value, &author) < 0)
+            author = NULL;
+        free(value);
+        return author;
+    }
+    return NULL;
+}
+
+/* The sender of a letter whose template says none is who wrote it. */
+static void complete_sender(json_t *root)
+{
+    const json_t *content = json_member(root, "content");
+    json_t *author = json_member(json_member(content, "from"), "email");
+    char *found = NULL;
+
+    if (json_member(root, "envelope_sender") != NULL)
+        return;
+    if (json_is_string(content))
+        found = author_of(json_str(content));
+    if (found != NULL)
+        json_put(root, "envelope_sender", json_string(found));
+    else if (json_is_string(author) && strchr(json_string_value(author), '{') == NULL)
+        json_put(root, "envelope_sender", json_incref(author));
+    free(found);
+}
+
 static void complete(struct order *o)
 {
-    json_t *root = o->mailing.root, *name = json_member(root, "name"), *author;
+    json_t *root = o->mailing.root, *name = json_member(root, "name");
 
     if (o->name == NULL && json_is_string(name)) {
         o->name = json_string_value(name); /* the template's own, which stays where it is */
@@ -141,9 +182,7 @@ static void complete(struct order *o)
     }
     if (o->from != NULL)
         json_put(root, "envelope_sender", json_string(o->from));
-    author = json_member(json_member(json_member(root, "content"), "from"), "email");
-    if (json_member(root, "envelope_sender") == NULL && json_is_string(author))
-        json_put(root, "envelope_sender", json_incref(author));
+    complete_sender(root);
     if (o->pool != NULL)
         json_put(root, "pool", json_string(o->pool));
     if (o->rate != NULL)
@@ -502,6 +541,11 @@ static int run(struct order *o)
     int err;
 
     complete(o);
+    if (json_member(o->mailing.root, "envelope_sender") == NULL) {
+        fprintf(stderr, "hayauma send: %s: its From names no single address: give --from\n",
+                o->template_file);
+        return EXIT_USAGE;
+    }
     if (o->preview > 0) {
         if (mailing_preview(&o->mailing, o->preview, &out) < 0)
             return EXIT_USAGE;
