@@ -238,7 +238,8 @@ static int epoll_add(const struct http_thread *t, int fd)
     return epoll_ctl(t->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
 }
 
-static int thread_start(struct http_thread *t)
+/* All that others of the threads, which run first, may ask of it. */
+static int thread_open(struct http_thread *t)
 {
     struct http *h = t->http;
     int err;
@@ -259,10 +260,13 @@ static int thread_start(struct http_thread *t)
     if (t->daemon == NULL)
         return -EAGAIN;
     err = epoll_add(t, MHD_get_daemon_info(t->daemon, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd);
-    if (err == 0)
-        err = epoll_add(t, t->wake_fd);
-    if (err == 0)
-        err = -pthread_create(&t->thread, NULL, thread_main, t);
+    return err == 0 ? epoll_add(t, t->wake_fd) : err;
+}
+
+static int thread_start(struct http_thread *t)
+{
+    int err = -pthread_create(&t->thread, NULL, thread_main, t);
+
     t->runs = err == 0;
     return err;
 }
@@ -270,6 +274,7 @@ static int thread_start(struct http_thread *t)
 int http_threads_start(struct http *h)
 {
     uint32_t len = h->config->http.threads;
+    int err = 0;
 
     h->threads = aligned_alloc(CACHE_LINE_BYTES, len * sizeof(*h->threads));
     if (h->threads == NULL)
@@ -285,13 +290,11 @@ int http_threads_start(struct http *h)
             list_init(&t->notes[w]);
         rng_seed(&t->rng, rng_entropy());
     }
-    for (uint32_t i = 0; i < len; i++) {
-        int err = thread_start(&h->threads[i]);
-
-        if (err < 0)
-            return err;
-    }
-    return 0;
+    for (uint32_t i = 0; i < len && err == 0; i++)
+        err = thread_open(&h->threads[i]);
+    for (uint32_t i = 0; i < len && err == 0; i++)
+        err = thread_start(&h->threads[i]);
+    return err;
 }
 
 static void wake_all(struct http *h)
