@@ -588,9 +588,8 @@ int cmd_suppress(int argc, char **argv)
     if (code != 0)
         return code < 0 ? EXIT_OK : code;
     code = channel_open(&ch, &o.channel);
-    if (code != 0)
-        return code;
-    code = action->run(&ch, &o);
+    if (code == 0)
+        code = action->run(&ch, &o);
     channel_close(&ch);
     return code;
 }
