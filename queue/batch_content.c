@@ -53,7 +53,7 @@ int batch_put_pages(struct batch *b, const struct message *m)
             memcpy(value.mv_data, at, value.mv_size);
             holes_note(b->shard, &value);
             if (i == 0)
-                batch_remains_put(b, &value, l.pieces);
+                batch_remains_put(b, &value);
         }
         at += value.mv_size;
     }

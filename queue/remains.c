@@ -13,7 +13,7 @@
  * freed at once. */
 #define CHUNKS_MAX  (UINT32_C(1) << 20)
 #define ENTRIES_MAX (UINT32_C(1) << 18)
-/* Contents of so many pieces are counted by chunk. A larger one is a run by itself; where it is
+/* A content of more pieces is a run by itself; where it is
  * none, since it was put into holes, these stay with what is kept there already, or the next
  * content would be put into them again. Beyond the second number it goes at once. */
 #define SMALL_PIECES_MAX 4
@@ -230,12 +230,12 @@ void batch_remains_begin(struct batch *b)
         r->owed = FREED_MAX;
 }
 
-void batch_remains_put(struct batch *b, const MDB_val *value, uint32_t pieces)
+void batch_remains_put(struct batch *b, const MDB_val *value)
 {
     struct remains_chunk *chunk;
     uint64_t page;
 
-    if (pieces > SMALL_PIECES_MAX || value->mv_size < b->shard->page_bytes / 2)
+    if (value->mv_size < b->shard->page_bytes / 2)
         return;
     /* The header in front of a large value begins with the page's number. */
     memcpy(&page, (const uint8_t *)value->mv_data - CHECK_HEADER_BYTES, sizeof(page));
@@ -263,68 +263,81 @@ static int entry_add(struct batch *b, struct remains_chunk *chunk, const struct 
     return 0;
 }
 
-/* Where the pieces of a content are. */
-struct places {
-    uint64_t page;   /* of the first piece */
-    uint32_t pieces; /* 0: not known, or too many */
-    uint32_t breaks; /* pieces that are not behind the one before */
-};
-
-static int find_pieces(struct batch *b, const struct msgid *id, struct places *p)
+static uint64_t page_of(const struct shard *s, const MDB_val *value)
 {
-    struct shard *s = b->shard;
-    uint8_t key_bytes[PAGE_KEY_BYTES];
-    MDB_val key = {sizeof(key_bytes), key_bytes}, value;
-    uint64_t page, last = 0;
-    int rc;
+    return (uint64_t)((const uint8_t *)value->mv_data - (const uint8_t *)s->map) / s->page_bytes;
+}
 
-    *p = (struct places){0};
-    codec_page_key(key_bytes, id, 0);
-    rc = mdb_cursor_get(b->pages, &key, &value, MDB_SET_RANGE);
+/* Whether a piece has a page alone, of which the number is known. */
+static bool lies_alone(const struct shard *s, const MDB_val *value)
+{
+    return value->mv_size >= s->page_bytes / 2 && !shard_written(s, value);
+}
+
+/* The cursor of pages is at the first piece of id. breaks: pieces that are not behind the one
+ * before. pieces is 0 when there are too many. */
+static int count_pieces(struct batch *b, const struct msgid *id, uint32_t *pieces, uint32_t *breaks)
+{
+    uint64_t page = 0, last;
+    MDB_val key, value;
+    int rc = mdb_cursor_get(b->pages, &key, &value, MDB_GET_CURRENT);
+
+    *pieces = *breaks = 0;
     while (rc == 0 && codec_page_key_of(val_str(&key), id)) {
-        bool alone = value.mv_size >= s->page_bytes / 2 && !shard_written(s, &value);
-
-        if (p->pieces == PIECES_MAX || (p->pieces == 0 && !alone)) {
-            p->pieces = 0;
+        if (*pieces == PIECES_MAX) {
+            *pieces = 0;
             return 0;
         }
-        page = (uint64_t)((const uint8_t *)value.mv_data - (const uint8_t *)s->map) / s->page_bytes;
-        p->page = p->pieces == 0 ? page : p->page;
-        p->breaks += p->pieces > 0 && alone && page != last + 1;
-        p->pieces++;
         last = page;
+        page = page_of(b->shard, &value);
+        *breaks += *pieces > 0 && lies_alone(b->shard, &value) && page != last + 1;
+        ++*pieces;
         rc = mdb_cursor_get(b->pages, &key, &value, MDB_NEXT);
     }
     return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+/* One that is old begins to be kept, if it is small. Where something is kept already others are
+ * too, whose pages would be used again otherwise. */
+static int keep(struct batch *b, struct remains_chunk *chunk, const struct msgid *id, bool *kept)
+{
+    uint32_t pieces, breaks;
+    int rc = count_pieces(b, id, &pieces, &breaks);
+
+    if (rc != 0 || pieces == 0 || !has_place(&b->shard->own.remains))
+        return rc;
+    *kept = pieces <= SMALL_PIECES_MAX || (chunk->first != REMAINS_NONE && breaks > pieces / 4);
+    return *kept ? entry_add(b, chunk, id, pieces) : 0;
 }
 
 int batch_remains_keep(struct batch *b, const struct msgid *id, bool *kept)
 {
     struct remains *r = &b->shard->own.remains;
     struct remains_chunk *chunk;
-    struct places p;
-    int rc = find_pieces(b, id, &p), err = 0;
-    bool small = p.pieces <= SMALL_PIECES_MAX;
+    uint8_t key_bytes[PAGE_KEY_BYTES];
+    MDB_val key = {sizeof(key_bytes), key_bytes}, value;
+    int rc;
 
     *kept = false;
-    chunk = p.pieces > 0 ? chunk_of(r, p.page) : NULL;
-    if (rc != 0 || chunk == NULL || chunk->live == 0)
-        return rc; /* who else is in the chunk is not known */
-    chunk->live -= small;
-    *kept =
-        chunk->live > 0 && r->room && has_place(r) &&
-        (chunk->first != REMAINS_NONE ? small || p.breaks > p.pieces / 4
-                                      : small && clock_wall_ms() - msgid_ms(id) >= r->age_ms_min);
-    if (*kept)
-        err = entry_add(b, chunk, id, p.pieces);
-    if (err == 0 && chunk->live == 0 && chunk->first != REMAINS_NONE) {
+    codec_page_key(key_bytes, id, 0);
+    rc = mdb_cursor_get(b->pages, &key, &value, MDB_SET_RANGE);
+    if (rc != 0 || !codec_page_key_of(val_str(&key), id) || !lies_alone(b->shard, &value))
+        return rc == MDB_NOTFOUND ? 0 : rc;
+    chunk = chunk_of(r, page_of(b->shard, &value));
+    if (chunk == NULL || chunk->live == 0)
+        return 0; /* who else is in the chunk is not known */
+    chunk->live--;
+    if (chunk->live > 0 && r->room &&
+        (chunk->first != REMAINS_NONE || clock_wall_ms() - msgid_ms(id) >= r->age_ms_min))
+        return keep(b, chunk, id, kept);
+    if (chunk->live == 0 && chunk->first != REMAINS_NONE) {
         uint32_t at = (uint32_t)(chunk - r->chunks);
 
         if (buf_reserve(&b->cleared, sizeof(at)) < 0)
             return ENOMEM;
         buf_put(&b->cleared, &at, sizeof(at));
     }
-    return err;
+    return 0;
 }
 
 /* Deletes all that is kept in a chunk; *freed is added to. */

@@ -36,7 +36,7 @@ struct remains_record;
 
 struct remains_chunk {
     uint32_t first; /* of the kept ones, a place in entries; REMAINS_NONE: there is none */
-    uint16_t live;  /* small contents that were put by this process, and have not gone */
+    uint16_t live;  /* contents that begin here, were put by this process, and have not gone */
 };
 
 #define REMAINS_NONE UINT32_MAX
@@ -71,8 +71,8 @@ void remains_committed(struct shard *s);
 
 /* A transaction begins. */
 void batch_remains_begin(struct batch *b);
-/* The first piece of a content was put, of so many. */
-void batch_remains_put(struct batch *b, const MDB_val *value, uint32_t pieces);
+/* The first piece of a content was put. */
+void batch_remains_put(struct batch *b, const MDB_val *value);
 /* The pieces of a content whose head has gone are kept (*kept), or have to be deleted. An LMDB
  * code. */
 int batch_remains_keep(struct batch *b, const struct msgid *id, bool *kept);
