@@ -43,7 +43,7 @@ static int take_entry(const json_t *entry, struct suppression *one, struct suppr
         return refuse(told, at, "email", "is no mail address");
     if (reason != NULL && (one->reason = suppression_reason_of(json_str(reason))) == 0)
         return refuse(told, at, "reason", "is not unsubscribed, complaint, bounce or manual");
-    if (campaign.len > FLOW_NAME_MAX || memchr(campaign.ptr, '\0', campaign.len) != NULL)
+    if (campaign.len > FLOW_NAME_MAX || str_find(campaign, '\0') >= 0)
         return refuse(told, at, "campaign", "is longer than 64 bytes");
     if (since != NULL && (!json_is_integer(since) || json_integer_value(since) < 0))
         return refuse(told, at, "since_ms", "is no time");
