@@ -115,8 +115,8 @@ static void run_seed(uint64_t seed, const char *dir)
     log_set_level(verbose ? LOG_LEVEL_INFO : LOG_LEVEL_NONE); /* faults are made on purpose */
     signal(SIGABRT, on_abort);
     world_bursts = !world_recovery && !world_warmup && seed % BURSTS_EVERY == 1;
-    world_signs = world_domains ? seed % 2 == 0
-                                : !world_recovery && !world_warmup && seed % SIGNS_EVERY == 2;
+    world_signs =
+        world_domains ? seed % 2 == 0 : !world_recovery && !world_warmup && seed % SIGNS_EVERY == 2;
     world_crowd = !world_recovery && !world_warmup && !world_full && /* among those with bursts */
                   seed % CROWD_EVERY == 5;
     if (!world_recovery && !world_warmup && !world_crowd && seed % FEW_EVERY == 0)
@@ -294,16 +294,12 @@ static const char usage[] =
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {{"seed", required_argument, NULL, 's'},
-                                            {"seeds", required_argument, NULL, 'r'},
-                                            {"verbose", no_argument, NULL, 'v'},
-                                            {"self-test", no_argument, NULL, 't'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {"full", no_argument, NULL, 'f'},
-                                            {"recovery", no_argument, NULL, 'c'},
-                                            {"domains", no_argument, NULL, 'd'},
-                                            {"warmup", no_argument, NULL, 'w'},
-                                            {NULL, 0, NULL, 0}};
+    static const struct option options[] = {
+        {"seed", required_argument, NULL, 's'}, {"seeds", required_argument, NULL, 'r'},
+        {"verbose", no_argument, NULL, 'v'},    {"self-test", no_argument, NULL, 't'},
+        {"help", no_argument, NULL, 'h'},       {"full", no_argument, NULL, 'f'},
+        {"recovery", no_argument, NULL, 'c'},   {"domains", no_argument, NULL, 'd'},
+        {"warmup", no_argument, NULL, 'w'},     {NULL, 0, NULL, 0}};
     unsigned long long from = 0, to = 0;
     struct child child;
     unsigned failed;

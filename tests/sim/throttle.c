@@ -23,7 +23,7 @@ enum step { STEP_FULL, STEP_FAILS, STEP_GROWS, STEP_THROUGH };
 
 static struct {
     enum step step;
-    uint32_t pause;    /* the number of the last */
+    uint32_t pause;      /* the number of the last */
     uint64_t asked_ns;   /* when the pause was asked for; 0: none was yet */
     uint64_t refused_ns; /* the last refusal for it */
     uint32_t taken, open;
@@ -39,7 +39,8 @@ static const char *what(void)
 bool throttle_means(struct str sender)
 {
     return !world_domains || world_signs ||
-           (sender.len > 8 && str_eq((struct str){sender.ptr + sender.len - 8, 8}, STR("@d0.test")));
+           (sender.len > 8 &&
+            str_eq((struct str){sender.ptr + sender.len - 8, 8}, STR("@d0.test")));
 }
 
 const char *throttle_reply(void)

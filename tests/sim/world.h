@@ -119,7 +119,7 @@ extern struct world world;
  * less (throttle.h), and otherwise nothing happens; a newsletter goes by new addresses (warmth.h).
  */
 extern bool world_full, world_bursts, world_signs, world_crowd, world_recovery, world_warmup;
-extern bool world_domains; /* of world_recovery: it asks that of a domain */
+extern bool world_domains;       /* of world_recovery: it asks that of a domain */
 extern uint32_t world_lanes_max; /* of a worker, in memory; 0: as many as ever */
 #define WORLD_KEY_FILE "key.pem" /* in the node's directory, in a world that signs */
 
