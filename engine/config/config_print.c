@@ -348,6 +348,8 @@ static const char docs_head[] =
     "| list | `[a, b]`, or one value for a list of one |\n"
     "| address | `192.0.2.1:25`, `\"[2001:db8::1]:25\"`, `unix:/path` |\n"
     "\n"
+    "For a key whose value may be a word such as `auto` or `none`, 0 means the same as the "
+    "word.\n\n"
     "Texts need quotes when they start with `*`, `[`, `{`, `&`, `!`, `%`, `@` or a backquote, or "
     "contain `: ` or\n"
     "` #`. Anchors (`&name`), aliases (`*name`) and merging (`<<: *name`) work; keys at the top "
