@@ -74,11 +74,12 @@ void idle_leave(struct delivery *d)
 }
 
 /* Whether c may take d over: the peer has seen the same source say the same EHLO name. An idle
- * session whose channel has work is not free: it waits for a limit, or for its turn. */
+ * session whose channel has work is not free: it waits for a limit, or for its turn. One that
+ * yields is idle until what the peer had said before it closed is received. */
 static bool may_take_over(const struct delivery *d, const struct channel *c,
                           const struct exchanger *to)
 {
-    return d->site != c->site && d->site->config == c->site->config &&
+    return !d->yielding && d->site != c->site && d->site->config == c->site->config &&
            d->channel->source == c->source && d->site->dest == c->site->dest &&
            d->site->lmtp == c->site->lmtp &&
            d->channel->options.auth_user == c->options.auth_user && !channel_has_mail(d->channel) &&

@@ -542,6 +542,14 @@ static void set_text(json_t *object, const char *name, struct str text)
         json_put(object, name, json_stringn(text.ptr, text.len));
 }
 
+/* All members of from, those of the same name anew. */
+static void update(json_t *object, json_t *from)
+{
+    int err = json_object_update(object, from);
+
+    ASSERT(err == 0);
+}
+
 static json_t *marks_of(const struct recipe_marks *marks)
 {
     json_t *kept = json_object();
@@ -581,7 +589,7 @@ void recipe_fingerprint(const json_t *root, char out[static RECIPE_FINGERPRINT_B
     uint8_t sum[DIGEST_BYTES];
     char *text;
 
-    ASSERT(json_object_update(object, more) == 0);
+    update(object, more);
     text = json_dumps(object, JSON_COMPACT | JSON_SORT_KEYS);
     ASSERT(text != NULL);
     digest_sha256(text, strlen(text), sum);
@@ -703,7 +711,7 @@ void recipe_put_metadata(const json_t *one, struct str common, struct buf *out)
     if (common.len > 0)
         all = json_loadb(common.ptr, common.len, 0, NULL);
     if (json_is_object(all))
-        ASSERT(json_object_update(all, metadata) == 0);
+        update(all, metadata);
     /* A record is read by terminals too: no control character beyond ASCII. */
     text = json_dumps(json_is_object(all) ? all : metadata, JSON_COMPACT | JSON_ENSURE_ASCII);
     ASSERT(text != NULL);
