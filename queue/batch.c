@@ -714,13 +714,18 @@ int batch_housekeeping(struct shard *s, struct list *suspects)
     if (rc != 0)
         return rc == MDB_PANIC ? -ESHUTDOWN : lmdb_errno(rc);
     rc = move_suspects(&b, suspects);
+    if (rc == 0)
+        rc = batch_remains_end(&b);
     if (rc != 0) {
         mdb_txn_abort(b.txn);
-        return lmdb_errno(rc);
+        rc = lmdb_errno(rc);
+    } else {
+        rc = batch_end(&b);
     }
-    rc = batch_end(&b);
-    if (rc != 0)
+    if (rc < 0) {
+        remains_forget(s);
         return rc;
+    }
     count_suspects(s, suspects);
     tell_suspects(s, suspects);
     return 0;

@@ -335,6 +335,7 @@ static void free_suspects(struct shard *s)
 static void keep_house(struct shard *s, bool idle, uint64_t now_ns)
 {
     bool due = now_ns - s->own.kept_ns >= KEEP_MS * NS_PER_MS;
+    bool frees = idle && remains_wanted_back(s);
 
     if (atomic_load_explicit(&s->shared.failed, memory_order_relaxed)) {
         free_suspects(s);
@@ -350,7 +351,7 @@ static void keep_house(struct shard *s, bool idle, uint64_t now_ns)
         free_suspects(s);
         return;
     }
-    if (!due && list_empty(&s->own.suspects))
+    if (!due && !frees && list_empty(&s->own.suspects))
         return;
     s->own.kept_ns = now_ns;
     /* A tool that was killed in a read transaction would pin pages until the map is full. */
@@ -358,7 +359,7 @@ static void keep_house(struct shard *s, bool idle, uint64_t now_ns)
     records_rotate(&s->records, clock_wall_ms());
     if (records_behind(&s->records))
         records_catch_up(s);
-    if (list_empty(&s->own.suspects) && !(idle && records_want_trim(&s->records)))
+    if (list_empty(&s->own.suspects) && !frees && !(idle && records_want_trim(&s->records)))
         return;
     if (batch_housekeeping(s, &s->own.suspects) == -ESHUTDOWN)
         shard_fail(s);

@@ -25,13 +25,15 @@
 /* The file may become longer by so much, or by an eighth, before something kept is freed for it. */
 #define GROWTH_BYTES (UINT64_C(64) << 20)
 #define GROWTH_PART  8
-/* A transaction frees so many pages of what is kept, and looks at so many chunks for them: about a
+/* A transaction frees so many pages of what is kept, and twice as many as it brings, or the file
+ * would become longer while there is much to free; it looks at so many chunks for them: about a
  * millisecond. */
 #define FREED_MAX 512
 #define LOOKS_MAX 16384
 /* Ids in a record: it fills a page at most. */
 #define RECORD_IDS 250
-/* Between two records of an earlier process: 250 contents are freed in half a millisecond. */
+/* Between two times that records of an earlier process are freed: 250 contents are in half a
+ * millisecond. */
 #define LEFT_PAUSE_NS UINT64_C(50000000)
 
 #define RECORD_KEY_BYTES 9 /* kind, number */
@@ -216,18 +218,28 @@ int remains_open(struct shard *s, MDB_txn *txn)
 
 /* --- a transaction --- */
 
-void batch_remains_begin(struct batch *b)
+static bool has_room(const struct shard *s)
 {
-    struct shard *s = b->shard;
-    struct remains *r = &s->own.remains;
     uint64_t used = atomic_load_explicit(&s->shared.map_used_bytes, memory_order_relaxed);
     uint64_t disk = atomic_load_explicit(&s->shared.disk_free_bytes, memory_order_relaxed);
     uint64_t unused = s->options.map_bytes > used ? s->options.map_bytes - used : 0;
 
-    r->room = unused >= r->unused_bytes_min && unused >= s->options.map_bytes / 4 &&
-              disk >= 2 * s->options.disk_free_bytes_min + DISK_BYTES_MIN;
+    return unused >= s->own.remains.unused_bytes_min && unused >= s->options.map_bytes / 4 &&
+           disk >= 2 * s->options.disk_free_bytes_min + DISK_BYTES_MIN;
+}
+
+bool remains_wanted_back(const struct shard *s)
+{
+    return (s->own.remains.len > 0 || s->own.remains.left) && !has_room(s);
+}
+
+void batch_remains_begin(struct batch *b)
+{
+    struct remains *r = &b->shard->own.remains;
+
+    r->room = has_room(b->shard);
     if (!r->room)
-        r->owed = FREED_MAX;
+        r->owed = r->pages;
 }
 
 void batch_remains_put(struct batch *b, const MDB_val *value)
@@ -370,13 +382,15 @@ static int chunk_clear(struct batch *b, struct remains_chunk *chunk, uint64_t *f
  * that what is freed together lies together. */
 static int free_owed(struct batch *b)
 {
+    const struct shard *s = b->shard;
     struct remains *r = &b->shard->own.remains;
-    uint64_t freed = 0;
+    uint64_t brought = (s->own.room_bytes - b->room_bytes) / s->page_bytes;
+    uint64_t freed = 0, max = FREED_MAX + 2 * brought;
     int rc = 0;
 
-    for (unsigned looks = 0;
-         rc == 0 && r->len > 0 && looks < LOOKS_MAX && freed < FREED_MAX && freed < r->owed;
-         looks++) {
+    ASSERT(b->room_bytes <= s->own.room_bytes);
+    max = max < r->owed ? max : r->owed;
+    for (unsigned looks = 0; rc == 0 && r->len > 0 && looks < LOOKS_MAX && freed < max; looks++) {
         r->hand = r->hand + 1 < r->chunks_len ? r->hand + 1 : 0;
         rc = chunk_clear(b, &r->chunks[r->hand], &freed);
     }
@@ -384,18 +398,15 @@ static int free_owed(struct batch *b)
     return rc;
 }
 
-/* Frees what one record of an earlier process names. */
-static int free_left(struct batch *b)
+/* Frees what the first record of an earlier process names; *freed: so many contents more. */
+static int free_first(struct batch *b, size_t *freed)
 {
     struct remains *r = &b->shard->own.remains;
     uint8_t key[RECORD_KEY_BYTES], ids[RECORD_IDS * MSGID_BYTES];
-    uint64_t number, now_ns = clock_mono_ns();
     struct str value = {NULL, 0};
+    uint64_t number;
     int rc;
 
-    if (!r->left || now_ns < r->left_next_ns)
-        return 0;
-    r->left_next_ns = now_ns + LEFT_PAUSE_NS;
     rc = find_record(b->shard, b->txn, false, &number);
     r->left = rc == 0 && number < r->left_until;
     if (!r->left)
@@ -407,6 +418,7 @@ static int free_left(struct batch *b)
     else
         value.len = 0; /* damaged: the pieces stay for good */
     rc = rc == MDB_NOTFOUND ? 0 : rc;
+    *freed += 1 + value.len / MSGID_BYTES;
     for (size_t at = 0; at + MSGID_BYTES <= value.len && rc == 0; at += MSGID_BYTES) {
         struct msgid id;
 
@@ -414,6 +426,22 @@ static int free_left(struct batch *b)
         rc = batch_delete_pages(b, &id);
     }
     return rc == 0 ? delete_record(b, number) : rc;
+}
+
+/* A record may name a few contents only: those of a transaction that kept no more. */
+static int free_left(struct batch *b)
+{
+    struct remains *r = &b->shard->own.remains;
+    uint64_t now_ns = clock_mono_ns();
+    size_t freed = 0;
+    int rc = 0;
+
+    if (!r->left || now_ns < r->left_next_ns)
+        return 0;
+    r->left_next_ns = now_ns + LEFT_PAUSE_NS;
+    while (rc == 0 && r->left && freed < RECORD_IDS)
+        rc = free_first(b, &freed);
+    return rc;
 }
 
 /* Writes down those of places that are kept still. */

@@ -10,7 +10,8 @@
  * kept.
  *
  * What is kept so is no loss of space for long: the file may become longer by GROWTH for it, and
- * for each page beyond two of these are freed. Where map or disk become scarce nothing is kept.
+ * for each page beyond two of these are freed. Where map or disk become scarce nothing is kept, and
+ * all is freed, by housekeeping too.
  *
  * In memory are counts of each chunk, and what is kept there: 8 bytes for 128 KiB of the file, 32
  * for each content, at most 2^18. What is kept is written down (STATE_REMAINS) in the transaction
@@ -68,6 +69,9 @@ void remains_done(struct remains *r);
 void remains_forget(struct shard *s);
 /* The transaction has committed. */
 void remains_committed(struct shard *s);
+/* Whether room is short while something is kept: it is to be freed, whether there are commits or
+ * not. */
+bool remains_wanted_back(const struct shard *s);
 
 /* A transaction begins. */
 void batch_remains_begin(struct batch *b);

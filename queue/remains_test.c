@@ -228,6 +228,55 @@ static void test_no_room(void **state)
     settle(f, rcpts_len);
 }
 
+/* Nothing is submitted, and room is short: what was kept goes. */
+static void idle_frees(struct kit_queue *f)
+{
+    remains_of(f)->unused_bytes_min = UINT64_MAX;
+    for (int i = 0; remains_of(f)->left || remains_of(f)->len > 0; i++) {
+        assert_true(i < 1000);
+        remains_of(f)->left_next_ns = 0;
+        queue_pump(f->q);
+    }
+    assert_true(pages_stored(f) == rcpts_len);
+    assert_false(records_stored(f));
+    hangs_together(f);
+    settle(f, rcpts_len);
+}
+
+/* Intake that is refused for want of room resumes by itself, though nothing is committed. */
+static void test_no_room_idle(void **state)
+{
+    struct kit_queue *f = *state;
+
+    fill_and_empty_half(f);
+    assert_true(remains_of(f)->len > 0);
+    idle_frees(f);
+}
+
+static void test_no_room_idle_after_restart(void **state)
+{
+    struct kit_queue *f = *state;
+
+    fill_and_empty_half(f);
+    kit_queue_reopen(f);
+    assert_true(remains_of(f)->left && pages_stored(f) > rcpts_len);
+    idle_frees(f);
+}
+
+/* A transaction that brings much frees as much: the file grows no longer beside what is kept. */
+static void test_brings_much(void **state)
+{
+    struct kit_queue *f = *state;
+
+    fill_and_empty_half(f);
+    assert_true(remains_of(f)->len > 2 * 512);
+    remains_of(f)->owed = SMALL;
+    accept_one(f, 8u << 20);
+    assert_int_equal(remains_of(f)->len, 0);
+    hangs_together(f);
+    settle(f, rcpts_len);
+}
+
 /* What goes at once leaves nothing. */
 static void test_young(void **state)
 {
@@ -275,6 +324,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_restart, setup, kit_queue_teardown),
         cmocka_unit_test_setup_teardown(test_growth, setup, kit_queue_teardown),
         cmocka_unit_test_setup_teardown(test_no_room, setup, kit_queue_teardown),
+        cmocka_unit_test_setup_teardown(test_no_room_idle, setup, kit_queue_teardown),
+        cmocka_unit_test_setup_teardown(test_no_room_idle_after_restart, setup, kit_queue_teardown),
+        cmocka_unit_test_setup_teardown(test_brings_much, setup, kit_queue_teardown),
         cmocka_unit_test_setup_teardown(test_young, setup, kit_queue_teardown),
         cmocka_unit_test_setup_teardown(test_failure, setup, kit_queue_teardown),
     };
