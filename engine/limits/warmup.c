@@ -85,10 +85,21 @@ static struct warmup_stream *stream_make(struct warmup *w, struct str source, st
     return s;
 }
 
+/* Whether a is the newer record. One without a sequence is of a build that knew of none, and of no
+ * other shard: it ran before those that have one were written, or, when somebody went back to it,
+ * behind them. */
+static bool is_newer(const struct warmup_state *a, const struct warmup_state *b)
+{
+    if (a->sequence != 0 && b->sequence != 0)
+        return a->sequence > b->sequence;
+    return a->day != b->day ? a->day > b->day : a->used >= b->used;
+}
+
 int warmup_restore(struct warmup *w, struct str source, struct str provider, uint32_t shard,
                    const struct warmup_state *state)
 {
     struct warmup_stream *s = warmup_stream_find(w, source, provider);
+    uint32_t sequence;
 
     if (s == NULL)
         s = stream_make(w, source, provider);
@@ -97,8 +108,12 @@ int warmup_restore(struct warmup *w, struct str source, struct str provider, uin
     if (state == NULL) {
         s->lost = true;
         s->lost_in = shard;
-    } else if (state->sequence >= s->state.sequence) {
-        s->state = s->kept = *state;
+        s->damaged = true;
+    } else {
+        sequence = state->sequence > s->state.sequence ? state->sequence : s->state.sequence;
+        if (!s->begun || is_newer(state, &s->kept))
+            s->state = s->kept = *state;
+        s->state.sequence = sequence; /* what is written next is newer than all */
     }
     s->begun = !s->lost;
     return 0;
@@ -447,8 +462,6 @@ static void stream_turn(struct warmup *w, struct warmup_stream *s, int64_t wall_
     *put = (struct warmup_put){.stream = s, .policies = s->policies};
     if (!s->configured)
         return;
-    if (s->lost) /* that record is to go */
-        put->shard = s->lost_in;
     warmup_hour_at(&w->calendar, wall_ms, &put->now);
     if (!s->begun)
         stream_begin(s, &put->now);
@@ -457,6 +470,8 @@ static void stream_turn(struct warmup *w, struct warmup_stream *s, int64_t wall_
     put->rides = s->rides && !put->ended && !s->unsaved && s->state.day == s->kept.day;
     if (put->rides)
         put->shard = s->shard;
+    else if (s->damaged && !put->ended) /* that record is to go */
+        put->shard = s->lost_in;
     stream_lease(s, put);
     put->state = s->state;
     put->cap = warmup_cap(&s->policy, &s->state);
@@ -537,8 +552,10 @@ void warmup_granted(struct warmup *w, const struct warmup_put *put, bool stored,
     bool is_of_old;
 
     pthread_mutex_lock(&w->lock);
-    if (stored && put->store)
+    if (stored && put->store) {
         s->kept = warmup_put_stored(put);
+        s->damaged = s->damaged && put->shard != s->lost_in;
+    }
     is_of_old = put->policies != s->policies; /* the caps have changed meanwhile */
     if (s->configured && stored && !is_of_old)
         stream_grant(w, s, put, now_ns);

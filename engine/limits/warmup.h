@@ -29,6 +29,7 @@ struct warmup_stream {
     bool begun;              /* state says something */
     bool lost;               /* what was stored of it is damaged, and was not made anew yet */
     uint32_t lost_in;        /* the shard of that */
+    bool damaged;            /* that is there still */
     bool unsaved;            /* state was changed, by the operator, or could not be stored */
     bool rides;              /* what it asks for is stored with mail that shard settles */
     uint32_t shard;

@@ -221,10 +221,92 @@ static void test_newest(void **state)
     free(p.dir);
 }
 
+/* A record without a sequence is of an older build, to which somebody may have gone back: it counts
+ * if its day is the later one. */
+static void test_older_build(void **state)
+{
+    struct warmup w = {0};
+    struct warmup_state plain = {.step = 200, .since = 20770}, numbered = plain;
+    struct warmup_put put;
+    struct warmup_view v;
+    struct buf errors = {0};
+    struct config *c;
+
+    (void)state;
+    assert_int_equal(warmup_open(&w, no_wake, NULL), 0);
+    plain.day = plain.mail = 20778;
+    plain.used = 30;
+    numbered.day = numbered.mail = 20777;
+    numbered.used = 10;
+    numbered.sequence = 9;
+    assert_int_equal(warmup_restore(&w, STR("a"), STR("google"), 0, &plain), 0);
+    assert_int_equal(warmup_restore(&w, STR("a"), STR("google"), 1, &numbered), 0);
+    plain.day = plain.mail = 20776;
+    assert_int_equal(warmup_restore(&w, STR("a"), STR("yahoo"), 0, &plain), 0);
+    numbered.day = numbered.mail = 20778;
+    assert_int_equal(warmup_restore(&w, STR("a"), STR("yahoo"), 1, &numbered), 0);
+    assert_int_equal(config_load_text("t",
+                                      STR("sources: {a: {ipv4: 192.0.2.1}}\n"
+                                          "warmup: {sources: {a: {schedule: standard}}}\n"),
+                                      &c, &errors),
+                     0);
+    warmup_configure(&w, c);
+    assert_true(warmup_view_of(&w, STR("a"), STR("google"), at_hour(20778, 5), &v));
+    assert_int_equal(v.used, 30);
+    assert_true(warmup_view_of(&w, STR("a"), STR("yahoo"), at_hour(20778, 5), &v));
+    assert_int_equal(v.used, 10);
+    assert_int_equal(
+        warmup_order(&w, at_hour(20778, 5),
+                     &(struct warmup_order){
+                         .kind = WARMUP_STAGE, .source = "a", .provider = "google", .number = 3}),
+        0);
+    assert_true(warmup_next(&w, at_hour(20778, 5), &put));
+    assert_true(put.store && put.state.sequence == 10);
+    warmup_granted(&w, &put, true, 0);
+    warmup_done(&w);
+    config_unref(c);
+    buf_done(&errors);
+}
+
+/* A damaged record goes with what is stored next, if the operator said so first, too, and if the
+ * store has no room at first. */
+static void test_damaged(void **state)
+{
+    const struct warmup_order order = {
+        .kind = WARMUP_STAGE, .source = "a", .provider = "google", .number = 3};
+    static const bool stored[] = {false, true, true};
+    static const uint32_t shards[] = {3, 3, 0};
+    struct warmup w = {0};
+    struct warmup_put put;
+    struct buf errors = {0};
+    struct config *c;
+
+    (void)state;
+    assert_int_equal(warmup_open(&w, no_wake, NULL), 0);
+    assert_int_equal(warmup_restore(&w, STR("a"), STR("google"), 3, NULL), 0);
+    assert_int_equal(config_load_text("t",
+                                      STR("sources: {a: {ipv4: 192.0.2.1}}\n"
+                                          "warmup: {sources: {a: {schedule: standard}}}\n"),
+                                      &c, &errors),
+                     0);
+    warmup_configure(&w, c);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(warmup_order(&w, at_hour(20778, 5), &order), 0);
+        assert_true(warmup_next(&w, at_hour(20778, 5), &put));
+        assert_true(put.store);
+        assert_int_equal(put.shard, shards[i]);
+        warmup_granted(&w, &put, stored[i], 0);
+    }
+    warmup_done(&w);
+    config_unref(c);
+    buf_done(&errors);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_keys), cmocka_unit_test(test_start),
-                                       cmocka_unit_test(test_newest)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_keys), cmocka_unit_test(test_start), cmocka_unit_test(test_newest),
+        cmocka_unit_test(test_older_build), cmocka_unit_test(test_damaged)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
