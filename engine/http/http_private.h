@@ -63,6 +63,8 @@ struct http_thread {
     bool looked;                  /* at the file of tokens, in this pass */
     bool listens;                 /* the listening socket is waited for, too */
     bool told;                    /* by the library of a connection that it was given */
+    bool complained;              /* of no descriptor for a connection */
+    uint64_t paused_until_ns;     /* for that: it does not listen; 0: it does */
     int epoll_fd, wake_fd;        /* what it waits for: the daemon's sockets, and word of others */
     uint32_t connections_max;     /* it listens while it has less */
     _Atomic uint32_t connections; /* that it has, or will have of arrived */

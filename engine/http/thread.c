@@ -17,6 +17,7 @@
     (16u << 10)        /* of a connection: head of a request, pieces of a body; zeroed for each */
 #define ACCEPTS_MAX 64 /* in one pass */
 #define NOTES_NS    UINT64_C(2000000) /* what others wait for is not kept for longer in a pass */
+#define PAUSE_MS    100               /* of accepting, without a descriptor */
 
 /* --- between threads --- */
 
@@ -90,13 +91,13 @@ void http_thread_left(struct http_thread *t)
 }
 
 /* The library has the connection then, or has closed it. If it has told us of it, it will tell us
- * of its end, too. */
+ * of its end, too: from 1.0 on that comes first in its next run. */
 static void take_in(struct http_thread *t, int fd, const struct sockaddr_storage *peer,
                     socklen_t peer_len)
 {
     t->told = false;
-    (void)MHD_add_connection(t->daemon, fd, (const struct sockaddr *)peer, peer_len);
-    if (!t->told)
+    if (MHD_add_connection(t->daemon, fd, (const struct sockaddr *)peer, peer_len) != MHD_YES &&
+        !t->told)
         http_thread_left(t);
 }
 
@@ -126,6 +127,18 @@ static struct http_thread *with_fewest(struct http *h)
     return best;
 }
 
+/* The connection stays in the backlog. Descriptors are the whole process's: when one is free,
+ * nobody says so, and waiting on would spin. */
+static void accept_failed(struct http_thread *t, int err)
+{
+    if (err != EMFILE && err != ENFILE && err != ENOMEM && err != ENOBUFS)
+        return;
+    if (!t->complained)
+        log_warn("http.accept_failed", "error=\"%s\" action=\"accepting pauses\"", strerror(err));
+    t->complained = true;
+    t->paused_until_ns = clock_mono_ns() + PAUSE_MS * UINT64_C(1000000);
+}
+
 /* False: there is none now. */
 static bool accept_one(struct http_thread *t)
 {
@@ -136,8 +149,11 @@ static bool accept_one(struct http_thread *t)
     struct http_thread *to;
     struct arrival *a;
 
-    if (fd < 0)
+    if (fd < 0) {
+        accept_failed(t, errno);
         return false;
+    }
+    t->complained = false;
     to = with_fewest(t->http);
     atomic_fetch_add_explicit(&to->connections, 1, memory_order_relaxed);
     if (to == t) {
@@ -159,6 +175,9 @@ static void listen_or_not(struct http_thread *t)
     bool listens = !atomic_load(&t->http->closing) &&
                    atomic_load_explicit(&t->connections, memory_order_relaxed) < t->connections_max;
 
+    if (t->paused_until_ns != 0 && clock_mono_ns() >= t->paused_until_ns)
+        t->paused_until_ns = 0;
+    listens = listens && t->paused_until_ns == 0;
     if (listens == t->listens)
         return;
     if (epoll_ctl(t->epoll_fd, listens ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, t->http->listen_fd,
@@ -174,13 +193,15 @@ static void accept_some(struct http_thread *t)
 
 /* --- the loop --- */
 
-/* What the daemon's own wait would be given; -1: no end. */
+/* What the daemon's own wait would be given, and no longer than accepting pauses; -1: no end. */
 static int wait_ms(struct http_thread *t)
 {
     MHD_UNSIGNED_LONG_LONG ms;
 
     if (MHD_get_timeout(t->daemon, &ms) != MHD_YES)
-        return -1;
+        return t->paused_until_ns != 0 ? PAUSE_MS : -1;
+    if (t->paused_until_ns != 0 && ms > PAUSE_MS)
+        return PAUSE_MS;
     return ms < INT32_MAX ? (int)ms : INT32_MAX;
 }
 
@@ -314,11 +335,12 @@ void http_threads_stop(struct http *h)
 {
     atomic_store(&h->closed, true);
     wake_all(h);
+    for (uint32_t i = 0; i < h->threads_len; i++) /* one may have a connection for another still */
+        if (h->threads[i].runs)
+            pthread_join(h->threads[i].thread, NULL);
     for (uint32_t i = 0; i < h->threads_len; i++) {
         struct http_thread *t = &h->threads[i];
 
-        if (t->runs)
-            pthread_join(t->thread, NULL);
         if (t->daemon != NULL) {
             take_arrived(t);
             MHD_stop_daemon(t->daemon);

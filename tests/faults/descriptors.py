@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 
-from faults import (Books, Client, Engine, Sink, Skip, TempDir, all_arrived, rests, run,
+from faults import (Books, Client, Engine, Sink, Skip, TempDir, all_arrived, free_port, rests, run,
                     settings_for, wait_empty, wait_until)
 
 
@@ -60,6 +60,29 @@ def test_accepting_pauses():
         assert len(sink.ledger()) == 1
         rests(engine, 1, 0.1)
         engine.process.require_running()
+        engine.stop()
+
+
+def test_http_pauses():
+    """Clients of HTTP take the last descriptors: threads do not spin, and serve when there are some again."""
+    temp = TempDir("hayauma-files-")
+    web = free_port()
+    with Sink(directory=temp.path / "sink") as sink:
+        engine = Engine(settings_for(sink, workers=1, http={
+            "listen": f"127.0.0.1:{web}", "threads": 2, "tokens": str(temp.path / "tokens")}),
+            directory=temp.path / "engine")
+        limited(engine, 30)
+        clients = [socket.create_connection(("127.0.0.1", web)) for _ in range(60)]
+        wait_until("accepting to fail", lambda: "http.accept_failed" in engine.log(), 10)
+        rests(engine, 3, 0.1)
+        lines = engine.log().count("http.accept_failed")
+        assert lines <= 8, f"{lines} lines about it"
+        for client in clients:
+            client.close()
+        with socket.create_connection(("127.0.0.1", web), timeout=10) as client:
+            client.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            answer = client.recv(1000)
+            assert answer.startswith(b"HTTP/1.1 200"), answer
         engine.stop()
 
 
