@@ -230,16 +230,17 @@ static const char *take_address(struct submission *s, struct letter *l, bool *as
     return NULL;
 }
 
-/* Whether the address, which is taken, is on the suppression list; *error says so. */
+/* Whether the address, which is taken, is on the suppression list for mail of these; *error says
+ * so. */
 static const char *take_suppression(const struct submission *s, const struct letter *l,
+                                    struct str tenant, struct str campaign,
                                     struct json_mistake *error)
 {
-    const struct injection_facts *facts = injection_facts(s->injection);
     struct str address = {(const char *)l->strings.data, l->rcpt.address.len};
     struct suppressions *list = &s->request->http->shared->suppressions;
     struct suppression one;
     struct buf why = {0};
-    int held = suppressions_hold(list, facts->tenant, address, facts->campaign.len > 0, &one);
+    int held = suppressions_hold(list, tenant, address, campaign.len > 0, &one);
 
     if (held < 0)
         return "451 4.3.0 the suppression list cannot be read, try again later";
@@ -352,6 +353,22 @@ static const char *render(struct submission *s, struct letter *l, bool ascii, st
     return refusal;
 }
 
+/* The same where the letter itself names whose it is, in a field. Its message is gone then. */
+static const char *take_named(const struct submission *s, struct letter *l,
+                              struct json_mistake *error)
+{
+    const struct injection_facts *facts = injection_facts(s->injection);
+    const struct message *m = l->message;
+    const char *refusal;
+
+    if (str_eq(m->tenant, facts->tenant) && str_eq(m->campaign, facts->campaign))
+        return NULL;
+    refusal = take_suppression(s, l, m->tenant, m->campaign, error);
+    if (refusal != NULL)
+        message_unref(l->message);
+    return refusal;
+}
+
 static bool is_over(int64_t expires_ms)
 {
     return expires_ms != 0 && expires_ms <= clock_wall_ms();
@@ -361,6 +378,7 @@ static bool is_over(int64_t expires_ms)
  * is no room for it. */
 static bool make_letter(struct submission *s, size_t *bytes)
 {
+    const struct injection_facts *facts = injection_facts(s->injection);
     struct letter *l = &s->letters[s->letters_len];
     struct msgid id = msgid_after(&s->batch, (uint32_t)s->next + 1);
     int accepted = once_accepted(&s->once, (uint32_t)s->next);
@@ -382,11 +400,13 @@ static bool make_letter(struct submission *s, size_t *bytes)
     }
     refusal = take_address(s, l, &ascii);
     if (refusal == NULL)
-        refusal = take_suppression(s, l, &error);
+        refusal = take_suppression(s, l, facts->tenant, facts->campaign, &error);
     if (refusal == NULL)
         refusal = render(s, l, ascii, &d, &error);
     buf_done(&body);
-    if (refusal == NULL && is_over(injection_facts(s->injection)->expires_ms)) {
+    if (refusal == NULL)
+        refusal = take_named(s, l, &error);
+    if (refusal == NULL && is_over(facts->expires_ms)) {
         message_unref(l->message);
         refusal = EXPIRES_OVER;
     }

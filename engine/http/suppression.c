@@ -199,7 +199,7 @@ static void change(struct http_request *r, const json_t *entries, struct str ten
     struct change *c = calloc(1, sizeof(*c));
     struct suppression as = {.reason = SUPPRESSION_MANUAL, .at_ms = clock_wall_ms()};
     const char *token = request_token(r);
-    int err;
+    int err = atomic_load(&r->http->draining) ? -ESHUTDOWN : 0;
 
     ASSERT(c != NULL);
     c->request = r;
@@ -209,9 +209,10 @@ static void change(struct http_request *r, const json_t *entries, struct str ten
     if (tenant.len > 0)
         memcpy(as.tenant, tenant.ptr, tenant.len);
     snprintf(as.who, sizeof(as.who), "token %.64s", token == NULL ? "(none)" : token);
-    err = suppress_list_read(list_of(r), entries, &as, remove, order, &c->told);
+    if (err == 0) /* who closes waits for no request that comes then */
+        err = suppress_list_read(list_of(r), entries, &as, remove, order, &c->told);
     if (err == 0 && suppress_order_len(order) > 0) {
-        request_charge(r, suppress_order_len(order) - 1);
+        request_charge(r, suppress_order_len(order));
         request_suspend(r, changed);
         suppress_submit(r->http->shared, order, on_changed, c);
         return;
@@ -220,6 +221,8 @@ static void change(struct http_request *r, const json_t *entries, struct str ten
     if (err == -EINVAL)
         request_problem(r, 422, "suppressions", "suppressions: more than %d of one request",
                         SUPPRESS_ENTRIES_MAX);
+    else if (err == -ESHUTDOWN)
+        campaign_shortage(r, err);
     else if (err < 0)
         unreadable(r);
     else

@@ -239,6 +239,8 @@ void handle_unsubscribe(struct http_request *r)
         news = suppress_is_news(&r->http->shared->suppressions, &one);
         if (!is_click(r))
             request_problem(r, 400, "", "the body must be " FIELD "=" VALUE " (RFC 8058)");
+        else if (atomic_load(&r->http->draining)) /* who closes waits for none that comes now */
+            request_problem(r, 503, "", "shutting down, try again shortly");
         else if (news < 0)
             request_problem(r, 503, "", "the suppression list cannot be read, try again later");
         else if (news == 0)

@@ -9,6 +9,7 @@
 struct suppress_place {
     uint32_t key_at, key_len, value_at, value_len;
     bool remove;
+    bool weak; /* another reason of the same order takes its place */
 };
 
 struct suppress_order {
@@ -43,7 +44,9 @@ static void put(struct suppress_order *o, struct str tenant, const char *address
                 const struct suppression *one)
 {
     uint8_t key[STATE_KEY_MAX];
-    struct suppress_place p = {.key_at = (uint32_t)o->bytes.len, .remove = one == NULL};
+    struct suppress_place p = {.key_at = (uint32_t)o->bytes.len,
+                               .remove = one == NULL,
+                               .weak = one != NULL && one->reason == SUPPRESSION_UNSUBSCRIBED};
 
     p.key_len = (uint32_t)suppression_key(key, tenant, str_of(address));
     buf_put(&o->bytes, key, p.key_len);
@@ -98,6 +101,24 @@ static void on_order(struct worker *w, struct worker_note *note)
         queue_submit(w->port, 0, &o->change);
 }
 
+/* The states of one sort, behind those of the other. */
+static void take_places(struct suppress_order *o, bool weak)
+{
+    const char *bytes = (const char *)o->bytes.data;
+
+    for (size_t i = 0; i < suppress_order_len(o); i++) {
+        struct suppress_place p;
+
+        memcpy(&p, o->places.data + i * sizeof(p), sizeof(p));
+        if (p.weak != weak)
+            continue;
+        o->states[o->change.states_len++] =
+            (struct queue_state){.key = {bytes + p.key_at, p.key_len},
+                                 .value = {bytes + p.value_at, p.value_len},
+                                 .remove = p.remove};
+    }
+}
+
 void suppress_submit(struct shared *all, struct suppress_order *o,
                      void (*on_done)(void *arg, int result), void *arg)
 {
@@ -106,17 +127,10 @@ void suppress_submit(struct shared *all, struct suppress_order *o,
     ASSERT(len > 0);
     o->states = calloc(len, sizeof(*o->states));
     ASSERT(o->states != NULL);
-    for (size_t i = 0; i < len; i++) {
-        const char *bytes = (const char *)o->bytes.data;
-        struct suppress_place p;
-
-        memcpy(&p, o->places.data + i * sizeof(p), sizeof(p));
-        o->states[i] = (struct queue_state){.key = {bytes + p.key_at, p.key_len},
-                                            .value = {bytes + p.value_at, p.value_len},
-                                            .remove = p.remove};
-    }
+    take_places(o, true); /* of one address in both the last that is applied stays */
+    take_places(o, false);
+    ASSERT(o->change.states_len == len);
     o->change.states = o->states;
-    o->change.states_len = len;
     o->change.urgent = true;
     o->change.on_done = on_committed;
     o->change.owner = o;

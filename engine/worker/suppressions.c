@@ -384,8 +384,9 @@ ptrdiff_t suppressions_visit(struct suppressions *s, struct str tenant,
     if (tenant.ptr == NULL)
         to_len = KEY_HEAD - 1;
     to[to_len++] = 0xff; /* behind all of them: no address, and no tenant's length, is so large */
-    if (after != NULL) {
-        from_len = suppression_key(from, str_of(after->tenant), str_of(after->address));
+    if (after != NULL) { /* within the tenant, whatever after says */
+        from_len = suppression_key(from, tenant.ptr != NULL ? tenant : str_of(after->tenant),
+                                   str_of(after->address));
         from[from_len++] = '\0';
     }
     n = queue_state_keys(s->queue, 0, (struct str){(char *)from, from_len},

@@ -250,6 +250,23 @@ static void check_seen(struct place *p, struct str tenant, size_t each, const ch
     buf_done(&s.text);
 }
 
+/* A tenant's listing that goes on behind another tenant's has nothing of that. */
+static void check_stays(struct place *p)
+{
+    static const char *const others[] = {"", "acme", "acmes", "none"};
+
+    for (size_t i = 0; i < ARRAY_LEN(others); i++) {
+        struct suppression after = {.address = "a"}, last;
+        struct seen s = {0};
+
+        snprintf(after.tenant, sizeof(after.tenant), "%s", others[i]);
+        assert_int_equal(suppressions_visit(&p->list, STR("shop"), &after, 9, see, &s, &last), 1);
+        buf_putc(&s.text, '\0');
+        assert_string_equal((char *)s.text.data, "shop/c@x.example ");
+        buf_done(&s.text);
+    }
+}
+
 static void test_visits(void **state)
 {
     struct place p = {.dir = kit_dir()};
@@ -271,6 +288,7 @@ static void test_visits(void **state)
         check_seen(&p, STR(""), each, "/a@x.example /太郎@x.example ");
         check_seen(&p, STR("none"), each, "");
     }
+    check_stays(&p);
     assert_int_equal(suppressions_visit_address(&p.list, "a@x.example", see, &s), 0);
     buf_putc(&s.text, '\0');
     assert_string_equal((char *)s.text.data, "/a@x.example acme/a@x.example acmes/a@x.example ");

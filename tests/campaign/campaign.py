@@ -558,6 +558,13 @@ def suppression_api(engine):
     check("commands", engine.rows("suppress", "list"), whole)
     check("a tenant's", ask("GET", token=token, schema="SuppressionList")["suppressions"],
           [r for r in whole if r.get("tenant") == "acme"])
+    for after in (":a", "abc:a", "acmes:a"):  # of another's listing, or made up
+        check(f"a tenant's {after}", ask("GET", f"?after={after}", token=token, schema="SuppressionList")["suppressions"],
+              [r for r in whole if r.get("tenant") == "acme"])
+    slow = engine.command("token", "add", "slow", "--tenant", "slow", "--rate", "4/h").strip()
+    check("counted", [engine.ask("POST", path, {"suppressions": [{"email": f"s{i}{n}@x.example"} for n in range(each)]},
+                                 {"Authorization": f"Bearer {slow}"})[0] for i, each in enumerate((1, 1, 2, 1))],
+          [200, 200, 200, 429])
     check("added", ask("POST", body={"suppressions": [{"email": "H1@x.example", "reason": "unsubscribed"}, {"email": "x"},
                                                       {"email": "h2@x.example"}, {"mail": 1}]},
                        token=token, schema="SuppressionAdded")["errors"],
@@ -572,6 +579,13 @@ def suppression_api(engine):
           [["h1@x.example: 550 5.7.1 the address is on the suppression list of acme: it unsubscribed",
             "h2@x.example: 550 5.7.1 the address is on the suppression list of acme: it was put there by hand"],
            ["h2@x.example: 550 5.7.1 the address is on the suppression list of acme: it was put there by hand"], []])
+    named = {**letter, "content": "From: n@sender.example\nX-Hayauma-Tenant: acme\nX-Hayauma-Campaign: c\n\nx\n"}
+    del named["tenant"]
+    check("named in the letter", [e.partition(":")[0] for e in engine.inject(named)["errors"]], ["h1@x.example", "h2@x.example"])
+    ask("POST", body={"suppressions": [{"email": "h9@x.example", "reason": "complaint"},
+                                       {"email": "H9@x.example", "reason": "unsubscribed"}]}, schema="SuppressionAdded")
+    check("the stricter", [r["reason"] for r in ask("GET", "?email=h9@x.example", schema="SuppressionList")["suppressions"]],
+          ["complaint"])
     check("removed", [ask("DELETE", f"?email=h2@x.example{more}", token=token, schema="SuppressionRemoved")["removed"]
                       for more in ("", "")], [1, 0])
     ask("DELETE", "?email=r1@x1.example&tenant=shop", token=token, want=403)
@@ -598,6 +612,13 @@ def test_suppressed():
         check(f"import {done}", (done.returncode, done.stdout, "line 3: no address: email is no mail address" in done.stderr,
                                  "line 4: r4@x4.example: reason is not unsubscribed" in done.stderr),
               (1, "2 added, 1 were there already, 2 invalid\n", True, True))
+        odd = engine.dir / "odd.csv"  # a tenant that cannot be said must not mean all
+        odd.write_bytes(b"email,tenant\no1@x.example,\xe9t\xe9\n" + b"o2@x.example," + b"t" * 65 + b"\n"
+                        + b"o" * 200000 + b"@x.example,\no3@x.example,a\x00b\n")
+        done = subprocess.run([program(), "suppress", "import", odd, "-c", engine.file], capture_output=True, text=True,
+                              timeout=60, check=False)
+        check("odd", (done.returncode, done.stdout, [" ".join(line.split()[3:5]) for line in done.stderr.splitlines()]),
+              (1, "0 added, 0 were there already, 4 invalid\n", ["line 2:", "line 3:", "line 4:", "line 5:"]))
         engine.kill()
         engine.start()
         check("export", engine.command("suppress", "export").splitlines()[0::3][0], "email,reason,tenant,since,campaign")

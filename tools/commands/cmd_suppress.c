@@ -44,7 +44,9 @@ static const char help[] =
 
 #define BATCH_BYTES 40000 /* of JSON: a request is a line of at most 64 KiB */
 #define BATCH_MAX   500
-#define ERRORS_MAX  20 /* lines that are told */
+#define ERRORS_MAX  20   /* lines that are told */
+#define TENANT_MAX  64   /* bytes, as the engine has it, */
+#define CELL_MAX    2000 /* of what else a file has; no address is so long */
 
 enum { OPT_REASON = 300, OPT_TENANT, OPT_LIMIT };
 
@@ -432,21 +434,40 @@ static void skip(struct import *in, const char *why)
                 (unsigned long long)in->csv.line, why);
 }
 
+/* Why the record cannot be asked for, or NULL: all of it is text. A tenant that got lost would mean
+ * all of them. */
+static const char *refuse_record(const struct import *in)
+{
+    for (int i = 0; i < COLUMNS; i++) {
+        struct str cell = cell_of(in, i);
+        json_t *text = json_stringn(cell.len == 0 ? "" : cell.ptr, cell.len);
+        bool is_text = text != NULL && str_find(cell, '\0') < 0;
+
+        json_decref(text);
+        if (!is_text)
+            return "it is not UTF-8";
+        if (cell.len > (i == COLUMN_TENANT ? TENANT_MAX : CELL_MAX))
+            return i == COLUMN_TENANT ? "its tenant is too long" : "it is too long";
+    }
+    return NULL;
+}
+
 static int take_record(struct import *in)
 {
     struct str since = cell_of(in, COLUMN_SINCE), reason = cell_of(in, COLUMN_REASON),
                campaign = cell_of(in, COLUMN_CAMPAIGN), named = cell_of(in, COLUMN_TENANT);
-    json_t *entry = entry_new(&in->batch, cell_of(in, COLUMN_EMAIL));
-    const char *whose = in->batch.o->tenant;
-    char tenant[256];
+    const char *whose = in->batch.o->tenant, *refusal = refuse_record(in);
+    char tenant[TENANT_MAX + 1];
+    json_t *entry;
     int64_t ms = 0;
 
-    if (entry == NULL || (since.len > 0 && !parse_since(since, &ms))) {
-        json_decref(entry);
-        skip(in, ms == 0 && since.len > 0 ? "'since' is no time: 2026-11-29T09:00:00Z"
-                                          : "it is not UTF-8");
+    if (refusal == NULL && since.len > 0 && !parse_since(since, &ms))
+        refusal = "'since' is no time: 2026-11-29T09:00:00Z";
+    if (refusal != NULL) {
+        skip(in, refusal);
         return 0;
     }
+    entry = entry_new(&in->batch, cell_of(in, COLUMN_EMAIL));
     if (since.len > 0)
         json_object_set_new(entry, "since_ms", json_integer(ms));
     if (reason.len > 0)
