@@ -454,14 +454,24 @@ static void refuse_nul(struct config_loader *l, struct fy_node *node, struct con
     }
 }
 
+static struct config_place place_of(const struct config *c, const struct config_field *section,
+                                    struct str name)
+{
+    return (struct config_place){
+        (int)config_line_of(c, c, config_field_find(section->section, name)), 1};
+}
+
 /* What no value says by itself. */
 static void check_together(struct config_loader *l, const struct config_field *http)
 {
     const struct config *c = l->c;
     const struct config_address *a = &c->http.listen;
-    struct config_place at = {
-        (int)config_line_of(c, c, config_field_find(http->section, STR("listen"))), 1};
+    struct config_place at = place_of(c, http, STR("listen"));
 
+    if (c->http.unsubscribe && c->letter_keys_file == NULL)
+        config_complain(l, place_of(c, http, STR("unsubscribe")),
+                        "http.unsubscribe needs keys; run hayauma letters keygen, and write "
+                        "letter_keys: /etc/hayauma/letter.keys");
     if (a->len == 0 || c->http.insecure || config_is_loopback((const struct sockaddr *)&a->addr))
         return;
     if (a->addr.ss_family == AF_UNIX)
