@@ -152,6 +152,8 @@ bool delivery_work(struct delivery *d)
         governor_over_cap(channel_told(d->channel), io_now_ns(d->worker->io)))
         delivery_set_yielding(d, true);
     channel_is_free(d->channel);
+    if (list_node_linked(&d->idle_node) && idle_rests(d))
+        idle_wake(d); /* it asks now, and rests again if it is told to */
     while (!d->yielding && d->submitted < messages_max(d) && wants_more(d)) {
         struct channel_taken taken =
             sessions_take(d, rcpts, recipients_max(d), smtp_client_rcpt_domain_max(d->client));

@@ -241,10 +241,16 @@ static bool slot_take(struct channel *c, bool urgent)
     return true;
 }
 
+/* Whether c has urgent mail, for which sessions are kept. */
+static bool keeps_urgent(const struct channel *c)
+{
+    return c->limits[CHANNEL_BULK].entry != NULL && channel_has_urgent(c);
+}
+
 /* One of those that are kept for urgent mail. */
 static bool urgent_slot_take(struct channel *c)
 {
-    return c->limits[CHANNEL_BULK].entry != NULL && channel_has_urgent(c) && slot_take(c, true);
+    return keeps_urgent(c) && slot_take(c, true);
 }
 
 static void slot_give(struct channel *c, bool urgent)
@@ -346,19 +352,36 @@ static bool connect_new(struct channel *c, bool urgent)
     return false;
 }
 
-/* Takes a slot for a session of c; *urgent: for urgent mail alone. A session that would have to
- * yield at once, or could send nothing before a rate lets it, is not worth a connection. */
-static bool slot_get(struct channel *c, bool *urgent)
+/* Takes a slot for a session of c; *urgent: for urgent mail alone, which is all that there is for c
+ * where it is not its turn. A session that would have to yield at once, or could send nothing
+ * before a rate lets it, is not worth a connection. */
+static bool slot_get(struct channel *c, bool turn, bool *urgent)
 {
     struct io *io = c->site->worker->io;
 
     *urgent = false;
     if (io_now_ms(io) < c->give_way_until_ms || channel_open_at(c) > io_now_ns(io))
         return false;
-    if (!sessions_over_share(c, false, 1 + c->yielding, 0) && slot_take(c, false))
+    if (turn && !sessions_over_share(c, false, 1 + c->yielding, 0) && slot_take(c, false))
         return true;
     *urgent = urgent_slot_take(c);
     return *urgent;
+}
+
+/* c got no session. Where it is not its turn it hears when it is; what is kept for urgent mail may
+ * be there before. */
+static void slot_lacks(struct channel *c, bool turn)
+{
+    uint64_t at_ms = io_now_ms(c->site->worker->io) + SLOT_RETRY_MS;
+
+    if (turn) {
+        look_lacks(c, true);
+        open_later(c, at_ms);
+    } else if (keeps_urgent(c)) {
+        uint64_t rate_ms = channel_open_at(c) / 1000000 + 1;
+
+        channel_wake(c, rate_ms > at_ms ? rate_ms : at_ms);
+    }
 }
 
 static void open_sessions(struct channel *c, uint32_t waiting)
@@ -373,16 +396,18 @@ static void open_sessions(struct channel *c, uint32_t waiting)
         channel_wake(c, after_ms);
     if (n == 0)
         rollup_leave(c);
-    for (; n > 0 && rollup_turn(c); n--) {
-        if (!slot_get(c, &urgent)) {
-            look_lacks(c, true);
-            open_later(c, now_ms + SLOT_RETRY_MS);
+    for (; n > 0; n--) {
+        bool turn = rollup_turn(c);
+
+        if (!slot_get(c, turn, &urgent)) {
+            slot_lacks(c, turn);
             return;
         }
         look_lacks(c, false);
         if (!take_over(c, urgent) && !connect_new(c, urgent))
             return;
-        rollup_leave(c);
+        if (turn)
+            rollup_leave(c);
     }
 }
 

@@ -412,6 +412,31 @@ def test_urgent_sessions():
             raise Failure("other mail went by a session that is kept for urgent mail")
 
 
+def test_urgent_sessions_of_a_provider():
+    """A provider's sites share its sessions, and stand in line for them: urgent mail of one site does not wait behind
+    other mail of others for the sessions that are kept for it."""
+    sink = Receiver()
+    sink.behaviour = sink.dir / "world.yaml"
+    sink.behaviour.write_text("classes:\n" + "".join(
+        f"- {{name: c{i}, domains: [d{i}.example], address: 127.0.0.{60 + i}, exchanger: mx.p{i}.example, "
+        "latency: {dot: 4s}}\n" for i in range(4)))
+    config = settings(sink, [1], routes={}, workers=1, providers={"p": {
+        "mx": [f"p{i}.example" for i in range(4)], "sessions_max": 3, "urgent_sessions": 1, "pipeline_max": 1}})
+    with sink, Engine(config) as engine:
+        body = "X-Hayauma-Priority: {}\r\nSubject: x\r\n\r\nx\r\n"
+        with Client(engine) as client:
+            client.messages([("a@sender.example", f"b{i}@d{i % 2}.example", body.format(9)) for i in range(4)])
+            wait_until("two sessions", lambda: engine.status()["sources"][0]["sessions"] == 2, 20, process=engine.process)
+            client.messages([("a@sender.example", "b4@d2.example", body.format(9))])  # stands in line
+            time.sleep(0.5)
+            client.messages([("a@sender.example", "u@d3.example", body.format(1))])
+        urgent = next(r for r in engine.wait_records("Delivery", 6, 60) if r["recipient"].startswith("u"))
+        waited = urgent["queue_ms"] - urgent["transaction_ms"]
+        print(f"urgent mail waited for {waited} ms")
+        if waited > 1500:
+            raise Failure(f"urgent mail waited for {waited} ms")
+
+
 def test_tenant_sessions():
     """A tenant has so many sessions at a time at a site, over both workers, or so many that begin to have its mail
     in a time, and why says so; others' mail goes by further ones."""
