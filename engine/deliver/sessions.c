@@ -204,14 +204,19 @@ static void slots_give(struct channel *c, size_t len, bool urgent)
  * session takes its place there when it chooses its exchanger. */
 static bool hosts_have_room(struct channel *c)
 {
+    struct worker *w = c->site->worker;
+    uint64_t now_ns = io_now_ns(w->io);
+    const struct exchanger *full;
+
     if (!c->site->hosts_limited)
         return true;
-    if (exchangers_full(&c->site->exchangers, channel_families(c),
-                        io_now_ms(c->site->worker->io)) == NULL)
+    full = exchangers_full(&c->site->exchangers, channel_families(c), io_now_ms(w->io));
+    if (full == NULL)
         return !is_claimed(c);
-    exchangers_lack(&c->site->exchangers, channel_families(c), c->site->worker->index,
-                    io_now_ns(c->site->worker->io));
-    make_room(c);
+    exchangers_lack(&c->site->exchangers, channel_families(c), w->index, now_ns);
+    if (governor_sessions_full(full->limits,
+                               now_ns)) /* else it is a rate, which passes by itself */
+        make_room(c);
     return false;
 }
 
