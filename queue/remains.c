@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
+#include "base/packed.h"
 #include "queue/batch.h"
 
 /* A chunk is what comes free together. With runs of 32 pages most of a commit's writes are of many
@@ -153,18 +154,7 @@ void remains_committed(struct shard *s)
 static void record_key(uint8_t out[RECORD_KEY_BYTES], uint64_t number)
 {
     out[0] = STATE_REMAINS;
-    for (size_t i = 0; i < sizeof(number); i++)
-        out[1 + i] = (uint8_t)(number >> 8 * (sizeof(number) - 1 - i));
-}
-
-static uint64_t record_number(const MDB_val *key)
-{
-    const uint8_t *at = key->mv_data;
-    uint64_t number = 0;
-
-    for (size_t i = 1; i < RECORD_KEY_BYTES; i++)
-        number = number << 8 | at[i];
-    return number;
+    packed_set_key(out + 1, number, sizeof(number));
 }
 
 static bool is_record(const MDB_val *key)
@@ -197,7 +187,7 @@ static int find_record(struct shard *s, MDB_txn *txn, bool at_end, uint64_t *num
     if (rc == 0 && !is_record(&key))
         rc = MDB_NOTFOUND;
     if (rc == 0)
-        *number = record_number(&key);
+        *number = packed_key_at((const uint8_t *)key.mv_data + 1, RECORD_KEY_BYTES - 1);
     mdb_cursor_close(at);
     return rc;
 }

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/map.h"
+#include "base/packed.h"
 #include "base/rng.h"
 #include "mail/international.h"
 #include "worker/queue_name.h"
@@ -211,36 +212,14 @@ size_t suppression_key(uint8_t out[STATE_KEY_MAX], struct str tenant, struct str
     return KEY_HEAD + tenant.len + address.len;
 }
 
-static void put_text(struct buf *out, const char *text)
-{
-    size_t len = strlen(text);
-
-    ASSERT(len <= UINT8_MAX);
-    buf_putc(out, (char)len);
-    buf_put(out, text, len);
-}
-
 void suppression_encode(struct buf *out, const struct suppression *one)
 {
     ASSERT(one->reason > 0 && one->reason < SUPPRESSION_REASONS);
     buf_putc(out, VERSION);
     buf_putc(out, (char)one->reason);
-    for (int shift = 0; shift < 64; shift += 8)
-        buf_putc(out, (char)((uint64_t)one->at_ms >> shift));
-    put_text(out, one->campaign);
-    put_text(out, one->who);
-}
-
-static bool take_text(struct str *in, char *out, size_t max)
-{
-    size_t len = in->len == 0 ? 0 : (uint8_t)in->ptr[0];
-
-    if (in->len < 1 + len || len > max)
-        return false;
-    memcpy(out, in->ptr + 1, len);
-    out[len] = '\0';
-    *in = (struct str){in->ptr + 1 + len, in->len - 1 - len};
-    return strlen(out) == len;
+    packed_put(out, (uint64_t)one->at_ms, 8);
+    packed_put_text(out, one->campaign);
+    packed_put_text(out, one->who);
 }
 
 static bool decode_key(struct str key, struct suppression *out)
@@ -263,19 +242,17 @@ static bool decode_key(struct str key, struct suppression *out)
 int suppression_decode(struct str key, struct str value, struct suppression *out)
 {
     struct suppression one = {0};
-    uint64_t at = 0;
 
     if (!decode_key(key, &one) || value.len < 10)
         return -EBADMSG;
     if ((uint8_t)value.ptr[0] != VERSION)
         return (uint8_t)value.ptr[0] > VERSION ? -EPROTO : -EBADMSG;
     one.reason = (enum suppression_reason)(uint8_t)value.ptr[1];
-    for (int i = 0; i < 8; i++)
-        at |= (uint64_t)(uint8_t)value.ptr[2 + i] << 8 * i;
-    one.at_ms = (int64_t)at;
+    one.at_ms = (int64_t)packed_at(value.ptr + 2, 8);
     value = (struct str){value.ptr + 10, value.len - 10};
-    if (one.reason == 0 || one.at_ms < 0 || !take_text(&value, one.campaign, FLOW_NAME_MAX) ||
-        !take_text(&value, one.who, SUPPRESSION_WHO_MAX))
+    if (one.reason == 0 || one.at_ms < 0 ||
+        !packed_take_text(&value, one.campaign, FLOW_NAME_MAX) ||
+        !packed_take_text(&value, one.who, SUPPRESSION_WHO_MAX))
         return -EBADMSG;
     if (one.reason >=
         SUPPRESSION_REASONS) /* a later build has others: no mail is on the safe side */
