@@ -277,4 +277,47 @@ static inline int kit_queue_teardown(void **state)
     return 0;
 }
 
+/* A queue without threads in dir, for what keeps a table in its states. */
+struct kit_states {
+    struct queue *queue;
+    struct queue_port *port;
+};
+
+static inline void kit_states_open(struct kit_states *k, const char *dir)
+{
+    struct queue_options options = {
+        .path = dir, .shards = 2, .map_bytes = 64u << 20, .no_threads = true, .no_sync = true};
+    const char *why = NULL;
+
+    assert_int_equal(queue_open(&k->queue, &options, &why), 0);
+    assert_int_equal(queue_port_open(&k->port, k->queue, NULL, NULL), 0);
+}
+
+static inline void kit_states_close(struct kit_states *k)
+{
+    queue_port_close(k->port);
+    queue_close(k->queue);
+}
+
+static inline void kit_on_state_stored(struct queue_change *change, int result)
+{
+    *(int *)change->owner = result;
+}
+
+/* Stores a state in shard, or removes it. */
+static inline void kit_state_store(struct kit_states *k, uint32_t shard, struct queue_state state)
+{
+    int result = 1;
+    struct queue_change change = {.states = &state,
+                                  .states_len = 1,
+                                  .urgent = true,
+                                  .on_done = kit_on_state_stored,
+                                  .owner = &result};
+
+    queue_submit(k->port, shard, &change);
+    queue_pump(k->queue);
+    queue_port_poll(k->port);
+    assert_int_equal(result, 0);
+}
+
 #endif

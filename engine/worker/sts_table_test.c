@@ -47,28 +47,21 @@ static struct sts_found find(struct sts_table *t, const char *domain, uint64_t n
 
 struct place {
     char *dir;
-    struct queue *queue;
-    struct queue_port *port;
+    struct kit_states at;
     struct sts_table table;
 };
 
 static void place_open(struct place *p)
 {
-    struct queue_options options = {
-        .path = p->dir, .shards = 2, .map_bytes = 16u << 20, .no_threads = true, .no_sync = true};
-    const char *why = NULL;
-
-    assert_int_equal(queue_open(&p->queue, &options, &why), 0);
-    assert_int_equal(queue_port_open(&p->port, p->queue, NULL, NULL), 0);
+    kit_states_open(&p->at, p->dir);
     p->table = (struct sts_table){0};
-    assert_int_equal(sts_table_open(&p->table, p->queue), 0);
+    assert_int_equal(sts_table_open(&p->table, p->at.queue), 0);
 }
 
 static void place_close(struct place *p)
 {
     sts_table_done(&p->table);
-    queue_port_close(p->port);
-    queue_close(p->queue);
+    kit_states_close(&p->at);
 }
 
 static void test_find(void **state)
@@ -147,23 +140,12 @@ static void test_due(void **state)
     free(p.dir);
 }
 
-static void on_stored(struct queue_change *change, int result)
-{
-    *(int *)change->owner = result;
-}
-
 static void store(struct place *p, const char *domain, struct str value)
 {
     char key[STS_KEY_MAX];
     struct queue_state state = {.key = {key, sts_key(key, str_of(domain))}, .value = value};
-    int result = 1;
-    struct queue_change change = {
-        .states = &state, .states_len = 1, .urgent = true, .on_done = on_stored, .owner = &result};
 
-    queue_submit(p->port, 0, &change);
-    queue_pump(p->queue);
-    queue_port_poll(p->port);
-    assert_int_equal(result, 0);
+    kit_state_store(&p->at, 0, state);
 }
 
 /* What is stored is known after a start, and to be looked at with the first mail. */

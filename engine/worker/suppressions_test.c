@@ -97,46 +97,26 @@ static void test_record(void **state)
 
 struct place {
     char *dir;
-    struct queue *queue;
-    struct queue_port *port;
+    struct kit_states at;
     struct suppressions list;
 };
 
 static void place_open(struct place *p)
 {
-    struct queue_options options = {
-        .path = p->dir, .shards = 2, .map_bytes = 64u << 20, .no_threads = true, .no_sync = true};
-    const char *why = NULL;
-
-    assert_int_equal(queue_open(&p->queue, &options, &why), 0);
-    assert_int_equal(queue_port_open(&p->port, p->queue, NULL, NULL), 0);
+    kit_states_open(&p->at, p->dir);
     p->list = (struct suppressions){0};
-    assert_int_equal(suppressions_open(&p->list, p->queue), 0);
+    assert_int_equal(suppressions_open(&p->list, p->at.queue), 0);
 }
 
 static void place_close(struct place *p)
 {
     suppressions_done(&p->list);
-    queue_port_close(p->port);
-    queue_close(p->queue);
-}
-
-static void on_stored(struct queue_change *change, int result)
-{
-    *(int *)change->owner = result;
+    kit_states_close(&p->at);
 }
 
 static void store(struct place *p, struct str key, struct str value, bool remove)
 {
-    struct queue_state state = {.key = key, .value = value, .remove = remove};
-    int result = 1;
-    struct queue_change change = {
-        .states = &state, .states_len = 1, .urgent = true, .on_done = on_stored, .owner = &result};
-
-    queue_submit(p->port, 0, &change);
-    queue_pump(p->queue);
-    queue_port_poll(p->port);
-    assert_int_equal(result, 0);
+    kit_state_store(&p->at, 0, (struct queue_state){.key = key, .value = value, .remove = remove});
 }
 
 static void change(struct place *p, const struct suppression *one, bool remove)

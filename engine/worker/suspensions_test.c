@@ -65,46 +65,26 @@ static uint32_t held_by(struct suspensions *s, const char *domain, const char *c
 
 struct place {
     char *dir;
-    struct queue *queue;
-    struct queue_port *port;
+    struct kit_states at;
     struct suspensions table;
 };
 
 static void place_open(struct place *p)
 {
-    struct queue_options options = {
-        .path = p->dir, .shards = 2, .map_bytes = 16u << 20, .no_threads = true, .no_sync = true};
-    const char *why = NULL;
-
     memset(&p->table, 0, sizeof(p->table));
-    assert_int_equal(queue_open(&p->queue, &options, &why), 0);
-    assert_int_equal(queue_port_open(&p->port, p->queue, NULL, NULL), 0);
-    assert_int_equal(suspensions_open(&p->table, p->queue), 0);
+    kit_states_open(&p->at, p->dir);
+    assert_int_equal(suspensions_open(&p->table, p->at.queue), 0);
 }
 
 static void place_close(struct place *p)
 {
     suspensions_done(&p->table);
-    queue_port_close(p->port);
-    queue_close(p->queue);
-}
-
-static void on_stored(struct queue_change *change, int result)
-{
-    *(int *)change->owner = result;
+    kit_states_close(&p->at);
 }
 
 static void store(struct place *p, struct str key, struct str value, bool remove)
 {
-    struct queue_state state = {.key = key, .value = value, .remove = remove};
-    int result = 1;
-    struct queue_change change = {
-        .states = &state, .states_len = 1, .urgent = true, .on_done = on_stored, .owner = &result};
-
-    queue_submit(p->port, 0, &change);
-    queue_pump(p->queue);
-    queue_port_poll(p->port);
-    assert_int_equal(result, 0);
+    kit_state_store(&p->at, 0, (struct queue_state){.key = key, .value = value, .remove = remove});
 }
 
 static void store_one(struct place *p, const struct suspension *one, bool remove)

@@ -45,45 +45,27 @@ static void test_keys(void **state)
 
 struct place {
     char *dir;
-    struct queue *queue;
-    struct queue_port *port;
+    struct kit_states at;
 };
 
 static void place_open(struct place *p)
 {
-    struct queue_options options = {
-        .path = p->dir, .shards = 2, .map_bytes = 16u << 20, .no_threads = true, .no_sync = true};
-    const char *why = NULL;
-
-    assert_int_equal(queue_open(&p->queue, &options, &why), 0);
-    assert_int_equal(queue_port_open(&p->port, p->queue, NULL, NULL), 0);
+    kit_states_open(&p->at, p->dir);
 }
 
 static void place_close(struct place *p)
 {
-    queue_port_close(p->port);
-    queue_close(p->queue);
-}
-
-static void on_stored(struct queue_change *change, int result)
-{
-    *(int *)change->owner = result;
+    kit_states_close(&p->at);
 }
 
 static void store_in(struct place *p, uint32_t shard, const struct warmup_key *key,
                      struct str value)
 {
     uint8_t bytes[WARMUP_KEY_MAX];
-    struct queue_state state = {.key = {(char *)bytes, warmup_key_encode(bytes, key)},
-                                .value = value};
-    int result = 1;
-    struct queue_change change = {
-        .states = &state, .states_len = 1, .urgent = true, .on_done = on_stored, .owner = &result};
 
-    queue_submit(p->port, shard, &change);
-    queue_pump(p->queue);
-    queue_port_poll(p->port);
-    assert_int_equal(result, 0);
+    kit_state_store(&p->at, shard,
+                    (struct queue_state){.key = {(char *)bytes, warmup_key_encode(bytes, key)},
+                                         .value = value});
 }
 
 static void store(struct place *p, const struct warmup_key *key, struct str value)
@@ -94,6 +76,22 @@ static void store(struct place *p, const struct warmup_key *key, struct str valu
 static void no_wake(void *arg)
 {
     (void)arg;
+}
+
+/* One source with a schedule. */
+static struct config *configure(struct warmup *w)
+{
+    struct buf errors = {0};
+    struct config *c;
+
+    assert_int_equal(config_load_text("t",
+                                      STR("sources: {a: {ipv4: 192.0.2.1}}\n"
+                                          "warmup: {sources: {a: {schedule: standard}}}\n"),
+                                      &c, &errors),
+                     0);
+    warmup_configure(w, c);
+    buf_done(&errors);
+    return c;
 }
 
 struct days {
@@ -143,7 +141,7 @@ static void test_start(void **state)
         warmup_past_encode(&past, &b);
         store(&p, &day, buf_str(&b));
     }
-    assert_int_equal(warmup_store_open(&w, p.queue, no_wake, NULL), 0);
+    assert_int_equal(warmup_store_open(&w, p.at.queue, no_wake, NULL), 0);
     assert_int_equal(config_load_text("t", STR("warmup: {sources: {default: {}}}"), &c, &errors),
                      0);
     warmup_configure(&w, c);
@@ -163,7 +161,7 @@ static void test_start(void **state)
     warmup_view(&w, warmup_stream_of(&w, c, "a", STR("mx.yahoodns.net")), at_hour(20778, 5), &v);
     assert_int_equal(v.stage, 1);
     assert_int_equal(v.used, v.cap);
-    assert_int_equal(warmup_store_days(p.queue, see_day, &days), 0);
+    assert_int_equal(warmup_store_days(p.at.queue, see_day, &days), 0);
     assert_int_equal(days.len, 3);
     assert_int_equal(days.day[0], 20775);
     assert_int_equal(days.day[2], 20777);
@@ -201,13 +199,8 @@ static void test_newest(void **state)
         store_in(&p, i % 2, &keys[i / 2], i == 5 ? STR("\1broken") : buf_str(&b));
         buf_clear(&b);
     }
-    assert_int_equal(warmup_store_open(&w, p.queue, no_wake, NULL), 0);
-    assert_int_equal(config_load_text("t",
-                                      STR("sources: {a: {ipv4: 192.0.2.1}}\n"
-                                          "warmup: {sources: {a: {schedule: standard}}}\n"),
-                                      &c, &errors),
-                     0);
-    warmup_configure(&w, c);
+    assert_int_equal(warmup_store_open(&w, p.at.queue, no_wake, NULL), 0);
+    c = configure(&w);
     for (int i = 0; i < 3; i++)
         assert_true(warmup_view_of(&w, STR("a"), keys[i].provider, at_hour(20778, 5), &v[i]));
     assert_int_equal(v[0].used, 11);
@@ -245,12 +238,7 @@ static void test_older_build(void **state)
     assert_int_equal(warmup_restore(&w, STR("a"), STR("yahoo"), 0, &plain), 0);
     numbered.day = numbered.mail = 20778;
     assert_int_equal(warmup_restore(&w, STR("a"), STR("yahoo"), 1, &numbered), 0);
-    assert_int_equal(config_load_text("t",
-                                      STR("sources: {a: {ipv4: 192.0.2.1}}\n"
-                                          "warmup: {sources: {a: {schedule: standard}}}\n"),
-                                      &c, &errors),
-                     0);
-    warmup_configure(&w, c);
+    c = configure(&w);
     assert_true(warmup_view_of(&w, STR("a"), STR("google"), at_hour(20778, 5), &v));
     assert_int_equal(v.used, 30);
     assert_true(warmup_view_of(&w, STR("a"), STR("yahoo"), at_hour(20778, 5), &v));
@@ -284,12 +272,7 @@ static void test_damaged(void **state)
     (void)state;
     assert_int_equal(warmup_open(&w, no_wake, NULL), 0);
     assert_int_equal(warmup_restore(&w, STR("a"), STR("google"), 3, NULL), 0);
-    assert_int_equal(config_load_text("t",
-                                      STR("sources: {a: {ipv4: 192.0.2.1}}\n"
-                                          "warmup: {sources: {a: {schedule: standard}}}\n"),
-                                      &c, &errors),
-                     0);
-    warmup_configure(&w, c);
+    c = configure(&w);
     for (int i = 0; i < 3; i++) {
         assert_int_equal(warmup_order(&w, at_hour(20778, 5), &order), 0);
         assert_true(warmup_next(&w, at_hour(20778, 5), &put));
