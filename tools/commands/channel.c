@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -315,4 +316,12 @@ void reply_print(const json_t *value)
 {
     json_dumpf(value, stdout, JSON_COMPACT);
     putchar('\n');
+}
+
+const char *channel_user(void)
+{
+    const char *sudo = getenv("SUDO_USER");
+    const struct passwd *user = sudo != NULL && *sudo != '\0' ? NULL : getpwuid(getuid());
+
+    return user != NULL ? user->pw_name : sudo != NULL ? sudo : "";
 }

@@ -67,4 +67,7 @@ long long reply_number(const json_t *object, const char *name);
 /* A reply, or a part of one, as a line of JSON. */
 void reply_print(const json_t *value);
 
+/* Who gives the command: whoever stands behind sudo; empty: nobody knows. */
+const char *channel_user(void);
+
 #endif

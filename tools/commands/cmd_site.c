@@ -77,14 +77,11 @@ static void put_short_limits(struct buf *line, const json_t *site)
 static void print_site(const json_t *site, bool first)
 {
     struct buf line = {0};
-    size_t from;
 
     if (first)
         buf_printf(&line, "%-32s %8s %9s %8s %s\n", "SITE", "QUEUES", "IN MEMORY", "SESSIONS",
                    "LIMITS");
-    from = line.len;
-    put_text(&line, reply_text(site, "name"), 0, false);
-    pad_from(&line, from, 32, false);
+    put_column(&line, reply_text(site, "name"), 32);
     buf_printf(&line, " %8lld %9lld %8lld ", reply_number(site, "queues"),
                reply_number(site, "waiting"), reply_number(site, "sessions"));
     put_short_limits(&line, site);

@@ -77,12 +77,9 @@ static int print_list(const struct channel_options *o, const char *name,
     return code;
 }
 
-static void put_column(struct buf *line, const char *text, unsigned columns)
+static void put_cell(struct buf *line, const char *text, unsigned columns)
 {
-    size_t from = line->len;
-
-    put_text(line, *text != 0 ? text : "-", 0, false);
-    pad_from(line, from, columns, false);
+    put_column(line, *text != 0 ? text : "-", columns);
     buf_putc(line, ' ');
 }
 
@@ -106,11 +103,11 @@ static void print_source(const json_t *s, bool first)
     if (first)
         buf_printf(&line, "%-16s %-10s %5s %8s %-15s %s\n", "SOURCE", "STATE", "SESS", "MESSAGES",
                    "ADDRESS", "EHLO NAME");
-    put_column(&line, reply_text(s, "name"), 16);
-    put_column(&line, reply_text(s, "state"), 10);
+    put_cell(&line, reply_text(s, "name"), 16);
+    put_cell(&line, reply_text(s, "state"), 10);
     put_short_number(&line, reply_number(s, "sessions"), 5);
     put_short_number(&line, reply_number(s, "messages"), 8);
-    put_column(&line, reply_text(s, "ipv4"), 15);
+    put_cell(&line, reply_text(s, "ipv4"), 15);
     put_text(&line, reply_text(s, "ehlo_name"), EHLO_COLUMNS, false);
     buf_putc(&line, '\n');
     if (*ipv6 != 0) {
@@ -132,7 +129,7 @@ static void print_field(const char *name, const char *text)
 {
     struct buf line = {0};
 
-    put_column(&line, name, 18);
+    put_cell(&line, name, 18);
     put_text(&line, text, 0, false);
     buf_putc(&line, '\n');
     flush_text(&line, stdout);
@@ -251,9 +248,9 @@ static void print_pool(const json_t *pool, bool first)
     if (first)
         buf_printf(&line, "%-20s %-9s %-20s %s\n", "POOL", "SELECTION", "OVERFLOW",
                    "SOURCES AND WEIGHTS");
-    put_column(&line, reply_text(pool, "name"), 20);
-    put_column(&line, reply_text(pool, "selection"), 9);
-    put_column(&line, reply_text(pool, "overflow"), 20);
+    put_cell(&line, reply_text(pool, "name"), 20);
+    put_cell(&line, reply_text(pool, "selection"), 9);
+    put_cell(&line, reply_text(pool, "overflow"), 20);
     json_array_foreach(sources, i, s)
     {
         buf_puts(&line, i == 0 ? "" : ", ");

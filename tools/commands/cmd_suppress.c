@@ -1,6 +1,5 @@
 /* hayauma suppress: the addresses that get no mail. */
 #include <errno.h>
-#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +11,7 @@
 #include "tools/commands/channel.h"
 #include "tools/commands/commands.h"
 #include "tools/commands/options.h"
+#include "tools/commands/quantity.h"
 #include "tools/commands/screen.h"
 
 static const char help[] =
@@ -70,24 +70,18 @@ static void put_since(struct buf *out, const json_t *one)
 
 static void print_row(const json_t *one, bool first)
 {
+    const char *tenant = reply_text(one, "tenant");
+    char since[CLOCK_RFC3339_BYTES];
     struct buf line = {0};
-    size_t from;
 
     if (first)
         buf_printf(&line, "%-36s %-12s %-12s %-24s %s\n", "ADDRESS", "REASON", "TENANT", "SINCE",
                    "CAMPAIGN");
-    from = line.len;
-    put_text(&line, reply_text(one, "email"), 0, false);
-    pad_from(&line, from, 36, false);
+    put_column(&line, reply_text(one, "email"), 36);
     buf_printf(&line, " %-12s ", reply_text(one, "reason"));
-    from = line.len;
-    put_text(&line, *reply_text(one, "tenant") == '\0' ? "(all)" : reply_text(one, "tenant"), 0,
-             false);
-    pad_from(&line, from, 12, false);
-    buf_putc(&line, ' ');
-    from = line.len;
-    put_since(&line, one);
-    pad_from(&line, from, 24, false);
+    put_column(&line, *tenant == '\0' ? "(all)" : tenant, 12);
+    clock_rfc3339(reply_number(one, "since_ms"), since);
+    buf_printf(&line, " %-24s", since);
     buf_putc(&line, ' ');
     put_text(&line, reply_text(one, "campaign"), 0, false);
     while (line.data[line.len - 1] == ' ')
@@ -244,15 +238,6 @@ struct batch {
     long long changed, same, invalid;
 };
 
-/* Whoever stands behind sudo. */
-static const char *who(void)
-{
-    const char *sudo = getenv("SUDO_USER");
-    const struct passwd *user = sudo != NULL && *sudo != '\0' ? NULL : getpwuid(getuid());
-
-    return user != NULL ? user->pw_name : sudo != NULL ? sudo : "";
-}
-
 static void tell_errors(struct batch *b, const json_t *reply)
 {
     const json_t *errors = json_object_get(reply, "errors");
@@ -287,7 +272,7 @@ static int batch_send(struct batch *b)
         return 0;
     request =
         json_pack("{s:s, s:s, s:O}", "op", b->remove ? "suppression_remove" : "suppression_add",
-                  "who", who(), "entries", b->entries);
+                  "who", channel_user(), "entries", b->entries);
     if (b->tenant != NULL)
         json_object_set_new(request, "tenant", json_string(b->tenant));
     code = channel_ask(b->ch, request, &reply);
@@ -408,23 +393,20 @@ static bool take_headings(struct import *in)
     return false;
 }
 
+/* With or without a fraction of the second, which is cut. */
 static bool parse_since(struct str text, int64_t *ms)
 {
     struct tm tm = {0};
-    char copy[64];
-    const char *at;
-    long offset_s;
+    char copy[64], *dot;
 
     snprintf(copy, sizeof(copy), "%.*s", STR_FMT(text));
-    at = strptime(copy, "%Y-%m-%dT%H:%M:%S", &tm);
-    if (at != NULL && *at == '.')
-        at += 1 + strspn(at + 1, "0123456789");
-    at = at == NULL ? NULL : strptime(at, "%z", &tm);
-    if (at == NULL || *at != '\0')
-        return false;
-    offset_s = tm.tm_gmtoff; /* which timegm() forgets */
-    *ms = ((int64_t)timegm(&tm) - offset_s) * 1000;
-    return *ms > 0;
+    dot = strptime(copy, "%Y-%m-%dT%H:%M:%S", &tm);
+    if (dot != NULL && *dot == '.') {
+        const char *rest = dot + 1 + strspn(dot + 1, "0123456789");
+
+        memmove(dot, rest, strlen(rest) + 1);
+    }
+    return quantity_time_ms(copy, ms) == 0;
 }
 
 static void skip(struct import *in, const char *why)

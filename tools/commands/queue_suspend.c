@@ -1,6 +1,5 @@
 #include "tools/commands/queue_suspend.h"
 
-#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -172,19 +171,10 @@ static int options_parse(struct suspend_options *o, const char *action, const ch
 
 /* --- changing --- */
 
-/* Whoever stands behind sudo. */
-static const char *who(void)
-{
-    const char *sudo = getenv("SUDO_USER");
-    const struct passwd *user = sudo != NULL && *sudo != 0 ? NULL : getpwuid(getuid());
-
-    return user != NULL ? user->pw_name : sudo != NULL ? sudo : "";
-}
-
 static json_t *change_request(const struct suspend_options *o, const char *action)
 {
     json_t *request = json_pack("{s:s, s:s, s:s, s:s}", "op", action, "scope", o->scope, "name",
-                                o->name, "who", who());
+                                o->name, "who", channel_user());
 
     if (request != NULL && o->reason != NULL)
         json_object_set_new(request, "reason", json_string(o->reason));

@@ -191,6 +191,14 @@ void pad_from(struct buf *out, size_t from, unsigned columns, bool right)
     }
 }
 
+void put_column(struct buf *out, const char *text, unsigned columns)
+{
+    size_t from = out->len;
+
+    put_text(out, text, 0, false);
+    pad_from(out, from, columns, false);
+}
+
 void flush_text(struct buf *out, FILE *to)
 {
     if (out->len != 0)

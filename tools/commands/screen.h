@@ -24,6 +24,8 @@ void put_age(struct buf *out, int64_t ms);
  * speak to the terminal. columns != 0: cut to so many, the last one "…", and padded when pad. Kanji
  * and their like take two. */
 void put_text(struct buf *out, const char *text, unsigned columns, bool pad);
+/* The same in a column that is wider for a text that is longer. */
+void put_column(struct buf *out, const char *text, unsigned columns);
 /* Pads what was written since from to columns; right: in front. */
 void pad_from(struct buf *out, size_t from, unsigned columns, bool right);
 /* Writes and clears. */
