@@ -143,8 +143,7 @@ enum control_step control_campaign_returned(struct control_client *client,
                           "order is under way",
                           "repeat the command");
     else if (job->result == -ESHUTDOWN)
-        control_put_error(&client->out, "refused", "the engine is stopping",
-                          "nothing was changed; repeat the command when it runs again");
+        control_put_stopping(client);
     else
         control_put_error(&client->out, "failed", strerror(-job->result), "nothing was changed");
     return CONTROL_STEP_DONE;

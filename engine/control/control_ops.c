@@ -118,6 +118,12 @@ enum control_step control_store_failed(struct control_client *client, int err)
     return CONTROL_STEP_DONE;
 }
 
+void control_put_stopping(struct control_client *client)
+{
+    control_put_error(&client->out, "refused", "the engine is stopping",
+                      "nothing was changed; repeat the command when it runs again");
+}
+
 enum control_step control_finished(struct control_client *client)
 {
     control_put_done(&client->out, &client->work, client->request.op);

@@ -115,6 +115,8 @@ bool control_out_full(const struct control_client *client);
 bool control_at_limit(struct control_client *client);
 void control_next_shard(struct control_client *client);
 enum control_step control_store_failed(struct control_client *client, int err);
+/* An order came too late. */
+void control_put_stopping(struct control_client *client);
 enum control_step control_finished(struct control_client *client);
 struct control_job *control_job_new(struct control_client *client);
 enum control_step control_give_job(struct control_client *client, struct control_job *job);

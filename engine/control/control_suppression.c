@@ -112,8 +112,7 @@ enum control_step control_suppress_returned(struct control_client *client,
     if (job->result == 0)
         put_told(client, &client->work.told, client->request.op == CONTROL_OP_SUPPRESSION_REMOVE);
     else if (job->result == -ESHUTDOWN)
-        control_put_error(&client->out, "refused", "the engine is stopping",
-                          "nothing was changed; repeat the command when it runs again");
+        control_put_stopping(client);
     else
         control_put_error(&client->out, "failed", strerror(-job->result), "nothing was changed");
     return CONTROL_STEP_DONE;

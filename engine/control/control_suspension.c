@@ -221,8 +221,7 @@ enum control_step control_suspend_returned(struct control_client *client,
                                 "HTTP and is paused goes on by 'hayauma campaign resume'"
                               : "'hayauma queue suspensions' lists what is");
     } else if (job->result == -ESHUTDOWN) {
-        control_put_error(&client->out, "refused", "the engine is stopping",
-                          "nothing was changed; repeat the command when it runs again");
+        control_put_stopping(client);
     } else {
         control_put_error(&client->out, "failed", strerror(-job->result),
                           job->result == -ENOSPC

@@ -228,8 +228,7 @@ enum control_step control_warmup_returned(struct control_client *client,
         control_put_error(&client->out, "refused", "the schedule has no such stage",
                           "stages are numbered from 1; one more than there are is no cap");
     } else if (job->result == -ESHUTDOWN) {
-        control_put_error(&client->out, "refused", "the engine is stopping",
-                          "nothing was changed; repeat the command when it runs again");
+        control_put_stopping(client);
     } else {
         control_put_error(&client->out, "failed", strerror(-job->result),
                           "the store could not keep it; repeat the command");
