@@ -229,24 +229,31 @@ static void store(struct http_request *r, const struct suppression *one,
     suppress_submit(shared, order, on_stored, u);
 }
 
+static void take_click(struct http_request *r, const struct suppression *one,
+                       const struct letter_mark *mark)
+{
+    int news = suppress_is_news(&r->http->shared->suppressions, one);
+
+    if (news < 0)
+        request_problem(r, 503, "", "the suppression list cannot be read, try again later");
+    else if (news == 0)
+        answer(r, 200, PAGE_DONE);
+    else
+        store(r, one, mark);
+}
+
 void handle_unsubscribe(struct http_request *r)
 {
     struct suppression one;
     struct letter_mark mark;
-    int news;
 
     if (take_whose(r, &one, &mark)) {
-        news = suppress_is_news(&r->http->shared->suppressions, &one);
         if (!is_click(r))
             request_problem(r, 400, "", "the body must be " FIELD "=" VALUE " (RFC 8058)");
         else if (atomic_load(&r->http->draining)) /* who closes waits for none that comes now */
             request_problem(r, 503, "", "shutting down, try again shortly");
-        else if (news < 0)
-            request_problem(r, 503, "", "the suppression list cannot be read, try again later");
-        else if (news == 0)
-            answer(r, 200, PAGE_DONE);
         else
-            store(r, &one, &mark);
+            take_click(r, &one, &mark);
     }
     letter_mark_done(&mark);
 }
