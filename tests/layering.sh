@@ -34,7 +34,7 @@ third_party='liburing.h crypt.h lmdb.h zstd.h ares.h idn2.h openssl/ sodium.h li
 
 check() { # root of a tree
     local file
-    (cd "$1" && for file in engine/*/*.[ch] {queue,dns,tls,sts,tools}/*.[ch] tools/*/*.[ch]; do
+    (cd "$1" && for file in engine/*/*.[ch] {queue,dns,tls,tools}/*.[ch] tools/*/*.[ch]; do
         [ ! -e "$file" ] || echo "$file"
     done) | (cd "$1" && rules=$rules third_party=$third_party xargs -r awk '
     BEGIN {
