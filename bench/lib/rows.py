@@ -121,7 +121,7 @@ def bound_by(cores, peer, disk):
     return "disk" if disk >= 0.7 else "messages in flight"
 
 
-def own_path(size, messages, sessions=64, pipeline=8, relay_of=servers.HayaumaRelay):
+def own_path(size, messages, sessions=64, pipeline=8, relay_of=servers.HayaumaRelay, domains=100):
     """Own source, relay (None: none between), own sink: messages a second until the last is at the
     sink, CPU, and what bounded it."""
     sink = OwnSink(messages)
@@ -130,7 +130,7 @@ def own_path(size, messages, sessions=64, pipeline=8, relay_of=servers.HayaumaRe
     try:
         before, cpu, start = busy_ticks(), relay.cpu_s() if relay else 0, time.monotonic()
         source = own_source(address, messages, size=size, sessions=sessions,
-                            more=["--rcpt-domains", 100, "--pipeline", pipeline])
+                            more=["--rcpt-domains", domains, "--pipeline", pipeline])
         summary = sink.summary(300)
         seconds, after = time.monotonic() - start, busy_ticks()
         cores = (after[0] - before[0]) / max(after[1] - before[1], 1)
