@@ -513,9 +513,12 @@ static void test_state(void **state)
     struct kit_queue *f = *state;
     const struct queue_state put[] = {{.key = STR("\xf0one"), .value = STR("first")},
                                       {.key = STR("\xf0two"), .value = STR("")}};
-    const struct queue_state next[] = {{.key = STR("\xf0one"), .value = STR("second")},
-                                       {.key = STR("\xf0two"), .remove = true},
-                                       {.key = STR("\xf0six"), .remove = true}};
+    const struct queue_state next[] = {
+        {.key = STR("\xf0one"), .value = STR("second")},
+        {.key = STR("\xf0two"), .remove = true},
+        {.key = STR("\xf0six"), .remove = true},
+        {.key = STR("\xf0one"), .value = STR("x"), .if_absent = true},
+        {.key = STR("\xf0ten"), .value = STR("y"), .if_absent = true}};
     const struct queue_state bad[] = {{.key = STR("\xf0one"), .value = STR("third")},
                                       {.key = STR("\xf0"), .value = STR("no name")}};
     struct kit_change *c = kit_change();
@@ -541,6 +544,9 @@ static void test_state(void **state)
     assert_int_equal(queue_state_get(f->q, 0, STR("\xf0one"), &value), 0);
     assert_true(str_eq(buf_str(&value), STR("second")));
     assert_int_equal(queue_state_get(f->q, 0, STR("\xf0two"), &value), -ENOENT);
+    buf_clear(&value);
+    assert_int_equal(queue_state_get(f->q, 0, STR("\xf0ten"), &value), 0);
+    assert_true(str_eq(buf_str(&value), STR("y")));
     buf_done(&value);
 }
 

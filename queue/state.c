@@ -29,7 +29,10 @@ int state_apply(struct shard *s, MDB_txn *txn, const struct queue_state *state)
         rc = mdb_del(txn, s->state, &key, NULL);
         return rc == MDB_NOTFOUND ? 0 : rc;
     }
-    rc = mdb_put(txn, s->state, &key, &value, MDB_RESERVE);
+    rc = mdb_put(txn, s->state, &key, &value,
+                 MDB_RESERVE | (state->if_absent ? MDB_NOOVERWRITE : 0u));
+    if (rc == MDB_KEYEXIST)
+        return 0;
     ASSERT(rc != 0 || value.mv_size == STATE_HEAD_BYTES + state->value.len);
     if (rc == 0)
         codec_state_encode(value.mv_data, state->key, state->value);

@@ -13,18 +13,17 @@ enum state_kind {
     STATE_FLOW = 1,       /* the queue's own: flow id 4 -> priority 1, names */
     STATE_SUSPENSION = 2, /* shard 0; scope 1, name: worker/suspensions.h */
     /* The queue's own, of messages in several shards: spread.h */
-    STATE_PART = 3,        /* message id -> flow 4, due_ms 6: what is prepared here */
-    STATE_WHOLE = 4,       /* message id -> the same; in the home shard: decided */
-    STATE_WARMUP = 5,      /* streams of warm-up and their days: worker/warmup_store.h */
-    STATE_REQUEST = 6,     /* requests that are carried out once: http/once.h */
-    STATE_STS = 7,         /* shard 0; domain -> its policy of MTA-STS: worker/sts_table.h */
-    STATE_CAMPAIGN = 8,    /* campaigns and the parts of their lists: worker/campaigns.h */
-    STATE_TALLY = 9,       /* the queue's own: message id -> pinned, counts: tally.h */
-    STATE_TLS_REPORT = 10, /* shard 0; day and domain -> what is counted: worker/tls_counts.h */
-    STATE_SHEET = 11,      /* the queue's own: message id -> what a tally is made of: sheet.h */
-    STATE_SUPPRESSION =
-        12,             /* shard 0; tenant, address -> why it gets no mail: worker/suppressions.h */
-    STATE_REMAINS = 13, /* the queue's own: number 8 -> ids of contents: remains.h */
+    STATE_PART = 3,         /* message id -> flow 4, due_ms 6: what is prepared here */
+    STATE_WHOLE = 4,        /* message id -> the same; in the home shard: decided */
+    STATE_WARMUP = 5,       /* streams of warm-up and their days: worker/warmup_store.h */
+    STATE_REQUEST = 6,      /* requests that are carried out once: http/once.h */
+    STATE_STS = 7,          /* shard 0; domain -> its policy of MTA-STS: worker/sts_table.h */
+    STATE_CAMPAIGN = 8,     /* campaigns and the parts of their lists: worker/campaigns.h */
+    STATE_TALLY = 9,        /* the queue's own: message id -> pinned, counts: tally.h */
+    STATE_TLS_REPORT = 10,  /* shard 0; day and domain -> what is counted: worker/tls_counts.h */
+    STATE_SHEET = 11,       /* the queue's own: message id -> what a tally is made of: sheet.h */
+    STATE_SUPPRESSION = 12, /* tenant, address -> why it gets no mail: worker/suppressions.h */
+    STATE_REMAINS = 13,     /* the queue's own: number 8 -> ids of contents: remains.h */
 };
 
 #define STATE_KEY_MAX 480
@@ -33,6 +32,7 @@ struct queue_state {
     struct str key;   /* kind 1, then what names it; 2 to STATE_KEY_MAX bytes */
     struct str value; /* what is there from now on */
     bool remove;
+    bool if_absent; /* what is under the key already stays */
 };
 
 /* Many states go in one change: those whose keys are from one, which need not be there, until

@@ -162,12 +162,12 @@ void once_letter(struct once *o, uint32_t n, struct once_letter *out)
     ASSERT(o->shared != NULL && o->old.len % ONCE_KEY_BYTES == 0); /* under way, until once_end() */
     letter_key(out->key, &o->batch, n);
     out->states[0] =
-        (struct queue_state){key_str(o->key), {(char *)o->value, ONCE_VALUE_BYTES}, false};
-    out->states[1] = (struct queue_state){key_str(out->key), STR(""), false};
+        (struct queue_state){.key = key_str(o->key), .value = {(char *)o->value, ONCE_VALUE_BYTES}};
+    out->states[1] = (struct queue_state){.key = key_str(out->key), .value = STR("")};
     out->states_len = 2;
     for (size_t i = 0; i < ONCE_OLD_EACH && o->old_at < o->old.len; i++) {
         out->states[out->states_len++] =
-            (struct queue_state){key_str(o->old.data + o->old_at), STR(""), true};
+            (struct queue_state){.key = key_str(o->old.data + o->old_at), .remove = true};
         o->old_at += ONCE_KEY_BYTES;
     }
 }
