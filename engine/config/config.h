@@ -80,6 +80,7 @@ struct config_listener {
     size_t headers_len;
     uint32_t headers_taken;   /* the same, a bit for each enum config_header */
     char *idempotency_header; /* names a message's key, or NULL */
+    bool suppression;         /* recipients are looked up in the suppression list */
     char *pool;               /* of mail that no rule closer to it sends elsewhere, or NULL */
     struct config_senders senders;
     uint64_t message_bytes_max;
@@ -470,6 +471,9 @@ struct config {
         bool return_headers_only;
         uint64_t return_bytes_max;
     } bounce;
+    struct {
+        bool hard_bounces; /* unknown addresses go on the suppression list */
+    } suppression;
 
     struct {
         char *time_zone;

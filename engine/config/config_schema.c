@@ -161,6 +161,14 @@ static const struct config_field bounce_fields[] = {
      .doc = "A larger message is returned as headers even when all was asked for."},
 };
 
+static const struct config_field suppression_fields[] = {
+    {"hard_bounces", CONFIG_BOOL, AT(suppression.hard_bounces), .def = "no",
+     .doc = "'yes': an address of which the peer's final answer says that nobody has it (5.1.1, "
+            "5.1.2, 5.1.10, or words for it) goes on the list of the mail's tenant, with the "
+            "reason `bounce`. New installations want 'yes'. The manual says which answers count "
+            "(Who gets no mail)."},
+};
+
 static const struct config_field auth_fields[] = {
     {"users_file", CONFIG_PATH, AT(auth.users_file), .def_text = "none",
      .example = "/etc/hayauma/users",
@@ -386,6 +394,10 @@ static const struct config_field listener_fields[] = {
          "Header field with a key of 1 to 256 characters, by which a client may send a message "
          "again: the same message, with the same key within 24 hours, is accepted once and "
          "answered as the first time. The field is taken off. The manual has more (Submission)."},
+    {"suppression", CONFIG_BOOL, AT_LISTENER(suppression), .def = "no",
+     .doc = "'yes': recipients on the suppression list get 550 5.7.1: those who are there for all "
+            "tenants, and for the tenant of the user who has logged in (`tenant=`), with a reason "
+            "that holds all mail. New installations want 'yes'."},
     {"message_size_max", CONFIG_BYTES, AT_LISTENER(message_bytes_max), .def = "50MiB",
      RANGE(64 * KIB, 2 * GIB),
      .doc =
@@ -729,6 +741,10 @@ static const struct config_section mta_sts_schema = {
 static const struct config_section bounce_schema = {.doc = "Notices to senders (RFC 3461 to 3464).",
                                                     .fields = bounce_fields,
                                                     .len = ARRAY_LEN(bounce_fields)};
+static const struct config_section suppression_schema = {
+    .doc = "The suppression list: what the engine does with it by itself.",
+    .fields = suppression_fields,
+    .len = ARRAY_LEN(suppression_fields)};
 static const struct config_section auth_schema = {
     .doc = "Clients that log in to submit (SMTP AUTH; see the manual).",
     .fields = auth_fields,
@@ -1217,6 +1233,7 @@ static const struct config_field fields[] = {
     {"mta_sts", CONFIG_SECTION, .section = &mta_sts_schema},
     {"tls_reports", CONFIG_SECTION, .section = &tls_reports_schema},
     {"bounce", CONFIG_SECTION, .section = &bounce_schema},
+    {"suppression", CONFIG_SECTION, .section = &suppression_schema},
     {"auth", CONFIG_SECTION, .section = &auth_schema},
     {"http", CONFIG_SECTION, .section = &http_schema},
     {"dkim", CONFIG_SECTION, .section = &dkim_schema},

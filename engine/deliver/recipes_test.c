@@ -207,8 +207,9 @@ static void test_looked_up(void **state)
 
     (void)state;
     assert_int_equal(queue_open(&shared.queue, &options, &why), 0);
-    assert_int_equal(suppressions_open(&shared.suppressions, shared.queue), 0);
-    suppressions_note(&shared.suppressions, "a@b.example");
+    suppressions_open(&shared.suppressions, shared.queue);
+    assert_int_equal(suppressions_load(&shared.suppressions), 0);
+    suppressions_note(&shared.suppressions, "a@b.example", false);
     assert_false(recipes_letter(w, r, &wait));
     crew_collect(&w->desk);
     assert_true(recipes_letter(w, other, &next)); /* at once */

@@ -108,9 +108,11 @@ static void inject_end(struct inject *s)
     inject_answers_forget(s);
     inject_login_forget(s);
     inject_once_drop(s);
+    inject_lookup_drop(s);
     inject_certificate_drop(s);
     ASSERT(list_empty(&s->answers) && s->answers_len == 0 && s->answers_bytes == 0);
-    ASSERT(s->login == NULL && s->once == NULL && s->user == NULL && !s->shaking);
+    ASSERT(s->login == NULL && s->once == NULL && s->lookup == NULL && s->user == NULL &&
+           !s->shaking);
     wheel_cancel(io_wheel(io), &s->timer);
     stream_cancel(&s->stream, true);
     if (list_node_linked(&s->dirty_node))
@@ -179,8 +181,8 @@ static void on_timer(struct timer *timer)
     ASSERT(s->state != INJECT_DEAD);
     if (io_now_ms(io) < s->deadline_ms) {
         wheel_arm(io_wheel(io), &s->timer, s->deadline_ms);
-    } else if (!list_empty(&s->answers) || inject_login_pending(s) ||
-               inject_once_pending(s)) { /* we are slow, not the client */
+    } else if (!list_empty(&s->answers) ||
+               inject_asked_others(s)) { /* we are slow, not the client */
         deadline_set(s, LAST_WORD_MS);
     } else if (rules[s->state].when_late == INJECT_BYE && !stream_sending(&s->stream)) {
         say_and_end(s, "421 4.4.2 timeout waiting for you, closing\r\n");
@@ -401,8 +403,7 @@ static void inject_said(struct inject *s)
     enum inject_state next = s->input == INJECT_ENDED ? INJECT_DEAD : rules[s->state].when_said;
 
     ASSERT(s->behind.len == s->behind_at || !list_empty(&s->answers));
-    if (!list_empty(&s->answers) || inject_login_pending(s) || inject_once_pending(s) ||
-        next == s->state)
+    if (!list_empty(&s->answers) || inject_asked_others(s) || next == s->state)
         return;
     if (next == INJECT_DEAD) {
         inject_end(s);

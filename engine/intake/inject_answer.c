@@ -94,8 +94,13 @@ static void answer_rcpt(struct inject *s)
     if (answer_drain(s))
         return;
     refusal = rcpt_refusal(s, rcpt, &name);
-    if (refusal == NULL)
+    if (refusal == NULL) {
+        size_t envelope_len = s->envelope.len;
+
         inject_envelope_add(s, rcpt, (struct str){name.text, name.len});
+        if (inject_lookup(s, envelope_len))
+            return;
+    }
     smtp_server_answer(&s->server, inject_out(s), refusal);
 }
 

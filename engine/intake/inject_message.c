@@ -130,6 +130,13 @@ void inject_envelope_add(struct inject *s, const struct smtp_rcpt *rcpt, struct 
     r->notify = rcpt->notify;
 }
 
+void inject_envelope_take_back(struct inject *s, size_t envelope_len)
+{
+    ASSERT(s->rcpts_len == s->server.rcpts + 1 && envelope_len <= s->envelope.len);
+    s->rcpts_len--;
+    s->envelope.len = envelope_len;
+}
+
 static struct str local_part(const struct inject *s, const struct accept_rcpt *r)
 {
     struct str address = slice_str(s, r->address);

@@ -11,6 +11,7 @@
 #include "worker/stream_tls.h"
 
 struct body_hash;
+struct inject_lookup;
 struct inject_once;
 struct report_tls;
 
@@ -62,6 +63,7 @@ struct inject {
     struct smtp_server server;
     struct login *login;            /* an AUTH that is awaited, or NULL */
     struct inject_once *once;       /* a message whose key is looked for, or NULL */
+    struct inject_lookup *lookup;   /* a recipient that is looked for in a list, or NULL */
     const struct config_user *user; /* who is logged in, or NULL */
     struct config *user_config;     /* a reference, for user */
     struct tls_facts tls;           /* of an encrypted session */
@@ -117,6 +119,8 @@ const char *inject_refusal(struct inject *s, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 void inject_envelope_begin(struct inject *s, const struct smtp_mail *mail);
 void inject_envelope_add(struct inject *s, const struct smtp_rcpt *rcpt, struct str queue);
+/* The last recipient goes, and what the envelope had behind so many bytes. */
+void inject_envelope_take_back(struct inject *s, size_t envelope_len);
 static inline struct str slice_str(const struct inject *s, struct accept_slice slice)
 {
     return (struct str){(const char *)s->envelope.data + slice.at, slice.len};
@@ -150,6 +154,11 @@ void inject_once_order(struct inject_once *once, struct accept_order *order,
                        struct inject_answer *answer);
 struct accept_waiter *inject_once_waiter(struct inject_once *once);
 void inject_once_forget(struct inject_once *once); /* its answer goes */
+/* In inject_suppressed.c: whether the last recipient of the envelope, which had so many bytes
+ * without it, is looked up in the suppression list. RCPT is then answered, or will be. */
+bool inject_lookup(struct inject *s, size_t envelope_len);
+bool inject_lookup_pending(const struct inject *s);
+void inject_lookup_drop(struct inject *s); /* the session ends */
 /* Whether the session's client may send mail to others. */
 bool inject_may_relay(const struct inject *s);
 /* In inject_reject.c: counts and records what the client was refused. Lines go to the open settle,
@@ -164,6 +173,8 @@ void inject_listener_close(struct inject_listener *l);
 struct buf *inject_out(struct inject *s);
 /* Bytes of replies that are not being sent. */
 size_t inject_unsent(const struct inject *s);
+/* Whether somebody else makes the answer to what the client said last: no step is taken then. */
+bool inject_asked_others(const struct inject *s);
 /* Whether the session may take more of what its client pipelines. */
 bool inject_may_go_on(const struct inject *s);
 /* Submits m, whose answer is then awaited: from here on replies wait behind it. The session's bytes

@@ -28,9 +28,14 @@ size_t inject_unsent(const struct inject *s)
     return s->out.len + s->behind.len - s->behind_at;
 }
 
+bool inject_asked_others(const struct inject *s)
+{
+    return inject_login_pending(s) || inject_once_pending(s) || inject_lookup_pending(s);
+}
+
 bool inject_may_go_on(const struct inject *s)
 {
-    if (inject_login_pending(s) || inject_once_pending(s))
+    if (inject_asked_others(s))
         return false;
     if (list_empty(&s->answers))
         return true;

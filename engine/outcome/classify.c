@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "config/config.h"
 
 /* A reply's text in lower case, NUL-terminated, for the key words. */
 struct words {
@@ -261,6 +262,64 @@ const char *classify_bounce(const struct outcome *outcome)
     if (outcome->reply.code != 0)
         return name_from_reply(outcome->stage, outcome->local, &outcome->reply);
     return outcome->stage == SMTP_STAGE_CONNECT ? "NoAnswerFromHost" : "BadConnection";
+}
+
+/* --- nobody there --- */
+
+/* Words of which each says that the address is nobody's. Those of words_unknown that may be about
+ * our own domain, or stand in RFC 5321 beside "rejected for policy reasons", are not here. */
+static const char *const words_nobody[] = {"user unknown",
+                                           "unknown user",
+                                           "no such user",
+                                           "user not found",
+                                           "user does not exist",
+                                           "user doesn't exist",
+                                           "unknown recipient",
+                                           "recipient unknown",
+                                           "no such recipient",
+                                           "recipient not found",
+                                           "recipient does not exist",
+                                           "no such mailbox",
+                                           "no mailbox",
+                                           "mailbox not found",
+                                           "mailbox does not exist",
+                                           "account does not exist",
+                                           "unknown address",
+                                           "unknown or illegal",
+                                           NULL};
+
+/* Of 5.1.1 and the like, whose words then say that it is about us. */
+static const char *const words_about_us[] = {"relaying", "relay access", "to relay", NULL};
+
+static bool codes_say_nobody(const struct smtp_enhanced *e)
+{
+    return e->subject == 1 && (e->detail == 1 || e->detail == 2 || e->detail == 10);
+}
+
+/* What leaves it to the words: no enhanced code, or one that says "other". */
+static bool codes_say_nothing(const struct smtp_enhanced *e)
+{
+    return e->class == 0 || (e->detail == 0 && (e->subject <= 1 || e->subject == 5));
+}
+
+bool classify_is_unknown(const struct outcome *o)
+{
+    const struct config_rule *rule = o->rule;
+    struct words w;
+
+    if (o->class != OUTCOME_FAILED || o->local || o->suppressed ||
+        (o->stage != SMTP_STAGE_RCPT && o->stage != SMTP_STAGE_DATA && o->stage != SMTP_STAGE_BODY))
+        return false;
+    if (rule != NULL && rule->no_suppression)
+        return false;
+    if (rule != NULL && rule->classification != NULL)
+        return strcmp(rule->classification, "InvalidRecipient") == 0;
+    words_init(&w, &o->reply);
+    if (o->reply.code < 500 || words_have(&w, words_block) || words_have(&w, words_spam) ||
+        words_have(&w, words_about_us))
+        return false;
+    return codes_say_nobody(&o->reply.enhanced) ||
+           (codes_say_nothing(&o->reply.enhanced) && words_have(&w, words_nobody));
 }
 
 /* --- verdicts --- */

@@ -79,6 +79,10 @@ void classify_expired_reply(bool at_set_time, struct str last_error, struct str 
  * OUTCOME_DELIVERED: "Uncategorized", as KumoMTA has it. */
 const char *classify_bounce(const struct outcome *outcome);
 
+/* Whether the answer says that nobody has the recipient's address, for good: then no mail should go
+ * there any more. Doubtful ones do not: the address of somebody who is there would get none. */
+bool classify_is_unknown(const struct outcome *outcome);
+
 /* The number under which a classification is counted, and its name; both static. 0 is
  * "Uncategorized". Numbers are stored (queue/sheet.h). */
 uint8_t classify_reason(const char *classification);

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "base/assert.h"
+#include "config/config.h"
 
 /* "450 4.7.1 text" as the reply parser would fill it. */
 static struct smtp_reply make_reply(const char *line)
@@ -293,12 +294,78 @@ static void test_names(void **state)
     assert_null(classify_command(SMTP_STAGES));
 }
 
+/* Who gets no mail any more: nobody for whom an answer leaves a doubt. */
+static void test_unknown(void **state)
+{
+    static const struct config_rule unknown = {.classification = "InvalidRecipient"},
+                                    other = {.classification = "PolicyRelated"},
+                                    plain = {.slow_down = true},
+                                    filter = {.no_suppression = true,
+                                              .classification = "InvalidRecipient"};
+    static const struct {
+        enum smtp_stage stage;
+        const char *line;
+        bool nobody;
+        const struct config_rule *rule;
+    } rows[] = {
+        {RCPT, "550 5.1.1 <a@b.example>: Recipient address rejected: User unknown", true, NULL},
+        {RCPT, "550 5.1.1 sorry", true, NULL},
+        {RCPT, "550 5.1.2 no such host", true, NULL},
+        {RCPT, "550 5.1.10 RESOLVER.ADR.RecipientNotFound; not found by SMTP address lookup", true,
+         NULL},
+        {BODY, "550 5.1.1 The email account that you tried to reach does not exist.", true, NULL},
+        {DATA, "550 5.1.1 unknown", true, NULL},
+        {RCPT, "550 No such user here", true, NULL},
+        {RCPT, "550 5.0.0 <a@b.example>... User unknown", true, NULL},
+        {RCPT, "550 5.1.0 Address rejected: unknown user", true, NULL},
+        {RCPT, "550 5.4.1 Recipient address rejected: Access denied", true, &unknown},
+        {BODY, "554 delivery error: This user doesn't have a account", true, &unknown},
+        {RCPT, "550 5.1.1 no such user", true, &plain},
+        {MAIL, "550 5.1.1 no such user", false, NULL},
+        {CONN, "550 5.1.1 no such user", false, NULL},
+        {SMTP_STAGE_EHLO, "550 5.1.1 no such user", false, NULL},
+        {RCPT, "550 5.1.1 no such user", false, &filter}, /* docomo's filter */
+        {RCPT, "550 : User unknown", false, &filter},
+        {RCPT, "550 5.1.1 no such user", false, &other},
+        {RCPT, "550 5.7.1 no such user, or you are blocked", false, NULL},
+        {RCPT, "554 5.7.1 User unknown", false, NULL},
+        {RCPT, "550 5.1.1 rejected: blocked using zen.spamhaus.org", false, NULL},
+        {RCPT, "550 no such user: your IP has a poor reputation", false, NULL},
+        {RCPT, "550 5.1.1 relaying denied", false, NULL},
+        {RCPT, "550", false, NULL},
+        {RCPT, "550 rejected", false, NULL},
+        {RCPT, "550 5.5.0 Requested action not taken: mailbox unavailable", false, NULL},
+        {RCPT, "553 news.example.com does not exist", false, NULL}, /* our domain */
+        {RCPT, "552 5.2.2 mailbox full", false, NULL},
+        {RCPT, "550 5.2.1 The account is disabled, user unknown", false, NULL},
+        {RCPT, "550 5.1.3 bad address", false, NULL},
+        {RCPT, "550 5.1.6 moved", false, NULL},
+        {RCPT, "450 4.1.1 unknown user", false, NULL},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct outcome o = {.class = FAIL,
+                            .stage = rows[i].stage,
+                            .reply = make_reply(rows[i].line),
+                            .rule = rows[i].rule};
+
+        if (classify_is_unknown(&o) != rows[i].nobody)
+            fail_msg("\"%s\"", rows[i].line);
+        o.local = true;
+        assert_false(classify_is_unknown(&o));
+        o.local = false;
+        o.class = DEFER;
+        assert_false(classify_is_unknown(&o));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_replies), cmocka_unit_test(test_broken_sessions),
         cmocka_unit_test(test_dns),     cmocka_unit_test(test_own_words),
-        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_names),   cmocka_unit_test(test_unknown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

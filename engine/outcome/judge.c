@@ -9,6 +9,7 @@
 #include "outcome/classify.h"
 #include "outcome/notice.h"
 #include "outcome/report.h"
+#include "outcome/suppress.h"
 #include "schedule/lane_wait.h"
 #include "schedule/settle.h"
 #include "schedule/supply.h"
@@ -53,8 +54,8 @@ static void sum_up(struct governor_sums *sums, enum report_type type, const char
 
 static void record(struct worker *w, const struct judge_context *c, enum report_type type,
                    const struct recipient *r, const struct smtp_reply *reply, const char *command,
-                   const char *classification, const struct config_rule *rule, int64_t next_ms,
-                   struct buf *out)
+                   const char *classification, const struct config_rule *rule, bool suppresses,
+                   int64_t next_ms, struct buf *out)
 {
     struct report_event event =
         report_event_of(type, w->config->node_id, worker_wall_ms(w), r->message, r);
@@ -79,6 +80,7 @@ static void record(struct worker *w, const struct judge_context *c, enum report_
         event.rule = rule->name;
         event.no_suppression = rule->no_suppression;
     }
+    event.suppresses = suppresses;
     event.next_attempt_ms = next_ms;
     event.signers = c->signers;
     if (c->sums != NULL)
@@ -112,8 +114,8 @@ static void record_entry(struct judge_batch *b, enum report_type type, struct ju
     if (e->classification != NULL)
         count_refusal(b->worker, type, e->classification);
     record(b->worker, b->context, type, e->recipient, &o->reply,
-           o->local ? NULL : classify_command(o->stage), e->classification, rule, next_ms,
-           &b->records);
+           o->local ? NULL : classify_command(o->stage), e->classification, rule, e->suppresses,
+           next_ms, &b->records);
 }
 
 /* For the sheet of a content whose recipients are counted: queue/sheet.h. */
@@ -369,6 +371,24 @@ static void entry_suppress(struct judge_batch *b, struct judge_entry *e)
     suppressions_count(&w->shared->suppressions, 1);
 }
 
+/* Whether the answer to e puts its address on the suppression list. Behind the envelope one answer
+ * is about all recipients that were accepted: of several it says of none who is meant. What the
+ * store has left when it takes no mail any more is for rows that go. */
+static bool is_nobody(const struct judge_batch *b, const struct judge_entry *e)
+{
+    char address[SUPPRESSION_ADDRESS_MAX + 1];
+    size_t together = 0;
+
+    if (!b->worker->config->suppression.hard_bounces || !classify_is_unknown(&e->outcome) ||
+        (e->recipient->message->flags & MESSAGE_NOTICE) != 0 ||
+        queue_intake(b->worker->shared->queue, e->recipient->lane->shard) != QUEUE_INTAKE_OK ||
+        suppression_address(e->recipient->address, address) < 0)
+        return false;
+    for (size_t i = 0; i < b->len; i++)
+        together += b->entries[i].outcome.stage != SMTP_STAGE_RCPT;
+    return e->outcome.stage == SMTP_STAGE_RCPT || together == 1;
+}
+
 /* A bounce for whose notice the store has no room waits in the store, as a row: in memory, hundreds
  * of them would keep out all else whose end could make room. The row is tried again, or found
  * expired again. */
@@ -376,11 +396,13 @@ static void entry_fail(struct judge_batch *b, struct judge_entry *e)
 {
     struct worker *w = b->worker;
 
-    if (judge_has_room(b->worker, e->recipient, NOTICE_FAILED))
-        entry_end(b, e, REPORT_BOUNCE, end_counter(w, e->recipient, &w->counters.failed),
-                  NOTICE_FAILED);
-    else
+    if (!judge_has_room(b->worker, e->recipient, NOTICE_FAILED)) {
         entry_defer(b, e);
+        return;
+    }
+    e->suppresses = is_nobody(b, e);
+    entry_end(b, e, REPORT_BOUNCE, end_counter(w, e->recipient, &w->counters.failed),
+              NOTICE_FAILED);
 }
 
 /* Whether a time that was set for r's message, and not its lifetime, has come. */
@@ -509,6 +531,42 @@ static struct queue_row entry_row(const struct judge_entry *e)
                               .count = TALLY_DEFERRED};
 }
 
+/* What the batch finds out of addresses: states that are put with its rows. */
+struct judge_found {
+    struct suppress_found *each;
+    struct queue_state *states;
+    size_t len;
+};
+
+static void found_make(const struct judge_batch *b, struct judge_found *f)
+{
+    size_t max = 0;
+
+    *f = (struct judge_found){0};
+    for (size_t i = 0; i < b->len; i++)
+        max += b->entries[i].suppresses;
+    if (max == 0)
+        return;
+    f->each = calloc(max, sizeof(*f->each));
+    f->states = calloc(max, sizeof(*f->states));
+    ASSERT(f->each != NULL && f->states != NULL);
+    for (size_t i = 0; i < b->len; i++)
+        if (b->entries[i].suppresses) {
+            suppress_found(&f->each[f->len], &b->worker->shared->suppressions,
+                           b->entries[i].recipient, &b->entries[i].outcome.reply,
+                           b->context->peer_name, worker_wall_ms(b->worker), &f->states[f->len]);
+            f->len++;
+        }
+}
+
+static void found_done(struct judge_found *f)
+{
+    for (size_t i = 0; i < f->len; i++)
+        suppress_found_done(&f->each[i]);
+    free(f->each);
+    free(f->states);
+}
+
 /* Hands the recipients over to the settle, but for those that somebody wants changed otherwise:
  * these stay in the entries. */
 static void batch_settle(struct judge_batch *b, uint32_t shard, bool apart)
@@ -517,8 +575,12 @@ static void batch_settle(struct judge_batch *b, uint32_t shard, bool apart)
     struct queue_row *rows = calloc(max, sizeof(*rows));
     struct queue_note *notes = calloc(max, sizeof(*notes));
     struct settlement what = {.shard = shard, .apart = apart, .rows = rows, .notes = notes};
+    struct judge_found found;
 
     ASSERT(rows != NULL && notes != NULL);
+    found_make(b, &found);
+    what.states = found.states;
+    what.states_len = found.len;
     for (size_t i = 0; i < b->notices_len; i++)
         rows[what.rows_len++] = (struct queue_row){.kind = QUEUE_ROW_ADD, .rcpt = b->notices[i]};
     for (size_t i = 0; i < b->len; i++) {
@@ -536,6 +598,7 @@ static void batch_settle(struct judge_batch *b, uint32_t shard, bool apart)
     what.records = buf_str(&b->records);
     ASSERT(what.rows_len <= max && what.notes_len <= what.rows_len);
     settle(b->worker, &what);
+    found_done(&found);
     free(rows);
     free(notes);
 }
@@ -589,8 +652,8 @@ void judge_delivered(struct worker *w, const struct judge_context *context, stru
     ASSERT((r->message->flags & MESSAGE_RECIPE) == 0); /* its letter was delivered */
     r->attempts++;
     buf_clear(&w->record);
-    record(w, context, REPORT_DELIVERY, r, reply, classify_command(SMTP_STAGE_BODY), NULL, NULL, 0,
-           &w->record);
+    record(w, context, REPORT_DELIVERY, r, reply, classify_command(SMTP_STAGE_BODY), NULL, NULL,
+           false, 0, &w->record);
     counter_add(&w->counters.delivered, 1);
     warmup_set_count(&context->warmup, WARMUP_EVENT_DELIVERED);
     warmup_set_ride(&w->shared->warmup, &context->warmup, r->lane->shard);

@@ -45,6 +45,7 @@ struct judge_entry {
     bool ended;                 /* the row goes */
     enum tally_count count;     /* what it counts as then */
     const char *classification; /* of its record; NULL: delivered */
+    bool suppresses;            /* its address goes on the suppression list */
     bool notice;                /* the sender is owed a notice of this kind */
     enum notice_kind kind;
 };

@@ -271,6 +271,8 @@ static void put_own(struct buf *out, const struct report_event *e)
         if (e->no_suppression)
             LITERAL(out, ",\"suppress\":false");
     }
+    if (e->suppresses)
+        LITERAL(out, ",\"suppress\":true");
     if (e->signers.len > 0) {
         NAME(out, "dkim");
         buf_put_str(out, e->signers);

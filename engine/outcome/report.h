@@ -66,6 +66,7 @@ struct report_event {
     const char *classification;     /* bounce_classification, or NULL */
     const char *rule;               /* that read the reply, or NULL */
     bool no_suppression;            /* by the rule: the reply says nothing of the address */
+    bool suppresses;                /* it puts the address on the suppression list */
     uint64_t size;
     /* Stage times in ms, 0 = not reached: waiting in the queue, connecting, the transaction. */
     uint32_t connect_ms, transaction_ms;

@@ -128,5 +128,6 @@ void suppression_put(struct buf *out, const struct suppression *one)
     buf_printf(out, ",\"since_ms\":%" PRId64, one->at_ms);
     put_text(out, "campaign", one->campaign);
     put_text(out, "who", one->who);
+    put_text(out, "answer", one->answer);
     buf_putc(out, '}');
 }

@@ -74,7 +74,8 @@ static void world_open(void)
     assert_int_equal(suspensions_open(&e->shared.suspensions, e->shared.queue), 0);
     assert_int_equal(campaigns_open(&e->shared.campaigns, e->shared.queue, &e->shared.suspensions),
                      0);
-    assert_int_equal(suppressions_open(&e->shared.suppressions, e->shared.queue), 0);
+    suppressions_open(&e->shared.suppressions, e->shared.queue);
+    assert_int_equal(suppressions_load(&e->shared.suppressions), 0);
     assert_int_equal(warmup_store_open(&e->shared.warmup, e->shared.queue, wake_nobody, NULL), 0);
     warmup_configure(&e->shared.warmup, e->config);
     assert_int_equal(worker_start(world.w), 0);
@@ -539,6 +540,76 @@ static void test_suppressed(void **state)
     suppress("", 10, 11, SUPPRESSION_MANUAL);
     add_suppressed(&id, "two", 2, 3, false);
     assert_int_equal(rows_of(&id), 47);
+}
+
+static void on_state_put(struct queue_change *change, int result)
+{
+    assert_int_equal(result, 0);
+    *(bool *)change->owner = true;
+}
+
+static void put_state(uint32_t shard, struct queue_state what)
+{
+    bool done = false;
+    struct queue_change change = {
+        .states = &what, .states_len = 1, .on_done = on_state_put, .owner = &done};
+
+    queue_submit(world.w->port, shard, &change);
+    for (int i = 0; i < TURNS_MAX && !done; i++)
+        turn();
+    assert_true(done);
+}
+
+static enum suppression_reason reason_of(const char *tenant, const char *address)
+{
+    struct suppression one;
+    int err = suppressions_get(&world.engine.shared.suppressions, str_of(tenant), address, &one);
+
+    return err == 0 ? one.reason : 0;
+}
+
+/* Of two orders at once, each made when there was nothing, the stricter one stays, whichever
+ * commits last. What the engine found out itself goes from the shard that has it. */
+static void test_suppressed_at_once(void **state)
+{
+    static const enum suppression_reason orders[][2] = {
+        {SUPPRESSION_COMPLAINT, SUPPRESSION_UNSUBSCRIBED},
+        {SUPPRESSION_UNSUBSCRIBED, SUPPRESSION_COMPLAINT}};
+    struct suppressions *list = &world.engine.shared.suppressions;
+    struct suppress_found found = {0};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(orders); i++) {
+        struct suppress_order *order[2];
+        struct suppression one = {.at_ms = 1};
+        bool done[2] = {false, false};
+
+        snprintf(one.address, sizeof(one.address), "user%zu@d.example", i);
+        for (size_t k = 0; k < 2; k++) {
+            order[k] = suppress_order_new();
+            one.reason = orders[i][k];
+            assert_int_equal(suppress_is_news(list, &one), 1);
+            suppress_order_put(order[k], list, &one);
+        }
+        for (size_t k = 0; k < 2; k++)
+            suppress_submit(&world.engine.shared, order[k], on_suppressed, &done[k]);
+        for (int n = 0; n < TURNS_MAX && !(done[0] && done[1]); n++)
+            turn();
+        assert_true(done[0] && done[1]);
+        assert_int_equal(reason_of("", one.address), SUPPRESSION_COMPLAINT);
+    }
+    for (uint32_t shard = 0; shard < SHARDS; shard++) {
+        struct recipient r = {.message = &(struct message){.tenant = STR("acme")},
+                              .address = STR("User3@D3.example")};
+        struct queue_state what;
+
+        suppress_found(&found, list, &r, &(struct smtp_reply){.code = 550}, "mx.example", 1, &what);
+        put_state(shard, what);
+        suppress_found_done(&found);
+    }
+    assert_int_equal(reason_of("acme", "user3@d3.example"), SUPPRESSION_BOUNCE);
+    suppress("acme", 3, 4, 0);
+    assert_int_equal(reason_of("acme", "user3@d3.example"), 0);
 }
 
 static void test_life(void **state)
@@ -1170,6 +1241,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_recipients, setup, teardown),
         cmocka_unit_test_setup_teardown(test_suppressed, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_suppressed_at_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_life, setup, teardown),
         cmocka_unit_test_setup_teardown(test_runs, setup, teardown),
         cmocka_unit_test_setup_teardown(test_open, setup, teardown),

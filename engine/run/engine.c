@@ -238,6 +238,47 @@ static void queue_options_of(const struct config *c, uint32_t workers, struct qu
                                             .retention_bytes = c->records.retention_bytes}};
 }
 
+/* What the list has may be gigabytes: mail is taken and sent meanwhile. */
+static void *list_reader_main(void *arg)
+{
+    struct suppressions *list = arg;
+    uint64_t begun_ns = clock_mono_ns();
+    int err;
+
+    pthread_setname_np(pthread_self(), "list-reader");
+    crew_be_nice();
+    err = suppressions_load(list);
+    if (err == -EIO)
+        log_error("suppression.unreadable",
+                  "error=\"%s\" action=\"each address is looked up in the "
+                  "queue, which is slow: see 'A damaged queue' in the manual\"",
+                  strerror(-err));
+    else if (err == 0 && suppressions_len(list) > 0)
+        log_info("suppression.loaded", "addresses=%llu ms=%llu",
+                 (unsigned long long)suppressions_len(list),
+                 (unsigned long long)(clock_mono_ns() - begun_ns) / 1000000);
+    return NULL;
+}
+
+static int list_read(struct engine *e)
+{
+    int err;
+
+    suppressions_open(&e->shared.suppressions, e->shared.queue);
+    err = -pthread_create(&e->list_reader, NULL, list_reader_main, &e->shared.suppressions);
+    e->list_reading = err == 0;
+    return err;
+}
+
+static void list_read_end(struct engine *e)
+{
+    if (!e->list_reading)
+        return;
+    suppressions_stop(&e->shared.suppressions);
+    pthread_join(e->list_reader, NULL);
+    e->list_reading = false;
+}
+
 static void wake_keeper(void *arg)
 {
     io_wake(worker_of_shard(arg, 0)->io);
@@ -269,7 +310,7 @@ int engine_start(struct engine *e, int (*ready)(void *arg, struct buf *error), v
     if (err == 0)
         err = campaigns_open(&e->shared.campaigns, e->shared.queue, &e->shared.suspensions);
     if (err == 0)
-        err = suppressions_open(&e->shared.suppressions, e->shared.queue);
+        err = list_read(e);
     if (err == 0)
         err = sts_table_open(&e->shared.sts, e->shared.queue);
     if (err == 0)
@@ -444,6 +485,7 @@ void engine_close(struct engine *e)
 
         (void)io_remove_stale((const struct sockaddr *)&a->addr, a->len);
     }
+    list_read_end(e);
     engine_free_shared(e);
     dialogues_done(&e->shared.dialogues);
     pthread_barrier_destroy(&e->barrier);

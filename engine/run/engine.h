@@ -24,6 +24,8 @@ struct engine {
     _Atomic int start_error; /* the first worker's -errno */
     uint32_t meetings;       /* barriers the main thread has passed, of 4 */
     pthread_t *threads;
+    pthread_t list_reader; /* reads the suppression list; of use with list_reading */
+    bool list_reading;
 };
 
 /* Makes the workers' structs and binds listeners; on return all threads wait for engine_start().

@@ -32,8 +32,11 @@ struct settle {
     size_t rows_cap, messages_cap;
     struct queue_note *notes; /* the change's */
     size_t notes_cap;
+    struct queue_state *states; /* the change's; key and value of each are in one block */
+    size_t states_cap;
+    uint64_t states_bytes;
     struct settle_part { /* where each part ends that must happen whole: records, rows, notice */
-        uint32_t rows, messages, records, notes;
+        uint32_t rows, messages, records, notes, states;
     } * parts;
     size_t parts_len, parts_cap;
     struct timer timer;
@@ -127,6 +130,38 @@ static void note_put(struct settle *s, const struct queue_note *note, size_t fir
     s->notes[s->change.notes_len++].row += (uint32_t)first_row;
 }
 
+static struct queue_state *states_room(struct settle *s, size_t len)
+{
+    if (s->change.states_len + len > s->states_cap) {
+        s->states_cap = 2 * (s->change.states_len + len);
+        s->change.states = s->states = xrealloc(s->states, s->states_cap * sizeof(*s->states));
+    }
+    return s->states + s->change.states_len;
+}
+
+static void state_put(struct settle *s, const struct queue_state *state)
+{
+    size_t bytes = state->key.len + state->value.len;
+    char *block = xrealloc(NULL, bytes);
+    struct queue_state *copy = states_room(s, 1);
+
+    *copy = *state;
+    memcpy(block, state->key.ptr, state->key.len);
+    if (state->value.len > 0)
+        memcpy(block + state->key.len, state->value.ptr, state->value.len);
+    copy->key.ptr = block;
+    copy->value.ptr = block + state->key.len;
+    s->change.states_len++;
+    s->states_bytes += bytes;
+}
+
+static void states_drop(struct settle *s)
+{
+    for (size_t i = 0; i < s->change.states_len; i++)
+        free((char *)s->states[i].key.ptr);
+    s->change.states_len = 0;
+}
+
 static void message_put(struct settle *s, struct message *m)
 {
     ASSERT(s->change.messages_len <= s->messages_cap);
@@ -142,7 +177,8 @@ static void message_put(struct settle *s, struct message *m)
 static uint64_t settle_bytes(const struct settle *s)
 {
     return s->change.records.cap + s->rows_cap * sizeof(struct queue_row) +
-           s->notes_cap * sizeof(struct queue_note);
+           s->notes_cap * sizeof(struct queue_note) + s->states_cap * sizeof(struct queue_state) +
+           s->states_bytes;
 }
 
 /* s goes to its committer, for the first time. */
@@ -179,6 +215,7 @@ static void settle_free(struct settle *s)
     free(s->change.messages);
     free(s->change.rows);
     free(s->notes);
+    free(s->states);
     free(s->parts);
     buf_done(&s->change.records);
     free(s);
@@ -188,6 +225,7 @@ static void settle_keep(struct settle *s)
 {
     ASSERT(s->waiter == NULL && !timer_armed(&s->timer) && !list_node_linked(&s->change.node));
     s->change.messages_len = s->change.rows_len = s->change.notes_len = s->parts_len = 0;
+    s->states_bytes = 0;
     buf_clear(&s->change.records);
     s->complained = false;
     s->refused_ms = 0;
@@ -219,6 +257,7 @@ static void settle_end(struct settle *s)
         s->worker->notice_bytes -= bytes;
         message_unref(s->change.messages[i]);
     }
+    states_drop(s);
     if (settle_bytes(s) <= SPARE_BYTES_MAX && s->worker->settles_spare_len < SPARE_MAX)
         settle_keep(s);
     else
@@ -245,7 +284,8 @@ static void part_end(struct settle *s)
     s->parts[s->parts_len++] = (struct settle_part){.rows = (uint32_t)s->change.rows_len,
                                                     .messages = (uint32_t)s->change.messages_len,
                                                     .records = (uint32_t)s->change.records.len,
-                                                    .notes = (uint32_t)s->change.notes_len};
+                                                    .notes = (uint32_t)s->change.notes_len,
+                                                    .states = (uint32_t)s->change.states_len};
 }
 
 static void part_notes(struct settle *part, const struct settle *s, struct settle_part from,
@@ -261,6 +301,21 @@ static void part_notes(struct settle *part, const struct settle *s, struct settl
     memcpy(part->notes, s->notes + from.notes, len * sizeof(*part->notes));
     for (size_t i = 0; i < len; i++)
         part->notes[i].row -= from.rows;
+}
+
+/* The blocks go over to the part. */
+static void part_states(struct settle *part, const struct settle *s, struct settle_part from,
+                        struct settle_part to)
+{
+    size_t len = to.states - from.states;
+
+    ASSERT(to.states >= from.states && part->change.states_len == 0);
+    if (len == 0)
+        return;
+    memcpy(states_room(part, len), s->states + from.states, len * sizeof(*part->states));
+    part->change.states_len = len;
+    for (size_t i = 0; i < len; i++)
+        part->states_bytes += part->states[i].key.len + part->states[i].value.len;
 }
 
 static void part_submit(struct settle *s, struct settle_part from, struct settle_part to)
@@ -287,6 +342,7 @@ static void part_submit(struct settle *s, struct settle_part from, struct settle
     buf_put(&part->change.records, s->change.records.data + from.records,
             to.records - from.records);
     part_notes(part, s, from, to);
+    part_states(part, s, from, to);
     settle_begin(part);
 }
 
@@ -299,11 +355,12 @@ static void settle_split(struct settle *s)
     last->messages = (uint32_t)s->change.messages_len;
     last->records = (uint32_t)s->change.records.len;
     last->notes = (uint32_t)s->change.notes_len;
+    last->states = (uint32_t)s->change.states_len;
     for (size_t i = 0; i < s->parts_len; i++) {
         part_submit(s, from, s->parts[i]);
         from = s->parts[i];
     }
-    s->change.rows_len = s->change.messages_len = s->change.notes_len = 0;
+    s->change.rows_len = s->change.messages_len = s->change.notes_len = s->change.states_len = 0;
     list_remove(&s->node);
     settle_end(s);
 }
@@ -419,7 +476,7 @@ void settle(struct worker *w, const struct settlement *what)
     size_t first_row;
 
     ASSERT(worker_of_shard(w->shared, what->shard) == w || what->rows_len == 0);
-    ASSERT(what->notes_len == 0 || what->rows_len > 0);
+    ASSERT((what->notes_len == 0 && what->states_len == 0) || what->rows_len > 0);
     if (s != NULL && what->apart)
         settle_submit(w, s);
     s = settle_open(w, what->shard);
@@ -433,6 +490,8 @@ void settle(struct worker *w, const struct settlement *what)
         ASSERT(what->notes[i].row < what->rows_len);
         note_put(s, &what->notes[i], first_row);
     }
+    for (size_t i = 0; i < what->states_len; i++)
+        state_put(s, &what->states[i]);
     part_end(s);
     if (what->apart || s->change.rows_len >= CUT_ROWS || s->change.records.len >= CUT_RECORDS_BYTES)
         settle_submit(w, s);

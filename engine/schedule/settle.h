@@ -25,6 +25,8 @@ struct settlement {
     size_t rows_len;
     const struct queue_note *notes; /* of rows, by their numbers */
     size_t notes_len;
+    const struct queue_state *states; /* that change with rows */
+    size_t states_len;
 };
 void settle(struct worker *w, const struct settlement *what);
 /* Calls on_settled once all changes that were submitted between settle_follow() and settle_wait(),

@@ -82,7 +82,7 @@ static uint32_t jobs_next(struct crew *crew, struct crew_job *jobs[TOGETHER_MAX]
 }
 
 /* On Linux a thread has a priority of its own. */
-static void be_nice(void)
+void crew_be_nice(void)
 {
     id_t thread = (id_t)gettid();
 
@@ -96,7 +96,7 @@ static void *crew_main(void *arg)
     uint32_t len;
 
     pthread_setname_np(pthread_self(), "crew");
-    be_nice();
+    crew_be_nice();
     while ((len = jobs_next(crew, jobs)) > 0) {
         for (uint32_t i = 0; i < len; i++)
             job_run(jobs[i]);

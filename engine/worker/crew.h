@@ -38,6 +38,8 @@ struct crew_job {                       /* lives in its owner, from crew_submit(
     struct list_node node; /* the crew's */
 };
 
+/* The thread that calls this is as nice as the crew's from then on. */
+void crew_be_nice(void);
 /* 0 or -errno. */
 int crew_open(struct crew **out, uint32_t threads, uint32_t jobs_max) MUST_USE;
 void crew_desk_init(struct crew_desk *desk, void (*wake)(void *arg), void *arg);

@@ -10,9 +10,10 @@
 #include "worker/queue_name.h"
 
 #define VERSION      1
-#define RECORD       1 /* the key's second byte */
-#define KEY_HEAD     3 /* kind, record, length of the tenant */
-#define KEYS_EACH    1000
+#define ASKED        1 /* the key's second byte: which record it is */
+#define FOUND        2
+#define KEY_HEAD     3                   /* kind, record, length of the tenant */
+#define KEYS_EACH    1000                /* of a read transaction */
 #define LEVEL_BITS   (UINT64_C(1) << 20) /* of the first; 128 KiB */
 #define BITS_EACH    10                  /* of a level that is full */
 #define PROBES       5
@@ -161,25 +162,6 @@ static struct suppression_level *level_with_room(struct suppressions *s)
     }
 }
 
-void suppressions_note(struct suppressions *s, const char *address)
-{
-    struct suppression_level *l;
-    uint64_t hash;
-
-    pthread_mutex_lock(&s->lock);
-    l = level_with_room(s);
-    hash = hash_of(l, address);
-    for (unsigned i = 0; i < PROBES; i++) {
-        uint64_t bit = bit_of(l, hash, i);
-
-        atomic_fetch_or_explicit(&l->words[bit / 64], UINT64_C(1) << bit % 64,
-                                 memory_order_relaxed);
-    }
-    l->count++;
-    s->count++;
-    pthread_mutex_unlock(&s->lock);
-}
-
 static bool filter_has(struct suppressions *s, const char *address)
 {
     struct suppression_level *l;
@@ -190,26 +172,78 @@ static bool filter_has(struct suppressions *s, const char *address)
     return false;
 }
 
+static void filter_add(struct suppressions *s, const char *address)
+{
+    struct suppression_level *l = level_with_room(s);
+    uint64_t hash;
+
+    hash = hash_of(l, address);
+    for (unsigned i = 0; i < PROBES; i++) {
+        uint64_t bit = bit_of(l, hash, i);
+
+        atomic_fetch_or_explicit(&l->words[bit / 64], UINT64_C(1) << bit % 64,
+                                 memory_order_relaxed);
+    }
+    l->count++;
+}
+
+void suppressions_note(struct suppressions *s, const char *address, bool found)
+{
+    if (found)
+        atomic_store_explicit(&s->found, true, memory_order_release);
+    pthread_mutex_lock(&s->lock);
+    s->count++;
+    if (!filter_has(s, address)) /* who bounces again and again takes no room */
+        filter_add(s, address);
+    pthread_mutex_unlock(&s->lock);
+}
+
+static bool is_loading(struct suppressions *s)
+{
+    return atomic_load_explicit(&s->loading, memory_order_acquire);
+}
+
+/* False: it is no address, or on no list. */
+static bool may_have(struct suppressions *s, struct str address,
+                     char text[SUPPRESSION_ADDRESS_MAX + 1])
+{
+    bool loading = is_loading(s);
+
+    return (loading || level_at(s, 0) != NULL) && suppression_address(address, text) == 0 &&
+           (loading || filter_has(s, text));
+}
+
 bool suppressions_may_have(struct suppressions *s, struct str address)
 {
     char text[SUPPRESSION_ADDRESS_MAX + 1];
 
-    return level_at(s, 0) != NULL && suppression_address(address, text) == 0 && filter_has(s, text);
+    return may_have(s, address, text);
 }
 
 /* --- the record --- */
 
-size_t suppression_key(uint8_t out[STATE_KEY_MAX], struct str tenant, struct str address)
+static size_t key_of(uint8_t record, uint8_t out[STATE_KEY_MAX], struct str tenant,
+                     struct str address)
 {
     ASSERT(tenant.len <= FLOW_NAME_MAX && address.len <= SUPPRESSION_ADDRESS_MAX);
     out[0] = STATE_SUPPRESSION;
-    out[1] = RECORD;
+    out[1] = record;
     out[2] = (uint8_t)tenant.len;
     if (tenant.len > 0)
         memcpy(out + KEY_HEAD, tenant.ptr, tenant.len);
     if (address.len > 0)
         memcpy(out + KEY_HEAD + tenant.len, address.ptr, address.len);
     return KEY_HEAD + tenant.len + address.len;
+}
+
+size_t suppression_key(uint8_t out[STATE_KEY_MAX], struct str tenant, struct str address)
+{
+    return key_of(ASKED, out, tenant, address);
+}
+
+size_t suppression_found_key(uint8_t out[STATE_KEY_MAX], struct str tenant, struct str address)
+{
+    return key_of(FOUND, out, tenant, address);
 }
 
 void suppression_encode(struct buf *out, const struct suppression *one)
@@ -220,6 +254,7 @@ void suppression_encode(struct buf *out, const struct suppression *one)
     packed_put(out, (uint64_t)one->at_ms, 8);
     packed_put_text(out, one->campaign);
     packed_put_text(out, one->who);
+    packed_put_text(out, one->answer);
 }
 
 static bool decode_key(struct str key, struct suppression *out)
@@ -227,7 +262,7 @@ static bool decode_key(struct str key, struct suppression *out)
     size_t tenant = key.len < KEY_HEAD ? 0 : (uint8_t)key.ptr[2], address;
 
     if (key.len <= KEY_HEAD + tenant || tenant > FLOW_NAME_MAX || key.ptr[0] != STATE_SUPPRESSION ||
-        key.ptr[1] != RECORD)
+        (key.ptr[1] != ASKED && key.ptr[1] != FOUND))
         return false;
     address = key.len - KEY_HEAD - tenant;
     if (address > SUPPRESSION_ADDRESS_MAX)
@@ -252,8 +287,9 @@ int suppression_decode(struct str key, struct str value, struct suppression *out
     value = (struct str){value.ptr + 10, value.len - 10};
     if (one.reason == 0 || one.at_ms < 0 ||
         !packed_take_text(&value, one.campaign, FLOW_NAME_MAX) ||
-        !packed_take_text(&value, one.who, SUPPRESSION_WHO_MAX))
-        return -EBADMSG;
+        !packed_take_text(&value, one.who, SUPPRESSION_WHO_MAX) ||
+        (value.len > 0 && !packed_take_text(&value, one.answer, SUPPRESSION_ANSWER_MAX)))
+        return -EBADMSG; /* earlier builds knew no answer */
     if (one.reason >=
         SUPPRESSION_REASONS) /* a later build has others: no mail is on the safe side */
         one.reason = SUPPRESSION_MANUAL;
@@ -263,10 +299,10 @@ int suppression_decode(struct str key, struct str value, struct suppression *out
 
 /* --- the store --- */
 
-static int get(struct suppressions *s, struct str key, struct suppression *out)
+static int get(struct suppressions *s, uint32_t shard, struct str key, struct suppression *out)
 {
     struct buf value = {0};
-    int err = queue_state_get(s->queue, 0, key, &value);
+    int err = queue_state_get(s->queue, shard, key, &value);
 
     if (err == 0)
         err = suppression_decode(key, buf_str(&value), out);
@@ -277,13 +313,46 @@ static int get(struct suppressions *s, struct str key, struct suppression *out)
     return decode_key(key, out) ? 0 : -EIO;
 }
 
+bool suppressions_may_find(struct suppressions *s)
+{
+    return is_loading(s) || atomic_load_explicit(&s->found, memory_order_acquire);
+}
+
+static uint32_t found_shards(struct suppressions *s)
+{
+    return suppressions_may_find(s) ? queue_shards(s->queue) : 0;
+}
+
+/* Of records 2 any: they are equally strict. */
+static int get_found(struct suppressions *s, struct str tenant, const char *address,
+                     struct suppression *out)
+{
+    uint32_t shards = found_shards(s);
+    uint8_t key[STATE_KEY_MAX];
+    size_t len = suppression_found_key(key, tenant, str_of(address));
+    int err = -ENOENT;
+
+    for (uint32_t i = 0; i < shards && err == -ENOENT; i++)
+        err = get(s, i, (struct str){(char *)key, len}, out);
+    return err;
+}
+
 int suppressions_get(struct suppressions *s, struct str tenant, const char *address,
                      struct suppression *out)
 {
     uint8_t key[STATE_KEY_MAX];
     size_t len = suppression_key(key, tenant, str_of(address));
+    struct suppression found;
+    int err = get(s, 0, (struct str){(char *)key, len}, out), found_err;
 
-    return get(s, (struct str){(char *)key, len}, out);
+    if (err != -ENOENT && (err < 0 || out->reason != SUPPRESSION_UNSUBSCRIBED))
+        return err;
+    found_err = get_found(s, tenant, address, &found);
+    if (found_err == -ENOENT)
+        return err;
+    if (found_err == 0)
+        *out = found;
+    return found_err;
 }
 
 int suppressions_hold(struct suppressions *s, struct str tenant, struct str address, bool campaign,
@@ -292,7 +361,7 @@ int suppressions_hold(struct suppressions *s, struct str tenant, struct str addr
     const struct str whose[] = {STR(""), tenant};
     char text[SUPPRESSION_ADDRESS_MAX + 1];
 
-    if (level_at(s, 0) == NULL || suppression_address(address, text) < 0 || !filter_has(s, text))
+    if (!may_have(s, address, text))
         return 0;
     for (size_t i = 0; i < (tenant.len > 0 ? 2 : 1); i++) {
         int err = suppressions_get(s, whose[i], text, out);
@@ -305,43 +374,102 @@ int suppressions_hold(struct suppressions *s, struct str tenant, struct str addr
     return 0;
 }
 
+/* Keys without their first two bytes, in order, each once, whichever records they are of. */
 struct keys {
-    struct buf bytes; /* length 2, bytes */
-    size_t len;
+    struct buf bytes, places; /* places: of struct key_place */
+    size_t max;
 };
+
+struct key_place {
+    uint32_t at, len; /* of bytes */
+};
+
+static size_t keys_len(const struct keys *k)
+{
+    return k->places.len / sizeof(struct key_place);
+}
+
+static struct str key_at(const struct keys *k, size_t i)
+{
+    struct key_place p;
+
+    ASSERT(i < keys_len(k));
+    memcpy(&p, k->places.data + i * sizeof(p), sizeof(p));
+    return (struct str){(char *)k->bytes.data + p.at, p.len};
+}
+
+static void keys_put(struct keys *k, struct str key)
+{
+    struct key_place p = {(uint32_t)k->bytes.len, (uint32_t)key.len};
+
+    buf_put_str(&k->bytes, key);
+    buf_put(&k->places, &p, sizeof(p));
+}
 
 static void take_key(void *arg, struct str key)
 {
-    struct keys *k = arg;
-    uint16_t len = (uint16_t)key.len;
-
-    buf_put(&k->bytes, &len, sizeof(len));
-    buf_put_str(&k->bytes, key);
-    k->len++;
+    keys_put(arg, (struct str){key.ptr + 2, key.len - 2});
 }
 
-/* Reads what is under the keys, which may have gone meanwhile. */
-static ptrdiff_t visit_keys(struct suppressions *s, const struct keys *k,
-                            void (*visit)(void *arg, const struct suppression *one), void *arg,
-                            struct suppression *next)
+static int by_key(const void *a, const void *b, void *arg)
 {
-    struct suppression one;
-    uint16_t len;
+    const struct key_place *x = a, *y = b;
+    const uint8_t *bytes = ((const struct keys *)arg)->bytes.data;
+    int c = memcmp(bytes + x->at, bytes + y->at, x->len < y->len ? x->len : y->len);
 
-    for (size_t at = 0; at < k->bytes.len; at += sizeof(len) + len) {
-        struct str key;
-        int err;
+    return c != 0 ? c : (x->len > y->len) - (x->len < y->len);
+}
 
-        memcpy(&len, k->bytes.data + at, sizeof(len));
-        key = (struct str){(char *)k->bytes.data + at + sizeof(len), len};
-        err = get(s, key, &one);
-        if (err < 0 && err != -ENOENT)
-            return err;
-        if (err == 0)
-            visit(arg, &one);
-        (void)decode_key(key, next);
+/* Keeps the first max of them. */
+static void keys_order(struct keys *k)
+{
+    struct keys kept = {.max = k->max};
+
+    if (k->places.len > 0)
+        qsort_r(k->places.data, keys_len(k), sizeof(struct key_place), by_key, k);
+    for (size_t i = 0; i < keys_len(k) && keys_len(&kept) < k->max; i++)
+        if (i == 0 || !str_eq(key_at(k, i), key_at(k, i - 1)))
+            keys_put(&kept, key_at(k, i));
+    buf_done(&k->bytes);
+    buf_done(&k->places);
+    *k = kept;
+}
+
+/* The first k->max entries whose keys are from one until before another, both of record 1. */
+static int keys_read(struct suppressions *s, struct keys *k, struct str from, struct str to)
+{
+    uint8_t first[STATE_KEY_MAX + 1], last[STATE_KEY_MAX + 1];
+    struct str found_from = {(char *)first, from.len}, found_to = {(char *)last, to.len};
+    uint32_t shards = found_shards(s);
+    int err = queue_state_keys(s->queue, 0, from, to, k->max, take_key, k);
+
+    memcpy(first, from.ptr, from.len);
+    memcpy(last, to.ptr, to.len);
+    first[1] = last[1] = FOUND;
+    for (uint32_t i = 0; i < shards && err == 0; i++) {
+        err = queue_state_keys(s->queue, i, found_from, found_to, k->max, take_key, k);
+        if (keys_len(k) > k->max)
+            keys_order(k);
     }
-    return (ptrdiff_t)k->len;
+    keys_order(k);
+    return err;
+}
+
+static void keys_done(struct keys *k)
+{
+    buf_done(&k->bytes);
+    buf_done(&k->places);
+}
+
+/* False: no record is called so. */
+static bool key_decode(struct str rest, struct suppression *out)
+{
+    char key[STATE_KEY_MAX] = {STATE_SUPPRESSION, ASKED};
+
+    if (rest.len > sizeof(key) - 2)
+        return false;
+    memcpy(key + 2, rest.ptr, rest.len);
+    return decode_key((struct str){key, rest.len + 2}, out);
 }
 
 ptrdiff_t suppressions_visit(struct suppressions *s, struct str tenant,
@@ -351,7 +479,8 @@ ptrdiff_t suppressions_visit(struct suppressions *s, struct str tenant,
 {
     uint8_t from[STATE_KEY_MAX + 1], to[STATE_KEY_MAX];
     size_t from_len = KEY_HEAD - 1, to_len;
-    struct keys keys = {0};
+    struct keys keys = {.max = max};
+    struct suppression one;
     ptrdiff_t n;
 
     (void)suppression_key(from, STR(""), STR(""));
@@ -366,11 +495,21 @@ ptrdiff_t suppressions_visit(struct suppressions *s, struct str tenant,
                                    str_of(after->address));
         from[from_len++] = '\0';
     }
-    n = queue_state_keys(s->queue, 0, (struct str){(char *)from, from_len},
-                         (struct str){(char *)to, to_len}, max, take_key, &keys);
+    n = keys_read(s, &keys, (struct str){(char *)from, from_len}, (struct str){(char *)to, to_len});
+    for (size_t i = 0; n >= 0 && i < keys_len(&keys); i++) {
+        int err;
+
+        if (!key_decode(key_at(&keys, i), next))
+            continue;
+        err = suppressions_get(s, str_of(next->tenant), next->address, &one);
+        if (err == 0)
+            visit(arg, &one);
+        else if (err != -ENOENT) /* it may have gone meanwhile */
+            n = err;
+    }
     if (n == 0)
-        n = visit_keys(s, &keys, visit, arg, next);
-    buf_done(&keys.bytes);
+        n = (ptrdiff_t)keys_len(&keys);
+    keys_done(&keys);
     return n;
 }
 
@@ -378,25 +517,24 @@ ptrdiff_t suppressions_visit(struct suppressions *s, struct str tenant,
 int suppressions_visit_address(struct suppressions *s, const char *address,
                                void (*visit)(void *arg, const struct suppression *one), void *arg)
 {
-    static const char to[] = {STATE_SUPPRESSION, RECORD + 1};
-    uint8_t from[STATE_KEY_MAX + 1] = {STATE_SUPPRESSION, RECORD};
+    static const char to[] = {STATE_SUPPRESSION, ASKED, (char)0xff};
+    uint8_t from[STATE_KEY_MAX + 1] = {STATE_SUPPRESSION, ASKED};
     struct suppression first, one;
     size_t from_len = KEY_HEAD - 1;
-    struct keys keys = {0};
+    struct keys keys = {.max = 1};
     int err;
 
     for (;;) {
-        buf_clear(&keys.bytes);
-        err = queue_state_keys(s->queue, 0, (struct str){(char *)from, from_len},
-                               (struct str){to, sizeof(to)}, 1, take_key, &keys);
-        if (err < 0 || keys.bytes.len == 0)
+        err =
+            keys_read(s, &keys, (struct str){(char *)from, from_len}, (struct str){to, sizeof(to)});
+        if (err < 0 || keys_len(&keys) == 0)
             break;
-        if (!decode_key((struct str){(char *)keys.bytes.data + sizeof(uint16_t),
-                                     keys.bytes.len - sizeof(uint16_t)},
-                        &first)) {
+        if (!key_decode(key_at(&keys, 0), &first)) {
             err = -EIO;
             break;
         }
+        keys_done(&keys);
+        keys = (struct keys){.max = 1};
         err = suppressions_get(s, str_of(first.tenant), address, &one);
         if (err == 0)
             visit(arg, &one);
@@ -405,7 +543,7 @@ int suppressions_visit_address(struct suppressions *s, const char *address,
         from_len = suppression_key(from, str_of(first.tenant), STR(""));
         from[from_len++] = 0xff; /* the next tenant */
     }
-    buf_done(&keys.bytes);
+    keys_done(&keys);
     return err;
 }
 
@@ -427,25 +565,58 @@ static void load_key(void *arg, struct str key)
     l->last_len = key.len + 1;
     l->len++;
     if (decode_key(key, &one))
-        suppressions_note(l->to, one.address);
+        suppressions_note(l->to, one.address, key.ptr[1] == FOUND);
 }
 
-int suppressions_open(struct suppressions *s, struct queue *q)
+static int load(struct suppressions *s, uint32_t shard, uint8_t record)
 {
-    static const char to[] = {STATE_SUPPRESSION, RECORD + 1};
-    struct loading l = {.to = s, .last = {STATE_SUPPRESSION, RECORD}, .last_len = 2, .len = 1};
+    const char to[] = {STATE_SUPPRESSION, (char)(record + 1)};
+    struct loading l = {.to = s, .last = {STATE_SUPPRESSION, record}, .last_len = 2, .len = 1};
     int err = 0;
 
-    s->queue = q;
     while (err == 0 && l.len > 0) {
         uint8_t from[STATE_KEY_MAX + 1];
 
+        if (atomic_load_explicit(&s->stop, memory_order_relaxed))
+            return -ECANCELED;
         memcpy(from, l.last, l.last_len);
         l.len = 0;
-        err = queue_state_keys(q, 0, (struct str){(char *)from, l.last_len},
+        err = queue_state_keys(s->queue, shard, (struct str){(char *)from, l.last_len},
                                (struct str){to, sizeof(to)}, KEYS_EACH, load_key, &l);
     }
     return err;
+}
+
+void suppressions_open(struct suppressions *s, struct queue *q)
+{
+    s->queue = q;
+    atomic_store_explicit(&s->loading, true, memory_order_release);
+}
+
+int suppressions_load(struct suppressions *s)
+{
+    int err = load(s, 0, ASKED);
+
+    for (uint32_t i = 0; i < queue_shards(s->queue) && err == 0; i++)
+        err = load(s, i, FOUND);
+    if (err == 0)
+        atomic_store_explicit(&s->loading, false, memory_order_release);
+    return err;
+}
+
+uint64_t suppressions_len(struct suppressions *s)
+{
+    uint64_t len;
+
+    pthread_mutex_lock(&s->lock);
+    len = s->count;
+    pthread_mutex_unlock(&s->lock);
+    return len;
+}
+
+void suppressions_stop(struct suppressions *s)
+{
+    atomic_store_explicit(&s->stop, true, memory_order_relaxed);
 }
 
 void suppressions_done(struct suppressions *s)

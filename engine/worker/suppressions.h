@@ -1,15 +1,21 @@
 /* Suppressions: addresses that get no mail, or no mail of campaigns, of one tenant or of all. Each
- * is one durable record in shard 0:
+ * is a durable record:
  *
  *   STATE_SUPPRESSION, 1, tenant: len 1, bytes, address -> version 1, reason 1, at_ms 8,
- *                               campaign, who: len 1, bytes; more may follow
+ *                               campaign, who, answer: len 1, bytes; more may follow
+ *   STATE_SUPPRESSION, 2, ...   the same
  *
- * The address stands in one form, so that one person is one record however the address is written.
+ * Record 1, in shard 0, is what somebody asked for. Record 2 is what the engine found out by an
+ * answer; it is in the shard that settled the recipient, in the transaction that did, so there may
+ * be several. Of all of them the strictest is in force.
+ *
+ * The address stands in one form, so that one person is one entry however the address is written.
  * Nothing of this is in memory but a filter (Bloom's) over the addresses: 10 to 50 bits each.
  * It never says no for one that is on the list, so nearly all mail is sent without a look into the
  * store, and a worker never looks there: what the filter knows is looked up by another thread. An
  * address that was taken off the list stays in the filter until the next start, which costs the
- * look alone.
+ * look alone. Until the filter has read all that is stored, which for millions takes a while, it
+ * says of each address that it may be on the list.
  *
  * Any thread, but for what is said below. Changes: outcome/suppress.h. */
 #ifndef HAYAUMA_ENGINE_SUPPRESSIONS_H
@@ -22,12 +28,13 @@
 
 #define SUPPRESSION_ADDRESS_MAX 400 /* bytes, in the one form */
 #define SUPPRESSION_WHO_MAX     80
+#define SUPPRESSION_ANSWER_MAX  200
 #define SUPPRESSION_LEVELS      5 /* 43 MiB for 35 million addresses; more cost more looks */
 
 /* Why an address is on the list. Stored: no number is used again for something else. */
 enum suppression_reason {
     SUPPRESSION_UNSUBSCRIBED = 1, /* no mail of campaigns; other mail goes on */
-    SUPPRESSION_COMPLAINT,        /* from here on: no mail at all */
+    SUPPRESSION_COMPLAINT,        /* from here on: no mail at all, so none is stricter */
     SUPPRESSION_BOUNCE,
     SUPPRESSION_MANUAL,
     SUPPRESSION_REASONS
@@ -37,9 +44,10 @@ struct suppression {
     char tenant[FLOW_NAME_MAX + 1];            /* whose mail is meant; empty: everybody's */
     char address[SUPPRESSION_ADDRESS_MAX + 1]; /* suppression_address() */
     enum suppression_reason reason;
-    int64_t at_ms;                     /* wall clock: since when */
-    char campaign[FLOW_NAME_MAX + 1];  /* whose letter it was about; may be empty */
-    char who[SUPPRESSION_WHO_MAX + 1]; /* put it on the list, in words */
+    int64_t at_ms;                           /* wall clock: since when */
+    char campaign[FLOW_NAME_MAX + 1];        /* whose letter it was about; may be empty */
+    char who[SUPPRESSION_WHO_MAX + 1];       /* put it on the list, in words */
+    char answer[SUPPRESSION_ANSWER_MAX + 1]; /* that a mail to it got, cut; may be empty */
 };
 
 struct suppression_level;
@@ -51,10 +59,21 @@ struct suppressions {
     _Atomic(struct suppression_level *) levels[SUPPRESSION_LEVELS];
     uint64_t count;           /* of what was added, under the lock */
     _Atomic uint64_t stopped; /* recipients that got no letter for it */
+    /* Release and acquire: who sees them sees what the filter had by then. */
+    atomic_bool loading; /* the filter does not have all that is stored */
+    atomic_bool found;   /* there may be records 2 */
+    atomic_bool stop;    /* the loading is to end */
 };
 
-/* The filter of what is stored in q. Before workers begin. 0, -EIO, -ENOMEM. */
-int suppressions_open(struct suppressions *s, struct queue *q) MUST_USE;
+/* The list of q. Before workers begin. */
+void suppressions_open(struct suppressions *s, struct queue *q);
+/* Reads what is stored into the filter: any thread, once. Mail may be sent meanwhile. 0, or -EIO,
+ * -ECANCELED: then each address is looked up in the store, for as long as the process lives. */
+int suppressions_load(struct suppressions *s) MUST_USE;
+/* How many records were read, or noted since. */
+uint64_t suppressions_len(struct suppressions *s);
+/* Ends suppressions_load() soon; what waits for its thread may close the queue behind it. */
+void suppressions_stop(struct suppressions *s);
 /* A zeroed one is accepted. */
 void suppressions_done(struct suppressions *s);
 
@@ -67,8 +86,11 @@ enum suppression_reason suppression_reason_of(struct str name);
 
 /* False: it is not on the list of anybody. A worker may ask. */
 bool suppressions_may_have(struct suppressions *s, struct str address);
-/* It may be on the list from now on: before its record is stored. */
-void suppressions_note(struct suppressions *s, const char *address);
+/* It may be on the list from now on: before its record is stored. found: by record 2. */
+void suppressions_note(struct suppressions *s, const char *address, bool found);
+
+/* Whether there may be records 2. */
+bool suppressions_may_find(struct suppressions *s);
 
 /* Any thread but a worker: */
 /* What is under a tenant ("" is everybody) and an address of the one form. 0, -ENOENT, -EIO; a
@@ -99,8 +121,9 @@ static inline void suppressions_count(struct suppressions *s, uint64_t n)
 /* "550 5.7.1"'s words for mail that one holds. */
 void suppression_put_why(struct buf *out, const struct suppression *one);
 
-/* The record. Returns the key's length. */
+/* The records. Returns the key's length. */
 size_t suppression_key(uint8_t out[STATE_KEY_MAX], struct str tenant, struct str address);
+size_t suppression_found_key(uint8_t out[STATE_KEY_MAX], struct str tenant, struct str address);
 void suppression_encode(struct buf *out, const struct suppression *one);
 /* 0, -EBADMSG; -EPROTO: of a newer version. */
 int suppression_decode(struct str key, struct str value, struct suppression *out) MUST_USE;

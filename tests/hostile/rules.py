@@ -5,6 +5,7 @@ rules.py [TEST...]"""
 
 import itertools
 import pathlib
+import re
 import sys
 import threading
 import time
@@ -386,9 +387,14 @@ def test_what_recipients_get():
                "never": first("MAIL", b"451 Retrying will NOT succeed\r\n"),
                "again": first("RCPT", b"450 4.2.0 come back much later\r\n"),
                "grey": first("RCPT", b"450 4.2.0 Greylisted, see postgrey\r\n")}
-    world = made(rules, servers, retry="1h")
-    for name in servers:
-        world.send(name)
+    gone = {f"gone{i}": Server({"RCPT": b"550 5.1.1 <u>: User unknown\r\n"}) for i in range(4)}
+    there = {"mail": Server({"MAIL": b"550 5.1.1 no such user\r\n"}), "full": Server({"RCPT": b"552 5.2.2 full\r\n"}),
+             "filter": Server({"dot": b"550 5.1.1 no such user, I say\r\n"}),
+             "two": Server({"dot": b"550 5.1.1 no such user\r\n"})}
+    rules["filter"] = {"code": 550, "text": ["I say"], "suppress": False}
+    world = made(rules, servers | gone | there, retry="1h", suppression={"hard_bounces": True})
+    for name in world.servers:
+        world.send(name, *("u", "v")[:1 + (name == "two")])
     bounce, = wait_until("a bounce", lambda: world.records("Bounce", "never"), 20)
     assert bounce["response"]["code"] == 451 and bounce["bounce_classification"] == "PolicyRelated"
     assert bounce["rule"] == "never" and "suppress" not in bounce, bounce
@@ -400,7 +406,26 @@ def test_what_recipients_get():
     grey, = wait_until("a grey list", lambda: world.records("TransientFailure", "grey"), 20)
     assert grey["rule"] == "greylisting", grey
     assert 355 <= grey["next_attempt"] - grey["timestamp"] <= 365, grey
+    nobody_is_there(world, gone, there)
     world.finish()
+
+
+def nobody_is_there(world, gone, there):
+    """An address that nobody has is on the list as soon as it has bounced, over a kill -9, until it is taken off."""
+    listed = [f"u@{name}.example" for name in sorted(gone)]
+    wait_until("all bounces", lambda: all(world.records("Bounce", name) for name in gone | there), 20)
+    world.books.stop()
+    time.sleep(0.5)  # what was delivered is settled
+    world.engine.kill()
+    world.engine.start()
+    bounces = [r for name in gone | there for r in world.records("Bounce", name)]
+    assert sorted(r["recipient"] for r in bounces if r.get("suppress")) == listed, bounces
+    rows = world.engine.rows("suppress", "list")
+    assert [r["email"] for r in rows] == listed and {r["reason"] for r in rows} == {"bounce"}, rows
+    said = world.engine.command("suppress", "check", listed[0])
+    assert re.search(r"for all tenants, by an answer of .*: 550 5\.1\.1 <u>: User unknown$", said.strip()), said
+    assert world.engine.command("suppress", "remove", *listed[1:]).startswith("3 removed"), rows
+    assert [r["email"] for r in world.engine.rows("suppress", "list")] == listed[:1]
 
 
 def test_another_pool():

@@ -420,7 +420,7 @@ def test_user_rules():
     """Senders, tenant, priority and rate of a user."""
     with Submission(users=(
             ("shop", "--senders", "shop.example,*.shop.example,b@other.example", "--tenant", "shop",
-             "--priority", "6", "--rate", "5/h"), ("free",))) as s:
+             "--priority", "6", "--rate", "5/h"), ("free",), ("held", "--tenant", "shop"))) as s:
         with Client(s.engine) as client:
             client.expect(client.command(plain("shop")), 235)
             for sender in ("", "a@other.example", "a@notshop.example", "a@example",
@@ -446,6 +446,40 @@ def test_user_rules():
         assert [r["user"] for r in records] == ["shop"] * 4 + ["free"]
         refused = [r for r in s.engine.wait_records("Rejection", 6) if r["response"]["code"] == 553]
         assert refused and all(r["user"] == "shop" for r in refused)
+        who_gets_no_mail(s)
+
+
+def who_gets_no_mail(s):
+    """Recipients on the suppression list, of all or of the user's tenant, are refused; in their place, whatever is
+    pipelined behind them; not while the listener does not look."""
+    for arguments in (("a@d1.example", "--tenant", "shop"), ("b@d1.example", "--reason", "complaint"),
+                      ("c@d1.example", "--reason", "unsubscribed"), ("e@d1.example", "--tenant", "other")):
+        s.engine.command("suppress", "add", *arguments)
+    rcpts = {"a": "shop", '"A"': "shop", "b": "", "c": None, "e": "other", "f": None}
+    lines = b"".join(f"RCPT TO:<{who}@D1.example>\r\n".encode() for who in rcpts)
+    for looks in (False, True):
+        if looks:
+            s.engine.config["listeners"][0]["suppression"] = True
+            s.engine.reload()
+        for name, lists in (("held", ("", "shop")), ("free", ("",))):
+            with Client(s.engine) as client:
+                client.expect(client.command(plain(name)), 235)
+                client.send(b"MAIL FROM:<a@shop.example>\r\n" + lines + b"DATA\r\n")
+                client.expect(client.reply(), 250)
+                for who, whose in rcpts.items():
+                    reply = client.reply()
+                    if looks and whose in lists:
+                        of = f" of {whose}" if whose else ""
+                        assert reply.startswith(f"550 5.7.1 the address is on the suppression list{of}: "), (who, reply)
+                    else:
+                        client.expect(reply, 250)
+                client.expect(client.reply(), 354)
+                client.send(TEXT.encode() + b".\r\n")
+                client.expect(client.reply(), 250)
+    refused = [r["recipient"] for r in s.engine.wait_records("Rejection", 10)
+               if "suppression list" in r["response"]["content"]]
+    assert sorted(refused) == ['"A"@D1.example', "a@D1.example", "b@D1.example", "b@D1.example"], refused
+    assert s.counter("suppressed_recipients") == 4
 
 
 def mail_from(address, more=b""):

@@ -23,11 +23,13 @@ static const char help[] =
     "       hayauma suppress import FILE [--reason REASON] [--tenant NAME] [options]\n"
     "\n"
     "The suppression list: addresses that get no mail, whoever asks for it. It is looked at when\n"
-    "recipients are brought by HTTP, and again before each letter of a campaign.\n"
+    "recipients are brought by HTTP, and by SMTP where the listener has 'suppression: yes', and\n"
+    "again before each letter of a campaign. With 'suppression: {hard_bounces: yes}' the engine\n"
+    "puts unknown addresses on it by itself.\n"
     "\n"
     "  add      puts addresses on the list\n"
     "  remove   takes them off it; without --tenant from what counts for all\n"
-    "  check    says whether they are on it, and why; exit code 1: one is not\n"
+    "  check    says whether they are on it, why, and by which answer; exit code 1: one is not\n"
     "  list     all of it\n"
     "  export   the same as CSV: email,reason,tenant,since,campaign\n"
     "  import   puts on it what a file has (-: stdin): such CSV, in which any column but email "
@@ -181,6 +183,10 @@ static void print_found(const char *address, const json_t *one)
         if (*reply_text(one, "who") != '\0') {
             buf_puts(&out, ", by ");
             put_text(&out, reply_text(one, "who"), 0, false);
+        }
+        if (*reply_text(one, "answer") != '\0') {
+            buf_puts(&out, ": ");
+            put_text(&out, reply_text(one, "answer"), 0, false);
         }
         buf_putc(&out, '\n');
     }
