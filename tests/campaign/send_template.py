@@ -26,7 +26,7 @@ def command(engine, rows, *arguments, template=None):
 
 def send(engine, rows, *arguments, template=None, status=0):
     done = subprocess.run(command(engine, rows, *arguments, template=template), capture_output=True, text=True,
-                          check=False, timeout=120)
+                          errors="replace", check=False, timeout=120)
     check(f"status, {done.stdout} {done.stderr}", done.returncode, status)
     return done
 
@@ -73,6 +73,8 @@ def test_check_and_preview():
         assert "spring.json: content" in done.stderr, done
         done = send(engine, "name\nx\n", status=2)
         assert "has no column 'email'" in done.stderr, done
+        done = send(engine, csv(0, 5), "--campaign", b"spr\xffing", status=2)
+        assert "--campaign: cannot use" in done.stderr and "not UTF-8" in done.stderr, done
         began = time.monotonic()  # what no time mends is not tried for half a minute
         done = send(engine, csv(0, 1), "--api", f"https://127.0.0.1:{engine.web}", status=1)
         assert "SSL" in done.stderr and time.monotonic() - began < 15, done

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "smtp/address.h"
 #include "tools/commands/commands.h"
 #include "tools/commands/quantity.h"
 
@@ -31,6 +32,8 @@ static int option_take(const struct option_row *row, void *of, const char *text)
         return row->take(of, text);
     if (row->parse != NULL)
         return take_number(row, member, text);
+    if (row->utf8 && !smtp_utf8_valid(str_of(text)))
+        return -EILSEQ;
     if (row->flag)
         *(bool *)member = true;
     else

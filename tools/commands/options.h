@@ -11,6 +11,7 @@
 struct option_row {
     const char *name;
     bool flag;                                       /* without value: a bool at offset */
+    bool utf8;                                       /* a text that must be UTF-8 */
     int (*take)(void *of, const char *text);         /* or: this takes it; 0 or -errno */
     int (*parse)(const char *text, uint64_t *value); /* or: a number from min to max ... */
     uint64_t min, max;
@@ -24,6 +25,10 @@ struct option_row {
 #define OPTION_TEXT(name_, type, member)                                                           \
     {                                                                                              \
         .name = (name_), .offset = offsetof(type, member)                                          \
+    }
+#define OPTION_UTF8(name_, type, member)                                                           \
+    {                                                                                              \
+        .name = (name_), .utf8 = true, .offset = offsetof(type, member)                            \
     }
 #define OPTION_NUMBER(name_, type, member, parse_, min_, max_)                                     \
     {                                                                                              \

@@ -90,6 +90,8 @@ const char *quantity_why(int err)
         return "too many";
     case -ENODATA:
         return "empty";
+    case -EILSEQ:
+        return "not UTF-8";
     default:
         return strerror(-err);
     }
