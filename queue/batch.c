@@ -10,6 +10,8 @@
 /* What the tree needs beyond the bytes themselves, per record: partly filled pages and headers. */
 #define RECORD_OVERHEAD_BYTES 512
 #define PIECE_OVERHEAD_BYTES  64
+/* A lane's end is looked at that often, about once in a page. */
+#define RUN_ROWS_MAX 16
 
 /* --- references --- */
 
@@ -392,12 +394,30 @@ static int apply_heads(struct batch *b, struct queue_change *c)
     return rc;
 }
 
+/* Rows of a list come at the ends of their lanes, each lane's behind one another. */
+static bool ends_run(const struct queue_change *c, size_t i)
+{
+    const struct recipient *r = c->rows[i].rcpt;
+
+    if (c->rows[i].kind != QUEUE_ROW_ADD || r->message->recipients != 0)
+        return false;
+    return i % RUN_ROWS_MAX == RUN_ROWS_MAX - 1 || i + 1 == c->rows_len ||
+           !str_eq(r->queue, c->rows[i + 1].rcpt->queue);
+}
+
 static int apply_rows(struct batch *b, struct queue_change *c)
 {
     int rc = c->messages_len == 0 ? check_contents(b, c) : 0;
+    size_t run = 0;
 
-    for (size_t i = 0; i < c->rows_len && rc == 0; i++)
+    for (size_t i = 0; i < c->rows_len && rc == 0; i++) {
         rc = apply_row(b, &c->rows[i]);
+        run++;
+        if (rc == 0 && ends_run(c, i)) {
+            rc = batch_lane_end(b, run);
+            run = 0;
+        }
+    }
     for (size_t i = 1; i < c->notes_len; i++)
         ASSERT(c->notes[i - 1].row <= c->notes[i].row); /* in the order of their rows */
     for (size_t i = 0; i < c->notes_len && rc == 0; i++)

@@ -30,6 +30,12 @@ struct batch {
     bool recreated; /* some content was made at another time: what is cached of it is stale */
 };
 
+/* --- batch_lane.c --- */
+
+/* The cursor rows is at the last of run rows that came at the end of their lane, where more will
+ * come: sees to it that LMDB fills the pages that the lane leaves behind. Moves the cursor. */
+int batch_lane_end(struct batch *b, size_t run);
+
 /* --- batch_content.c --- */
 
 int batch_put_pages(struct batch *b, const struct message *m);

@@ -326,12 +326,15 @@ static void content_fields(const struct message *m, struct content_fields *field
     out[10] = m->dkim_domain;
 }
 
+size_t codec_leaf_bytes(size_t lmdb_page_bytes)
+{
+    return ((lmdb_page_bytes - LMDB_HEADER_BYTES) / 2 & ~(size_t)1) - 2 - LMDB_NODE_BYTES;
+}
+
 struct content_layout codec_content_layout(const struct message *m, size_t lmdb_page_bytes)
 {
     struct content_layout l = {.head_bytes = CONTENT_HEAD_FIXED};
-    /* The largest value that LMDB keeps in a leaf: two nodes fit into a page. */
-    size_t leaf = ((lmdb_page_bytes - LMDB_HEADER_BYTES) / 2 & ~(size_t)1) - 2 - LMDB_NODE_BYTES -
-                  MSGID_BYTES;
+    size_t leaf = codec_leaf_bytes(lmdb_page_bytes) - MSGID_BYTES;
     struct content_fields fields;
     uint64_t tail;
 

@@ -96,6 +96,8 @@ struct content_layout {
     size_t piece_bytes; /* of every piece but the last */
     uint32_t pieces;    /* under id and number, from 0 */
 };
+/* The most that key and value have together in a leaf: two entries fit into a page. */
+size_t codec_leaf_bytes(size_t lmdb_page_bytes);
 /* lmdb_page_bytes: of the environment. */
 struct content_layout codec_content_layout(const struct message *m, size_t lmdb_page_bytes);
 static inline size_t content_piece_bytes(const struct content_layout *l, uint64_t content_len,

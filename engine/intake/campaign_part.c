@@ -34,8 +34,9 @@
 #define ROW_BYTES        512 /* of memory, about, beside its variables */
 #define KEYS_EACH        1000
 #define SETS             64 /* of an upload: each grows by itself, so the lock is held briefly */
-#define MIXED_MASK       0x3ffffu /* letters go out in the order of the list but for so much */
-#define MIXED_BY         162017u  /* odd, and spreads: the golden section of it */
+/* Indexes of rows begin here. Earlier builds gave out those below, not in the order of the list: a
+ * list that such a build has begun, or goes on with, gets none twice. */
+#define INDEX_FIRST CAMPAIGN_RECIPIENTS_MAX
 
 /* What is known of a draft while recipients are added. Under the table's lock. */
 struct campaign_upload {
@@ -547,13 +548,6 @@ static int tell_apart(struct campaign_adding *a)
     return err;
 }
 
-/* The number of a row by its place in the list. Lists come in any order, but rows of a lane that
- * came in the order of their keys would leave each page of the tree half full behind them. */
-static uint32_t index_of(uint32_t place)
-{
-    return (place & ~MIXED_MASK) | ((place * MIXED_BY) & MIXED_MASK);
-}
-
 /* Who looks for what has outlived its lifetime reads no content before what the row says, counted
  * from the message's id. The content has the time itself. */
 static uint32_t lifetime_s(const struct campaign *one, uint32_t set_s)
@@ -570,7 +564,7 @@ static int add_row(struct campaign_adding *a, const struct campaign_rcpt *from)
     uint32_t n = (uint32_t)a->change.rows_len;
     const struct config_destination *dest =
         config_destination_for(a->part->config, from->queue, STR(""));
-    struct recipient *r = recipient_new(a->header, index_of(a->first + n), from->queue,
+    struct recipient *r = recipient_new(a->header, INDEX_FIRST + a->first + n, from->queue,
                                         from->address, STR(""), from->variables);
 
     if (r == NULL)
@@ -582,6 +576,19 @@ static int add_row(struct campaign_adding *a, const struct campaign_rcpt *from)
     r->lifetime_s = lifetime_s(&a->one, retry_lifetime_s(dest, false, a->late_ms));
     a->rows[a->change.rows_len++] = (struct queue_row){.kind = QUEUE_ROW_ADD, .rcpt = r};
     return 0;
+}
+
+/* The order of the rows' keys: each lane's together, as the queue fills pages best. */
+static int compare_rows(const void *a, const void *b)
+{
+    const struct recipient *x = ((const struct queue_row *)a)->rcpt;
+    const struct recipient *y = ((const struct queue_row *)b)->rcpt;
+    size_t common = x->queue.len < y->queue.len ? x->queue.len : y->queue.len;
+    int order = memcmp(x->queue.ptr, y->queue.ptr, common);
+
+    if (order == 0 && x->queue.len != y->queue.len)
+        return x->queue.len < y->queue.len ? -1 : 1;
+    return order != 0 ? order : (x->index > y->index) - (x->index < y->index);
 }
 
 static int add_rows(struct campaign_adding *a)
@@ -617,6 +624,7 @@ static int add_rows(struct campaign_adding *a)
         if (a->hashes[i] != 0)
             err = add_row(a, &p->rcpts[i]);
     ASSERT(err < 0 || a->change.rows_len == p->added);
+    qsort(a->rows, a->change.rows_len, sizeof(a->rows[0]), compare_rows);
     return err;
 }
 
