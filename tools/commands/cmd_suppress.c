@@ -10,6 +10,7 @@
 #include "base/csv.h"
 #include "tools/commands/channel.h"
 #include "tools/commands/commands.h"
+#include "tools/commands/input.h"
 #include "tools/commands/options.h"
 #include "tools/commands/quantity.h"
 #include "tools/commands/screen.h"
@@ -467,31 +468,15 @@ static int take_record(struct import *in)
                      in->csv.line);
 }
 
-static int read_file(const char *name, struct buf *out)
-{
-    FILE *file = strcmp(name, "-") == 0 ? stdin : fopen(name, "re");
-    int err = file == NULL ? -errno : 0;
-
-    while (err == 0 && !feof(file)) {
-        buf_room(out, 1 << 16);
-        out->len += fread(out->data + out->len, 1, 1 << 16, file);
-        err = ferror(file) ? -EIO : 0;
-    }
-    if (file != NULL && file != stdin)
-        fclose(file);
-    return err;
-}
-
 static int import(struct channel *ch, const struct suppress_options *o)
 {
     struct import *in = calloc(1, sizeof(*in));
     struct buf text = {0};
     bool first = true;
-    int code = 0, got, err = read_file(o->names[0], &text);
+    int code = 0, got, err = input_read(o->channel.command, o->names[0], &text);
 
     ASSERT(in != NULL);
     if (err < 0) {
-        fprintf(stderr, "hayauma %s: %s: %s\n", o->channel.command, o->names[0], strerror(-err));
         free(in);
         buf_done(&text);
         return EXIT_FAILED;

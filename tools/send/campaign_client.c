@@ -1,4 +1,5 @@
 #include "tools/send/campaign_client.h"
+#include "tools/commands/input.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -23,7 +24,7 @@ int campaign_client_open(struct campaign_client *c, const char *url, const char 
     if (c->curl == NULL)
         return -ENOMEM;
     if (token_file != NULL)
-        err = send_read_file(token_file, &token);
+        err = input_read("send", token_file, &token);
     if (err == 0 && token.len > 0) {
         buf_putc(&token, '\0');
         c->token = strndup((char *)token.data, strcspn((char *)token.data, "\r\n"));

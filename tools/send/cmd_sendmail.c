@@ -18,6 +18,7 @@
 #include "smtp/address.h"
 #include "smtp/server.h"
 #include "tools/commands/commands.h"
+#include "tools/commands/input.h"
 #include "tools/send/send_run.h"
 
 #define RECIPIENTS_MAX   1000 /* of one message; more get another of the same */
@@ -401,7 +402,7 @@ static int read_message(struct sendmail *s)
 {
     struct buf raw = {0}, whole = {0};
     struct str text, header, body;
-    int err = send_read_file("-", &raw);
+    int err = input_read("sendmail", "-", &raw);
     size_t lead;
 
     if (err < 0) {

@@ -1,4 +1,5 @@
 #include "tools/send/mailing.h"
+#include "tools/commands/input.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -91,7 +92,7 @@ static int read_template(struct mailing *m)
     struct json_mistake mistake = {.text = "is not UTF-8"};
     struct buf text = {0};
     json_t *strict;
-    int err = yaml ? read_yaml(m) : send_read_file(m->template_file, &text);
+    int err = yaml ? read_yaml(m) : input_read("send", m->template_file, &text);
 
     if (err == 0 && !yaml)
         m->root = ends_with(m->template_file, ".eml")
@@ -384,7 +385,7 @@ int mailing_open(struct mailing *m, const char *template_file, const char *list_
     ASSERT(m->csv != NULL);
     err = read_template(m);
     if (err == 0)
-        err = send_read_file(list_file, &m->list);
+        err = input_read("send", list_file, &m->list);
     return err == 0 ? mailing_rewind(m) : err;
 }
 

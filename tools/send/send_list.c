@@ -1,19 +1,16 @@
 #include "tools/send/send_list.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/csv.h"
 #include "dns/name.h"
 #include "smtp/address.h"
+#include "tools/commands/input.h"
 #include "tools/commands/screen.h"
 
-#define READ_BYTES    (256 * 1024)
 #define WHERE_BYTES   600
 #define SHOWN_COLUMNS 60
 
@@ -111,40 +108,13 @@ void send_list_add(struct send_list *l, struct str address, const char *where)
     buf_put(&l->starts, &start, sizeof(start));
 }
 
-int send_read_file(const char *file, struct buf *out)
-{
-    bool is_stdin = strcmp(file, "-") == 0;
-    int fd = is_stdin ? STDIN_FILENO : open(file, O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd < 0 ? -1 : 1;
-    int err;
-
-    while (n > 0) {
-        if (buf_reserve(out, READ_BYTES) < 0) {
-            n = -1;
-            errno = ENOMEM;
-            break;
-        }
-        n = read(fd, out->data + out->len, READ_BYTES);
-        if (n > 0)
-            out->len += (size_t)n;
-        else if (n < 0 && errno == EINTR)
-            n = 1;
-    }
-    err = n < 0 ? -errno : 0;
-    if (fd >= 0 && !is_stdin)
-        close(fd);
-    if (err < 0)
-        fprintf(stderr, "hayauma send: %s: %s\n", file, strerror(-err));
-    return err;
-}
-
 int send_list_read_lines(struct send_list *l, const char *file)
 {
     struct buf content = {0};
     char where[WHERE_BYTES];
     struct str rest;
     uint64_t line = 0;
-    int err = send_read_file(file, &content);
+    int err = input_read("send", file, &content);
 
     rest = buf_str(&content);
     while (err == 0 && rest.len > 0) {
@@ -236,7 +206,7 @@ int send_list_read_csv(struct send_list *l, const char *file, const char *column
 {
     struct csv *c = malloc(sizeof(*c));
     struct buf content = {0};
-    int err = send_read_file(file, &content);
+    int err = input_read("send", file, &content);
 
     ASSERT(c != NULL);
     csv_init(c, buf_str(&content));

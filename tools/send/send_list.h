@@ -34,7 +34,4 @@ int send_list_read_lines(struct send_list *l, const char *file) MUST_USE;
 /* The cells under the heading column (case does not matter). 0 or -errno, reported. */
 int send_list_read_csv(struct send_list *l, const char *file, const char *column) MUST_USE;
 
-/* A whole file, or stdin for "-". 0 or -errno, reported. */
-int send_read_file(const char *file, struct buf *out) MUST_USE;
-
 #endif

@@ -1,4 +1,5 @@
 #include "tools/send/send_message.h"
+#include "tools/commands/input.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -161,7 +162,7 @@ static int take_facts(const char *file, struct send_message *m)
 int send_message_read(const char *file, struct send_message *out)
 {
     struct buf raw = {0};
-    int err = send_read_file(file, &raw);
+    int err = input_read("send", file, &raw);
 
     if (err == 0)
         err = send_message_take(file, buf_str(&raw), out);
@@ -201,7 +202,7 @@ void send_message_done(struct send_message *m)
 static int text_part(const char *file, const char *subtype, struct buf *out)
 {
     struct buf raw = {0};
-    int err = send_read_file(file, &raw);
+    int err = input_read("send", file, &raw);
 
     if (err == 0 && (!smtp_utf8_valid(buf_str(&raw)) || memchr(raw.data, '\0', raw.len) != NULL))
         err = wrong(file, 1, "not UTF-8 text");
@@ -221,7 +222,7 @@ const char *send_file_name(const char *path)
 static int attachment_part(const char *file, struct buf *out)
 {
     struct buf bytes = {0}, type = {0};
-    int err = send_read_file(file, &bytes);
+    int err = input_read("send", file, &bytes);
 
     buf_puts(&type, send_type_of(send_file_name(file)));
     if (str_starts_nocase(buf_str(&type), STR("text/")) && smtp_utf8_valid(buf_str(&bytes)))
