@@ -171,7 +171,8 @@ static bool accept_one(struct http_thread *t)
 /* A thread that has its part of the connections listens no more, until one has left it. */
 static void listen_or_not(struct http_thread *t)
 {
-    struct epoll_event event = {.events = EPOLLIN | EPOLLEXCLUSIVE};
+    struct epoll_event event = {.events = EPOLLIN | EPOLLEXCLUSIVE,
+                                .data.fd = t->http->listen_fd};
     bool listens = !atomic_load(&t->http->closing) &&
                    atomic_load_explicit(&t->connections, memory_order_relaxed) < t->connections_max;
 
@@ -205,22 +206,31 @@ static int wait_ms(struct http_thread *t)
     return ms < INT32_MAX ? (int)ms : INT32_MAX;
 }
 
+static void wait_for_events(struct http_thread *t)
+{
+    struct epoll_event events[3]; /* the daemon's sockets, word of others, a connection to accept */
+    int len = epoll_wait(t->epoll_fd, events, ARRAY_LEN(events), wait_ms(t));
+    uint64_t count;
+
+    for (int i = 0; i < len; i++)
+        if (events[i].data.fd == t->http->listen_fd)
+            accept_some(t);
+        else if (events[i].data.fd == t->wake_fd && read(t->wake_fd, &count, sizeof(count)) < 0)
+            ASSERT(errno == EAGAIN);
+}
+
 /* MHD_run() waits for nothing. The library's own wait (MHD_epoll() of 0.9.75 to 1.0.1) waits again,
  * with the whole timeout, when it got as many events as it has room for, and looks at none of them
  * before. */
 static void *thread_main(void *arg)
 {
     struct http_thread *t = arg;
-    struct epoll_event events[3];
-    uint64_t count;
 
+    pthread_setname_np(pthread_self(), "http");
     while (!atomic_load(&t->http->closed)) {
         listen_or_not(t);
-        if (epoll_wait(t->epoll_fd, events, ARRAY_LEN(events), wait_ms(t)) > 0 &&
-            read(t->wake_fd, &count, sizeof(count)) < 0)
-            ASSERT(errno == EAGAIN); /* sockets alone */
-        t->looked = false;
-        accept_some(t);
+        wait_for_events(t);
+        t->looked = t->active = false;
         take_arrived(t);
         resume_all(t);
         (void)MHD_run(t->daemon);
@@ -254,7 +264,7 @@ static unsigned connections_max(const struct http_thread *t)
 
 static int epoll_add(const struct http_thread *t, int fd)
 {
-    struct epoll_event event = {.events = EPOLLIN};
+    struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
 
     return epoll_ctl(t->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
 }
