@@ -14,6 +14,8 @@
 #define BACKLOG        1024
 #define CLOSE_PAUSE_US 5000
 #define ANSWERS_MS     2000 /* for clients to take them, at the end */
+#define AWAITING_MAX   1024 /* of a thread: each pass asks for all of them */
+#define AWAIT_NS       UINT64_C(250000000)
 
 static uint64_t mono_ms(void)
 {
@@ -118,22 +120,32 @@ static void work_drop(struct http_request *r)
     buf_done(&r->body);
 }
 
+static void request_free(struct http_request *r)
+{
+    struct http *h = r->http;
+
+    work_drop(r);
+    config_unref(r->config);
+    free(r->rest);
+    free(r);
+    atomic_fetch_sub(&h->requests, 1);
+}
+
 void http_on_completed(void *arg, struct MHD_Connection *connection, void **context,
                        enum MHD_RequestTerminationCode code)
 {
     struct http_request *r = *context;
-    struct http *h = ((struct http_thread *)arg)->http;
 
     (void)connection, (void)code;
+    ((struct http_thread *)arg)->active = true;
     if (r == NULL)
         return;
-    work_drop(r);
-    atomic_store_explicit(&r->client->since_ms, mono_ms(), memory_order_relaxed);
-    config_unref(r->config);
-    free(r->rest);
-    free(r);
     *context = NULL;
-    atomic_fetch_sub(&h->requests, 1);
+    atomic_store_explicit(&r->client->since_ms, mono_ms(), memory_order_relaxed);
+    if (r->await_until_ns != 0)
+        r->gone = true; /* a worker has it */
+    else
+        request_free(r);
 }
 
 /* Makes room for so many bytes of the body, or refuses the request. */
@@ -203,6 +215,22 @@ static void body_here(struct http_request *r)
         r->endpoint->handle(r);
 }
 
+static void go_on(struct http_request *r)
+{
+    void (*resumed)(struct http_request *) = r->resumed;
+
+    r->resumed = NULL;
+    resumed(r);
+}
+
+/* What it waits for takes long: it is suspended. */
+static void await_longer(struct http_request *r)
+{
+    r->await_until_ns = 0;
+    r->thread->awaiting--;
+    MHD_suspend_connection(r->connection);
+}
+
 /* Called for the head of a request, then for each piece of its body, then at its end, and after
  * each suspension. MHD_NO closes the connection. */
 enum MHD_Result http_on_request(void *arg, struct MHD_Connection *connection, const char *url,
@@ -210,9 +238,15 @@ enum MHD_Result http_on_request(void *arg, struct MHD_Connection *connection, co
                                 size_t *upload_len, void **context)
 {
     struct http_request *r = *context;
-    void (*resumed)(struct http_request *);
+    struct http_thread *t = arg;
 
     (void)version;
+    if (r != NULL && r->await_until_ns != 0) {
+        if (t->pass_ns >= r->await_until_ns)
+            await_longer(r);
+        return MHD_YES;
+    }
+    t->active = true;
     if (r == NULL) {
         *context = r = request_new(arg, connection, method);
         request_begin(r, url);
@@ -228,13 +262,11 @@ enum MHD_Result http_on_request(void *arg, struct MHD_Connection *connection, co
         *upload_len = 0;
         return goes_on ? MHD_YES : MHD_NO;
     }
-    http_thread_look(r->thread);
-    if (!r->handled) {
+    http_thread_look(t);
+    if (!r->handled)
         body_here(r);
-    } else if ((resumed = r->resumed) != NULL) {
-        r->resumed = NULL;
-        resumed(r);
-    }
+    else if (r->resumed != NULL)
+        go_on(r);
     /* A request that was suspended may be resumed by now, but this thread alone goes on with it. */
     if (r->answered)
         work_drop(r);
@@ -248,9 +280,36 @@ void request_suspend(struct http_request *r, void (*resumed)(struct http_request
     MHD_suspend_connection(r->connection);
 }
 
+void request_await(struct http_request *r, void (*resumed)(struct http_request *r))
+{
+    if (r->thread->awaiting == AWAITING_MAX) {
+        request_suspend(r, resumed);
+        return;
+    }
+    ASSERT(!r->answered && r->resumed == NULL);
+    r->resumed = resumed;
+    r->await_until_ns = r->thread->pass_ns + AWAIT_NS;
+    r->thread->awaiting++;
+}
+
 void request_resume(struct http_request *r)
 {
     http_thread_resume(r->thread, r);
+}
+
+void http_resumed(struct http_request *r)
+{
+    if (r->await_until_ns == 0) {
+        MHD_resume_connection(r->connection);
+        return;
+    }
+    r->await_until_ns = 0;
+    r->thread->awaiting--;
+    if (!r->gone)
+        return; /* the library asks for it */
+    go_on(r);
+    ASSERT(r->answered);
+    request_free(r);
 }
 
 /* --- the server --- */

@@ -77,12 +77,16 @@ static void add_methods(struct MHD_Response *response, const char *path)
 
 void request_answer(struct http_request *r, unsigned status, const char *type, struct str body)
 {
-    struct MHD_Response *response = MHD_create_response_from_buffer(
-        body.len, (void *)(uintptr_t)body.ptr, MHD_RESPMEM_MUST_COPY);
+    struct MHD_Response *response;
 
-    ASSERT(!r->answered && response != NULL);
+    ASSERT(!r->answered);
     r->answered = true;
     count(r, status);
+    if (r->gone)
+        return;
+    response = MHD_create_response_from_buffer(body.len, (void *)(uintptr_t)body.ptr,
+                                               MHD_RESPMEM_MUST_COPY);
+    ASSERT(response != NULL);
     MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, type);
     MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
     if (str_starts_nocase(str_of(type), STR("text/html"))) {

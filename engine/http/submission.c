@@ -520,7 +520,10 @@ static void next_round(struct http_request *r)
     }
     s->note.run = on_round;
     to = worker_for(s);
-    request_suspend(r, next_round);
+    if (s->next == recipients)
+        request_await(r, next_round); /* a commit away; then all is answered */
+    else
+        request_suspend(r, next_round);
     request_send(r, to, &s->note);
 }
 

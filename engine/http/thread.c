@@ -18,6 +18,7 @@
 #define ACCEPTS_MAX 64 /* in one pass */
 #define NOTES_NS    UINT64_C(2000000) /* what others wait for is not kept for longer in a pass */
 #define PAUSE_MS    100               /* of accepting, without a descriptor */
+#define AWAITING_MS 5
 
 /* --- between threads --- */
 
@@ -49,7 +50,7 @@ static void resume_all(struct http_thread *t)
     list_init(&all);
     mailbox_take(&t->resumed, &all);
     while ((n = list_pop_front(&all)) != NULL)
-        MHD_resume_connection(LIST_ENTRY(n, struct http_request, node)->connection);
+        http_resumed(LIST_ENTRY(n, struct http_request, node));
 }
 
 static void notes_send(struct http_thread *t)
@@ -171,8 +172,7 @@ static bool accept_one(struct http_thread *t)
 /* A thread that has its part of the connections listens no more, until one has left it. */
 static void listen_or_not(struct http_thread *t)
 {
-    struct epoll_event event = {.events = EPOLLIN | EPOLLEXCLUSIVE,
-                                .data.fd = t->http->listen_fd};
+    struct epoll_event event = {.events = EPOLLIN | EPOLLEXCLUSIVE, .data.fd = t->http->listen_fd};
     bool listens = !atomic_load(&t->http->closing) &&
                    atomic_load_explicit(&t->connections, memory_order_relaxed) < t->connections_max;
 
@@ -194,11 +194,15 @@ static void accept_some(struct http_thread *t)
 
 /* --- the loop --- */
 
-/* What the daemon's own wait would be given, and no longer than accepting pauses; -1: no end. */
+/* What the daemon's own wait would be given, and no longer than accepting pauses; -1: no end. The
+ * daemon would not wait while requests are awaited. Nothing else is to be done for it behind a pass
+ * in which no request went on, but for rare cases, which AWAITING_MS are for. */
 static int wait_ms(struct http_thread *t)
 {
     MHD_UNSIGNED_LONG_LONG ms;
 
+    if (t->awaiting > 0)
+        return t->active ? 0 : AWAITING_MS;
     if (MHD_get_timeout(t->daemon, &ms) != MHD_YES)
         return t->paused_until_ns != 0 ? PAUSE_MS : -1;
     if (t->paused_until_ns != 0 && ms > PAUSE_MS)
@@ -231,6 +235,7 @@ static void *thread_main(void *arg)
         listen_or_not(t);
         wait_for_events(t);
         t->looked = t->active = false;
+        t->pass_ns = clock_mono_ns();
         take_arrived(t);
         resume_all(t);
         (void)MHD_run(t->daemon);

@@ -18,6 +18,7 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -951,6 +952,29 @@ def test_many_at_once():
         clients.pop().close()
         wait_until("its place", lambda: b"live" in engine.raw(
             b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
+
+
+def test_gone_before_the_answer():
+    """Clients that break off while their letters are stored: the letters are mail, and no request is left."""
+    body = json.dumps(LETTER).encode()
+    ask = (b"POST /api/inject/v1 HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+           b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    reset = struct.pack("ii", 1, 0)  # close() sends RST
+    with Api(threads=1) as engine:
+        for n in range(20):
+            clients = [socket.create_connection(("127.0.0.1", engine.web), 10) for _ in range(40)]
+            for client in clients:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+            os.kill(engine.process.pid, signal.SIGSTOP)
+            for client in clients:
+                client.sendall(ask)
+            os.kill(engine.process.pid, signal.SIGCONT)
+            time.sleep(n % 10 / 1000)
+            for client in clients:
+                client.close()
+        check("one who stays", engine.inject(LETTER)["success_count"], 1)
+        wait_until("no connection", lambda: engine.status()["gauges"]["http_connections"] == 0)
+        check("memory", engine.status()["gauges"]["intake_bytes"], 0)
 
 
 def sockets_waited_for(engine):
