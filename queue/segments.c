@@ -318,6 +318,8 @@ void records_finish(struct records *r, int64_t wall_ms)
     if (r->options.path == NULL)
         return;
     below = release_closed(r);
+    if (r->options.retention_s == 0 && r->options.retention_bytes == 0 && !r->options.zstd)
+        return; /* segments stay as they are */
     if (every_ms == 0 || every_ms > FINISH_EVERY_MS)
         every_ms = FINISH_EVERY_MS;
     if (!r->finish_now && llabs(wall_ms - r->finished_ms) < every_ms)

@@ -47,6 +47,13 @@ static inline bool timer_armed(const struct timer *timer)
 {
     return list_node_linked(&timer->node);
 }
+/* When to look again, every_ms from now or a little sooner: at a whole second, so that those who
+ * look now and then wake a thread once for all of them. every_ms: at least a second. */
+static inline uint64_t wheel_look_ms(uint64_t now_ms, uint64_t every_ms)
+{
+    ASSERT(every_ms >= 1000);
+    return (now_ms + every_ms) / 1000 * 1000;
+}
 /* Arms timer for due_ms, unless it is armed for then or earlier. */
 static inline void wheel_arm_by(struct wheel *w, struct timer *timer, uint64_t due_ms)
 {

@@ -4,12 +4,14 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "base/wheel.h"
 
 #define RETRY_NS  UINT64_C(20000000)   /* until the keeper has answered */
 #define LOOK_NS   UINT64_C(5000000000) /* the clock may be set meanwhile, or the caps */
 #define SLACK_NS  UINT64_C(2000000000) /* time in which nothing could be sent is made good */
 #define NS_PER_MS 1000000
 #define MINUTES   1440 /* of a day */
+#define JUMP_MS   1000 /* the clock was set by so much */
 
 /* --- the table --- */
 
@@ -150,6 +152,7 @@ static void ask_locked(struct warmup *w, struct warmup_stream *s, bool rides, ui
     if (asked)
         return;
     list_push_back(&w->asking, &s->asking);
+    w->asking_len++;
     atomic_store(&w->asks, true);
     w->wake(w->arg);
 }
@@ -251,9 +254,11 @@ struct warmup_stream *warmup_stream_of(struct warmup *w, const struct config *c,
 
 /* --- taking --- */
 
+/* Who only looks does so at a whole second, as others do: see wheel_look_ms(). */
 static uint64_t soon(uint64_t wait_ns, uint64_t now_ns)
 {
-    return now_ns + (wait_ns < LOOK_NS ? wait_ns : LOOK_NS);
+    return wait_ns < LOOK_NS ? now_ns + wait_ns
+                             : wheel_look_ms(now_ns / NS_PER_MS, LOOK_NS / NS_PER_MS) * NS_PER_MS;
 }
 
 uint64_t warmup_at(const struct warmup_stream *s, int64_t wall_ms, uint64_t now_ns)
@@ -312,15 +317,14 @@ static uint32_t budget_take(struct warmup *w, struct warmup_stream *s, int64_t w
 
 void warmup_doubt(struct warmup *w, struct warmup_stream *s, int64_t wall_ms, uint64_t now_ns)
 {
-    uint64_t last_ns;
+    int64_t ahead_ms = wall_ms - (int64_t)(now_ns / NS_PER_MS);
 
     if (s == NULL || atomic_load_explicit(&s->shared.warm, memory_order_relaxed) ||
-        atomic_load_explicit(&s->shared.from_ms, memory_order_relaxed) - wall_ms <= HOUR_MS)
+        atomic_load_explicit(&s->shared.from_ms, memory_order_relaxed) - wall_ms <= HOUR_MS ||
+        llabs(ahead_ms - atomic_load_explicit(&s->shared.doubted_ms, memory_order_relaxed)) <
+            JUMP_MS)
         return;
-    last_ns = atomic_load_explicit(&s->shared.doubted_ns, memory_order_relaxed);
-    if (last_ns != 0 && now_ns < last_ns + LOOK_NS)
-        return;
-    atomic_store_explicit(&s->shared.doubted_ns, now_ns | 1, memory_order_relaxed);
+    atomic_store_explicit(&s->shared.doubted_ms, ahead_ms, memory_order_relaxed);
     ask(w, s);
 }
 
@@ -497,10 +501,22 @@ bool warmup_next(struct warmup *w, int64_t wall_ms, struct warmup_put *put)
     pthread_mutex_lock(&w->lock);
     n = list_pop_front(&w->asking);
     atomic_store(&w->asks, !list_empty(&w->asking));
-    if (n != NULL)
+    if (n != NULL) {
+        w->asking_len--;
         stream_turn(w, LIST_ENTRY(n, struct warmup_stream, asking), wall_ms, put);
+    }
     pthread_mutex_unlock(&w->lock);
     return n != NULL;
+}
+
+size_t warmup_asking(struct warmup *w)
+{
+    size_t len;
+
+    pthread_mutex_lock(&w->lock);
+    len = w->asking_len;
+    pthread_mutex_unlock(&w->lock);
+    return len;
 }
 
 /* What is left of the old interval is waited for in the same part of the new one. */

@@ -43,8 +43,9 @@ struct warmup_stream {
         _Alignas(CACHE_LINE_BYTES) _Atomic int64_t budget; /* leased and stored, not sent */
         _Atomic int64_t from_ms, until_ms;                 /* wall: when the budget may be sent */
         _Atomic uint64_t interval_ns, next_ns;             /* monotonic: GCRA */
-        _Atomic uint64_t doubted_ns;                       /* monotonic: see warmup_doubt() */
-        _Atomic uint32_t events[WARMUP_EVENTS];            /* that state has not */
+        _Atomic int64_t
+            doubted_ms; /* wall without monotonic, at the last warmup_doubt() that asked */
+        _Atomic uint32_t events[WARMUP_EVENTS]; /* that state has not */
         /* What is left of the budget when the next part is asked for by warmup_ride(); negative:
          * who takes the last asks. */
         _Atomic int64_t low;
@@ -57,6 +58,7 @@ struct warmup {
     pthread_mutex_t lock;
     struct map streams;
     struct list asking;
+    size_t asking_len;
     bool configured;
     uint64_t generation; /* of the configuration */
     struct zone *zone;
@@ -91,7 +93,7 @@ uint32_t warmup_more(struct warmup *w, struct warmup_stream *s, int64_t wall_ms,
 /* The question of warmup_take() without taking. 0: now, as far as is known. s may be NULL. */
 uint64_t warmup_at(const struct warmup_stream *s, int64_t wall_ms, uint64_t now_ns);
 /* Who waits for s says so now and then: when it is to go on was told, perhaps, before the clock was
- * set, and the keeper looks anew. s may be NULL. */
+ * set, and the keeper looks anew. While nobody sets the clock it asks nothing. s may be NULL. */
 void warmup_doubt(struct warmup *w, struct warmup_stream *s, int64_t wall_ms, uint64_t now_ns);
 /* n recipients that were taken at taken_ms (wall) were not tried: they may be taken again while the
  * hour lasts. s may be NULL. */
@@ -154,6 +156,8 @@ static inline bool warmup_asks(const struct warmup *w)
 {
     return atomic_load_explicit(&w->asks, memory_order_relaxed);
 }
+/* How many streams ask. Who asks later comes behind them. */
+size_t warmup_asking(struct warmup *w);
 struct warmup_put {
     struct warmup_stream *stream;
     uint32_t policies;     /* the stream's, when this was leased */

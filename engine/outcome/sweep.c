@@ -571,7 +571,8 @@ static void on_look(struct timer *timer)
     }
     absent_look(all, now_ms);
     round = lane_walk(w, &all->bucket, LOOK_WORK, lane_look, &now_ms);
-    wheel_arm(io_wheel(w->io), &all->timer, io_now_ms(w->io) + (round ? LOOK_MS : LOOK_AGAIN_MS));
+    wheel_arm(io_wheel(w->io), &all->timer,
+              round ? wheel_look_ms(io_now_ms(w->io), LOOK_MS) : io_now_ms(w->io) + LOOK_AGAIN_MS);
 }
 
 /* --- open and close --- */

@@ -14,7 +14,7 @@
 /* An order of the operator. */
 struct order {
     struct worker_note note;
-    struct list_node node; /* warm->waiting or warm->stored_with */
+    struct list_node node; /* warm->waiting or warm->made */
     struct warm_order order;
 };
 
@@ -23,16 +23,18 @@ struct part {
     struct queue_change change;
     struct warm *keeper;
     uint32_t shard;
+    bool fills; /* it has something to store in this round */
 };
 
 struct warm {
     struct worker *worker;
-    uint32_t storing;                 /* parts of a round, under way */
-    int result;                       /* the first error of these */
-    uint64_t retry_ms;                /* monotonic: the store had no room */
-    struct list waiting, stored_with; /* orders: to be made, and in the change under way */
+    uint32_t storing;          /* parts of a round, under way */
+    int result;                /* the first error of these */
+    uint64_t retry_ms;         /* monotonic: the store had no room */
+    struct list waiting, made; /* orders: to be made, and made but not stored yet */
+    size_t made_left;          /* streams that ask, until all that these changed have */
     struct warmup_put puts[PUTS_MAX];
-    size_t puts_len;
+    size_t puts_len, taken; /* taken: streams of the round, with those that had nothing to store */
     struct queue_state states[PUTS_MAX * STATES_PER_PUT];
     uint8_t keys[PUTS_MAX * STATES_PER_PUT][WARMUP_KEY_MAX];
     struct buf values[PUTS_MAX * STATES_PER_PUT];
@@ -109,6 +111,15 @@ static void store_stream(struct warm *k, const struct warmup_put *put)
 
 /* --- rounds --- */
 
+/* All that the round had is stored, or nothing of some parts. */
+static void round_end(struct warm *k)
+{
+    k->made_left -= k->taken < k->made_left ? k->taken : k->made_left;
+    if (k->made_left == 0 || k->result < 0)
+        orders_done(&k->made, k->result);
+    buf_clear(&k->parts[0].change.records);
+}
+
 static void on_stored(struct queue_change *change, int result)
 {
     struct part *part = change->owner;
@@ -126,37 +137,38 @@ static void on_stored(struct queue_change *change, int result)
             warmup_granted(&w->shared->warmup, &k->puts[i], result == 0, io_now_ns(w->io));
     k->result = k->result < 0 ? k->result : result;
     if (--k->storing == 0)
-        orders_done(&k->stored_with, k->result);
+        round_end(k);
 }
 
+/* What was fed in is recorded with the streams that it changes. */
+static void record_order(struct warm *k, const struct warmup_order *o)
+{
+    if (o->kind == WARMUP_COMPLAINTS)
+        report_feedback(&k->parts[0].change.records, k->worker->config->node_id,
+                        worker_wall_ms(k->worker), o->source, o->provider, o->number);
+}
+
+/* An order may change more streams than a round stores, and others ask before these. All that it
+ * changed ask now, in a queue: it is stored when as many as ask now have had their turn. */
 static void orders_make(struct warm *k)
 {
     struct worker *w = k->worker;
     struct list_node *n;
 
+    ASSERT(k->storing == 0 && list_empty(&k->made));
     while ((n = list_pop_front(&k->waiting)) != NULL) {
         struct order *o = LIST_ENTRY(n, struct order, node);
         int err = w->draining ? -ESHUTDOWN
                               : warmup_order(&w->shared->warmup, worker_wall_ms(w), &o->order.what);
 
-        if (err < 0)
+        if (err < 0) {
             order_done(o, err);
-        else
-            list_push_back(&k->stored_with, &o->node);
+            continue;
+        }
+        record_order(k, &o->order.what);
+        list_push_back(&k->made, &o->node);
     }
-}
-
-/* What was fed in is recorded with the streams that it changes. */
-static void record_orders(struct warm *k)
-{
-    for (struct list_node *n = list_first(&k->stored_with); n != NULL;
-         n = list_next(&k->stored_with, n)) {
-        const struct warmup_order *o = &LIST_ENTRY(n, struct order, node)->order.what;
-
-        if (o->kind == WARMUP_COMPLAINTS)
-            report_feedback(&k->parts[0].change.records, k->worker->config->node_id,
-                            worker_wall_ms(k->worker), o->source, o->provider, o->number);
-    }
+    k->made_left = list_empty(&k->made) ? 0 : warmup_asking(&w->shared->warmup);
 }
 
 static void round_lease(struct warm *k)
@@ -164,8 +176,9 @@ static void round_lease(struct warm *k)
     struct worker *w = k->worker;
     struct warmup *all = &w->shared->warmup;
 
-    k->puts_len = 0;
+    k->puts_len = k->taken = 0;
     while (k->puts_len < PUTS_MAX && warmup_next(all, worker_wall_ms(w), &k->puts[k->puts_len])) {
+        k->taken++;
         if (k->puts[k->puts_len].store)
             k->puts_len++;
         else
@@ -177,8 +190,9 @@ static void round_lease(struct warm *k)
 static bool part_fill(struct warm *k, struct part *part)
 {
     size_t first = k->states_len;
+    bool records = part->change.records.len > 0; /* in shard 0: of orders, and of days */
 
-    part->change.urgent = false;
+    part->change.urgent = records;
     for (size_t i = 0; i < k->puts_len; i++) {
         if (k->puts[i].shard != part->shard)
             continue;
@@ -187,7 +201,7 @@ static bool part_fill(struct warm *k, struct part *part)
     }
     part->change.states = &k->states[first];
     part->change.states_len = k->states_len - first;
-    return part->change.states_len > 0;
+    return part->change.states_len > 0 || records;
 }
 
 static void round_begin(struct warm *k)
@@ -198,19 +212,19 @@ static void round_begin(struct warm *k)
     ASSERT(k->storing == 0);
     k->states_len = 0;
     k->result = 0;
-    buf_clear(&k->parts[0].change.records);
-    record_orders(k);
     round_lease(k);
-    for (uint32_t i = 0; i < shards; i++)
-        k->storing += part_fill(k, &k->parts[i]);
+    for (uint32_t i = 0; i < shards; i++) {
+        k->parts[i].fills = part_fill(k, &k->parts[i]);
+        k->storing += k->parts[i].fills;
+    }
     for (size_t i = 0; i < k->states_len; i++)
         k->states[i].value = buf_str(&k->values[i]);
     if (k->storing == 0) {
-        orders_done(&k->stored_with, 0);
+        round_end(k);
         return;
     }
     for (uint32_t i = 0; i < shards; i++)
-        if (k->parts[i].change.states_len > 0)
+        if (k->parts[i].fills)
             queue_submit(w->port, i, &k->parts[i].change);
 }
 
@@ -220,7 +234,7 @@ void warm_keep(struct worker *w)
 
     if (k == NULL || k->storing > 0)
         return;
-    if (!list_empty(&k->waiting))
+    if (!list_empty(&k->waiting) && list_empty(&k->made))
         orders_make(k);
     if (w->draining || !warmup_asks(&w->shared->warmup) || io_now_ms(w->io) < k->retry_ms)
         return;
@@ -267,7 +281,7 @@ int warm_open(struct worker *w)
     }
     w->warm->worker = w;
     list_init(&w->warm->waiting);
-    list_init(&w->warm->stored_with);
+    list_init(&w->warm->made);
     return 0;
 }
 
@@ -278,7 +292,7 @@ void warm_close(struct worker *w)
     if (k == NULL)
         return;
     orders_done(&k->waiting, -ESHUTDOWN);
-    orders_done(&k->stored_with, -ESHUTDOWN);
+    orders_done(&k->made, -ESHUTDOWN);
     for (size_t i = 0; i < ARRAY_LEN(k->values); i++)
         buf_done(&k->values[i]);
     buf_done(&k->parts[0].change.records);

@@ -213,7 +213,7 @@ static bool shut_lasts(const struct supply *s, uint64_t *until_ms)
  * a session the lanes find out. */
 static void watch(struct supply *s)
 {
-    uint64_t next_ms = io_now_ms(s->site->worker->io) + LOOK_MS, until_ms;
+    uint64_t next_ms = wheel_look_ms(io_now_ms(s->site->worker->io), LOOK_MS), until_ms;
 
     supply_look_seats(s, true);
     if (s->parked_ms != 0 && shut_lasts(s, &until_ms)) {
@@ -239,7 +239,7 @@ static void park(struct supply *s)
         until_ms <= now_ms + PARK_MS)
         return;
     s->parked_ms = until_ms;
-    supply_wake(s, now_ms + LOOK_MS);
+    supply_wake(s, wheel_look_ms(now_ms, LOOK_MS));
     walk_begin(s);
 }
 

@@ -261,14 +261,14 @@ static void on_look(struct timer *timer)
 
     proxy_looks_reap(w);
     if (!w->draining && look_at_all(w, false))
-        wheel_arm(io_wheel(w->io), timer, io_now_ms(w->io) + LOOK_MS);
+        wheel_arm(io_wheel(w->io), timer, wheel_look_ms(io_now_ms(w->io), LOOK_MS));
 }
 
 void sources_look(struct worker *w)
 {
     w->sources_timer.on_timer = on_look;
     if (look_at_all(w, true))
-        wheel_arm(io_wheel(w->io), &w->sources_timer, io_now_ms(w->io) + LOOK_MS);
+        wheel_arm(io_wheel(w->io), &w->sources_timer, wheel_look_ms(io_now_ms(w->io), LOOK_MS));
 }
 
 void sources_look_end(struct worker *w)
