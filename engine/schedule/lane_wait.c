@@ -457,7 +457,7 @@ static uint64_t seat_ceiling(const struct seat *seat)
     const struct channel *c = seat->channel;
     uint64_t now_ns = io_now_ns(w->io);
     struct warmup_view view;
-    uint64_t most;
+    uint64_t most, even;
 
     if (seat->unbound || (c != NULL && !c->usable) ||
         channel_source_suspended(seat->supply->site, seat->source, NULL))
@@ -470,7 +470,11 @@ static uint64_t seat_ceiling(const struct seat *seat)
     if (c->warmup == NULL)
         return most;
     warmup_view(&w->shared->warmup, c->warmup, worker_wall_ms(w), &view);
-    return view.cap == WARMUP_NO_CAP ? most : lesser(most, (view.cap + 23) / 24);
+    if (view.cap == WARMUP_NO_CAP)
+        return most;
+    /* An even part of the day, or this hour's share where mail came late in the day. */
+    even = (view.cap + 23) / 24;
+    return lesser(most, view.share > even ? view.share : even);
 }
 
 /* What the exchangers' hosts let through together. */

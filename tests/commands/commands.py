@@ -20,6 +20,7 @@ import termios
 import time
 import unicodedata
 from datetime import datetime, timedelta, timezone
+from zoneinfo import ZoneInfo
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "lib"))
 import talk  # noqa: E402
@@ -513,6 +514,32 @@ def test_quarantine():
         assert all(r["id"] == row["id"] and r["response"]["code"] == 551 for r in ended)
         status = engine.status()["queue"]
         assert status["quarantined"] == 0 and status["messages"] == 19, status
+
+
+def test_plan():
+    """The plan begins on the sending day of its zone and fits the terminal, and ends where nothing changes."""
+    temp = TempDir()
+    file = temp.path / "hayauma.yaml"
+
+    def configure(**warmup):
+        warmup["sources"] = {"new": {}}
+        file.write_text(json.dumps({"sources": {"new": {"ipv4": "192.0.2.11"}}, "warmup": warmup}))
+        return ("warmup", "plan", "-c", file)
+
+    for zone in ("Pacific/Kiritimati", "Pacific/Pago_Pago"):  # 25 hours apart
+        for _ in range(2):  # midnight may come between
+            day = str(datetime.now(ZoneInfo(zone)).date())
+            first = lines(run(*configure(time_zone=zone), "--json").stdout)[0]["day"]
+            if first == day:
+                break
+        assert first == day, (zone, first, day)
+    for columns in (80, 200):
+        said = on_terminal(*configure(), "--list", "300k", columns=columns)[1].splitlines()
+        wide = [len(line) for line in said if "#" in line]
+        assert 60 < max(wide) <= columns and min(wide) < max(wide) - 5, (columns, said)
+    said = run(*configure(providers={"google": {"promote": False}}), "--volume", "10k").stdout
+    assert "no cap changes behind day 32: a pause" in said and "never reached" in said, said[-400:]
+    temp.close()
 
 
 def test_asked_in_another_way():

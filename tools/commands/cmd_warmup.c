@@ -236,7 +236,8 @@ static void standing_add(struct standing *s, json_t *reply)
         .source = reply_text(stream, "source"),
         .provider = reply_text(stream, "provider"),
         .stage = (uint32_t)reply_number(stream, has_cap ? "stage" : "stages") - (has_cap ? 1 : 0),
-        .used = (uint32_t)reply_number(stream, "used")};
+        .used = (uint32_t)reply_number(stream, "used"),
+        .paused = json_is_true(json_object_get(stream, "paused"))};
     json_array_append(s->replies, reply);
 }
 
@@ -256,14 +257,30 @@ static int standing_ask(const struct options *o, struct standing *s)
     return code;
 }
 
+/* The sending day that it is, by the configuration's zone and hour. */
+static int32_t today(const struct config *c)
+{
+    struct warmup_calendar calendar = {.day_hour = c->warmup.day_hour,
+                                       .quiet_hours = c->warmup.quiet_hours};
+    struct warmup_hour hour;
+    struct zone *zone;
+
+    if (zone_load(str_of(c->warmup.time_zone), &zone) < 0) { /* as the engine does */
+        int err = zone_load(STR("UTC"), &zone);
+
+        ASSERT(err == 0);
+    }
+    calendar.zone = zone;
+    warmup_hour_at(&calendar, clock_wall_ms(), &hour);
+    zone_free(zone);
+    return hour.day;
+}
+
 static int plan(const struct options *o, const char *action)
 {
     static const char mix[] = "google=40,microsoft=20,yahoo=10,apple=5,default=25";
     struct config *c = load(o);
-    struct plan p = {.config = c,
-                     .source = o->source,
-                     .today = (int32_t)(clock_wall_ms() / 1000 / DAY_SECONDS),
-                     .list = o->list};
+    struct plan p = {.config = c, .source = o->source, .list = o->list};
     struct standing standing = {0};
     struct buf why = {0};
     int code = 0;
@@ -271,6 +288,7 @@ static int plan(const struct options *o, const char *action)
     (void)action;
     if (c == NULL)
         return EXIT_FAILED;
+    p.today = today(c);
     if (o->now)
         code = standing_ask(o, &standing);
     p.starts = standing.starts;

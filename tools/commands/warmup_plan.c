@@ -103,6 +103,7 @@ static void cell_begin(const struct plan *p, struct cell *cell, const char *sour
         if (strcmp(s->source, source) != 0 || strcmp(s->provider, provider) != 0)
             continue;
         warmup_set_stage(&cell->state, &cell->policy, s->stage, p->today);
+        cell->state.paused = s->paused;
         cell->state.used = cell->state.warm ? 0 : s->used;
         cell->state.events[WARMUP_EVENT_DELIVERED] = s->used;
     }
@@ -171,6 +172,18 @@ static void provider_day(const struct plan *p, struct cell *cells, size_t source
         d->left += *left;
 }
 
+/* The next day comes. False: it is as this one, and so are all that follow. */
+static bool cell_turn(struct cell *c, int32_t day)
+{
+    struct warmup_hour tomorrow = hour_of(day + 1);
+    struct warmup_state before = c->state;
+    struct warmup_past past;
+
+    (void)warmup_turn(&c->state, &c->policy, &tomorrow, &past);
+    return c->state.stage != before.stage || c->state.warm != before.warm ||
+           day < (int32_t)c->policy.from;
+}
+
 int plan_run(const struct plan *p, bool (*visit)(void *arg, const struct plan_day *day), void *arg)
 {
     size_t sources;
@@ -181,14 +194,14 @@ int plan_run(const struct plan *p, bool (*visit)(void *arg, const struct plan_da
     list_split(p, left);
     for (uint32_t n = 0; more && n < PLAN_DAYS_MAX; n++) {
         struct plan_day d = {.number = n + 1, .day = p->today + (int32_t)n};
-        struct warmup_hour tomorrow = hour_of(d.day + 1);
-        struct warmup_past past;
+        bool turns = false;
 
         for (size_t m = 0; m < p->mix_len; m++)
             provider_day(p, cells, sources, m, &d, &left[m]);
         more = visit(arg, &d) && (p->list != 0 ? d.left > 0 : d.most != UINT64_MAX);
         for (size_t i = 0; i < sources * p->mix_len; i++)
-            (void)warmup_turn(&cells[i].state, &cells[i].policy, &tomorrow, &past);
+            turns = cell_turn(&cells[i], d.day) || turns;
+        more = more && (turns || p->list != 0);
     }
     free(cells);
     return sources > 0 ? 0 : -ENOENT;

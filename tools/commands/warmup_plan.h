@@ -17,6 +17,7 @@ struct plan_share { /* of a list's recipients */
 struct plan_start {
     const char *source, *provider;
     uint32_t stage, used; /* stage from 0, as many as there are: no cap; used: of today */
+    bool paused;
 };
 
 struct plan {
@@ -40,8 +41,9 @@ struct plan_day {
 
 /* "google=40,microsoft=20,default=40", 100 in all. 0, or -EINVAL with what is wrong in why. */
 int plan_mix_parse(struct plan *p, struct str text, struct buf *why) MUST_USE;
-/* Visits days until no cap is left, or the list is sent, or visit() returns false; PLAN_DAYS_MAX at
- * most. 0, or -ENOENT: no source is being warmed up, or the one named is not. */
+/* Visits days until no cap is left, or none changes any more, or the list is sent, or visit()
+ * returns false; PLAN_DAYS_MAX at most. 0, or -ENOENT: no source is being warmed up, or the one
+ * named is not. */
 int plan_run(const struct plan *p, bool (*visit)(void *arg, const struct plan_day *day),
              void *arg) MUST_USE;
 

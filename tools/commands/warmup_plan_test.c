@@ -92,7 +92,8 @@ static void test_list(void **state)
 /* From where streams stand: of today's cap the rest, and the stage's successors. */
 static void test_starts(void **state)
 {
-    static const struct plan_start starts[] = {{"a", "google", 2, 300}, {"a", "default", 4, 0}};
+    static const struct plan_start starts[] = {{"a", "google", 2, 300, false},
+                                               {"a", "default", 4, 0, false}};
     struct config *c = config_of(text);
     struct plan p = plan_of(c, "google=90,default=10");
     struct seen s = {0};
@@ -107,6 +108,25 @@ static void test_starts(void **state)
     assert_int_equal(s.day[0].sent, 20 + 100);
     assert_int_equal(s.day[1].caps[0], 560);
     assert_int_equal(s.days, 3); /* 20 + 560 + 320 */
+    config_unref(c);
+}
+
+/* What is paused stays in its stage; when all others are through, no day differs from the next. */
+static void test_held(void **state)
+{
+    static const struct plan_start starts[] = {{"a", "google", 1, 0, true}};
+    struct config *c = config_of(text);
+    struct plan p = plan_of(c, "google=90,default=10");
+    struct seen s = {0};
+
+    (void)state;
+    p.starts = starts;
+    p.starts_len = ARRAY_LEN(starts);
+    assert_int_equal(plan_run(&p, see, &s), 0);
+    assert_int_equal(s.days, 5);
+    assert_int_equal(s.day[0].caps[0], 180);
+    assert_int_equal(s.day[4].caps[0], 180);
+    assert_true(s.day[4].caps[1] == UINT64_MAX);
     config_unref(c);
 }
 
@@ -139,7 +159,8 @@ static void test_mix(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_caps), cmocka_unit_test(test_list),
-                                       cmocka_unit_test(test_starts), cmocka_unit_test(test_mix)};
+                                       cmocka_unit_test(test_starts), cmocka_unit_test(test_held),
+                                       cmocka_unit_test(test_mix)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
