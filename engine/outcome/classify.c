@@ -52,7 +52,7 @@ static const struct enhanced_name enhanced_names[] = {
     {1, 6, STRONG, "InactiveMailbox"},
     {1, 7, STRONG, "InvalidSender"},
     {1, 8, STRONG, "InvalidSender"},
-    {1, 10, STRONG, "BadDomain"},
+    {1, 10, WEAK, "BadDomain"}, /* Exchange Online says it of users whom it does not know */
     {2, 0, WEAK, "InactiveMailbox"},
     {2, 1, WEAK, "InactiveMailbox"},
     {2, 2, STRONG, "QuotaIssues"},
@@ -193,14 +193,22 @@ static const struct word_names word_names[] = {
     {"PolicyRelated", words_policy},
 };
 
-static const struct enhanced_name *enhanced_name(const struct smtp_enhanced *e)
+static const struct enhanced_name *name_of(uint16_t subject, uint16_t detail)
 {
-    if (e->class == 0)
-        return NULL;
     for (size_t i = 0; i < ARRAY_LEN(enhanced_names); i++)
-        if (enhanced_names[i].subject == e->subject && enhanced_names[i].detail == e->detail)
+        if (enhanced_names[i].subject == subject && enhanced_names[i].detail == detail)
             return &enhanced_names[i];
     return NULL;
+}
+
+/* Details that are not registered (5.7.750) say as much as their subject (RFC 3463 3). */
+static const struct enhanced_name *enhanced_name(const struct smtp_enhanced *e)
+{
+    const struct enhanced_name *known = NULL;
+
+    if (e->class != 0)
+        known = name_of(e->subject, e->detail);
+    return e->class == 0 || known != NULL ? known : name_of(e->subject, 0);
 }
 
 static const char *name_from_words(const struct words *w)
@@ -333,14 +341,21 @@ static const char *const words_throttle[] = {
     NULL};
 
 /* The end of one session, after which the next is welcome: no complaint about our rate. */
-static const char *const words_session_limit[] = {
-    "messages in one session",     "messages for this session",
-    "messages in this session",    "messages per session",
-    "messages this session",       "message per session",
-    "messages on this connection", "messages for this connection",
-    "messages in this connection", "messages per connection",
-    "message per connection",      "mails per session",
-    "mails per connection",        NULL};
+static const char *const words_session_limit[] = {"messages in one session",
+                                                  "messages for this session",
+                                                  "messages in this session",
+                                                  "messages per session",
+                                                  "messages this session",
+                                                  "message per session",
+                                                  "messages on this connection",
+                                                  "messages for this connection",
+                                                  "messages in this connection",
+                                                  "messages per connection",
+                                                  "message per connection",
+                                                  "mails per session",
+                                                  "mails per connection",
+                                                  "allowable connection time", /* Cisco's */
+                                                  NULL};
 
 /* Whether a refusal asks for less from us. About the recipient's own mailbox (4.1.x, 4.2.x) it
  * never is: "receiving mail too quickly" is that user's business, and grey-listing is none of ours.

@@ -62,7 +62,9 @@ static bool read_row(FILE *f, struct row *row, char line[1024])
     for (size_t i = 0; stage != NULL && i < ARRAY_LEN(stages); i++)
         if (strcmp(stage, stages[i].word) == 0)
             row->stage = stages[i].stage;
-    row->host = strcmp(row->provider, "infosphere") == 0 ? "mx.sphere.ne.jp" : "mx.example.net";
+    row->host = strcmp(row->provider, "infosphere") == 0 ? "mx.sphere.ne.jp"
+                : strcmp(row->provider, "daum") == 0     ? "mx1.hanmail.net"
+                                                         : "mx.example.net";
     row->reply = parse(line + at);
     return true;
 }

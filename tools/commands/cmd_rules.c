@@ -6,6 +6,7 @@
 
 #include "base/suggest.h"
 #include "config/config_value.h"
+#include "outcome/classify.h"
 #include "outcome/rules.h"
 #include "tools/commands/commands.h"
 
@@ -211,6 +212,18 @@ static void ask_provider(void *arg, const char *name, const char *mx)
         buf_printf(&ask->found, "%s%s (%s)", ask->found.len > 0 ? ", " : "", name, rule->name);
 }
 
+/* What follows where no rule reads a reply. */
+static void print_by_code(enum smtp_stage stage, const struct smtp_reply *reply)
+{
+    struct verdict v = classify(stage, SMTP_FATE_REPLY, SMTP_UNABLE_NONE, reply);
+    const struct outcome outcome = {.class = v.class, .stage = stage, .reply = *reply};
+
+    printf("without a rule: %s%s%s; %s\n",
+           v.class == OUTCOME_FAILED ? "the recipient bounces" : "the recipient is tried again",
+           v.too_many ? ", at once where others were taken" : "",
+           v.slow_down ? ", and less is sent there" : "", classify_bounce(&outcome));
+}
+
 /* Most rules are for one provider: of whom the reply would be read. */
 static void print_unread(const struct config *c, const struct options *o,
                          const struct rule_question *q)
@@ -226,6 +239,8 @@ static void print_unread(const struct config *c, const struct options *o,
                 "no rule reads it from a host of no known provider; --provider or --mx says whose "
                 "it is. Rules read it from: %.*s\n",
                 STR_FMT(buf_str(&ask.found)));
+    if (!o->json)
+        print_by_code(o->stage, q->reply);
     buf_done(&ask.found);
 }
 
