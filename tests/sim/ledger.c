@@ -7,6 +7,7 @@
 
 #include "smtp/server.h"
 #include "tests/sim/crowd.h"
+#include "tests/sim/season.h"
 #include "worker/worker.h"
 
 /* What a rate may lag behind on its way to a receiver that is swift. */
@@ -260,6 +261,8 @@ static void record_line(const char *line, size_t len)
     for (size_t i = 0; i < ARRAY_LEN(finals); i++)
         if (strcmp(type, finals[i].type) == 0)
             record_final(json, finals[i].final);
+    if (world_season && strcmp(type, "Warmup") == 0)
+        season_record(json);
     json_decref(json);
 }
 

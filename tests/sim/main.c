@@ -14,6 +14,7 @@
 #include "tests/sim/ledger.h"
 #include "tests/sim/node.h"
 #include "tests/sim/receiver.h"
+#include "tests/sim/season.h"
 #include "tests/sim/sender.h"
 #include "tests/sim/sim.h"
 #include "tests/sim/throttle.h"
@@ -82,7 +83,9 @@ static void run(const char *dir)
     receivers_open();
     node_begin(dir);
     senders_open();
-    if (world_warmup)
+    if (world_season)
+        season_begin();
+    else if (world_warmup)
         warmth_begin();
     sim_in(&look, LOOK_NS);
     while (!node_ended()) {
@@ -128,7 +131,9 @@ static void run_seed(uint64_t seed, const char *dir)
     crowd_check();
     if (world_recovery)
         throttle_check();
-    if (world_warmup)
+    if (world_season)
+        season_check();
+    else if (world_warmup)
         warmth_check();
     hash = sim_trace_hash();
     write_hash(dir, hash);
@@ -195,6 +200,7 @@ static bool child_end(struct child *c, uint64_t *hash)
                 world_full       ? " --full"
                 : world_domains  ? " --domains"
                 : world_recovery ? " --recovery"
+                : world_season   ? " --season"
                 : world_warmup   ? " --warmup"
                                  : "",
                 (unsigned long long)c->seed);
@@ -282,14 +288,16 @@ static int self_test(void)
 }
 
 static const char usage[] =
-    "usage: sim [--full|--recovery|--domains|--warmup] --seed N [--verbose] | [...] --seeds A-B | "
-    "--self-test\n"
+    "usage: sim [--full|--recovery|--domains|--warmup|--season] --seed N [--verbose] |\n"
+    "       sim [...] --seeds A-B | sim --self-test\n"
     "\n"
     "Runs the engine in a simulated world made from each seed and compares everybody's books.\n"
     "--full: in a store that has little room from the start, which one world in five has anyway.\n"
     "--recovery: one provider asks for less, again and again, and watches how mail comes back.\n"
     "--domains: the same, and it asks that of a domain which two addresses send mail of.\n"
     "--warmup: a newsletter of 300,000 over new addresses, for days, with kills.\n"
+    "--season: sixty days of warm-up, or --days N, with changing answers, over a change of clocks, "
+    "with kills.\n"
     "A failing seed prints what was violated and the end of its trace; it always replays.\n";
 
 int main(int argc, char **argv)
@@ -299,7 +307,8 @@ int main(int argc, char **argv)
         {"verbose", no_argument, NULL, 'v'},    {"self-test", no_argument, NULL, 't'},
         {"help", no_argument, NULL, 'h'},       {"full", no_argument, NULL, 'f'},
         {"recovery", no_argument, NULL, 'c'},   {"domains", no_argument, NULL, 'd'},
-        {"warmup", no_argument, NULL, 'w'},     {NULL, 0, NULL, 0}};
+        {"warmup", no_argument, NULL, 'w'},     {"season", no_argument, NULL, 'y'},
+        {"days", required_argument, NULL, 'n'}, {NULL, 0, NULL, 0}};
     unsigned long long from = 0, to = 0;
     struct child child;
     unsigned failed;
@@ -321,6 +330,10 @@ int main(int argc, char **argv)
             world_recovery = world_domains = true;
         else if (opt == 'w')
             world_warmup = true;
+        else if (opt == 'y')
+            world_warmup = world_season = true;
+        else if (opt == 'n')
+            season_days = (uint32_t)strtoul(optarg, NULL, 10);
         else if (opt == 't')
             test = true;
         else {
@@ -330,7 +343,7 @@ int main(int argc, char **argv)
     }
     if (test)
         return self_test();
-    if (from == 0 || to < from) {
+    if (from == 0 || to < from || season_days < 3 || season_days > SEASON_DAYS_MAX) {
         fputs(usage, stderr);
         return 64;
     }

@@ -12,6 +12,7 @@
 #include "intake/hot.h"
 #include "mail/dkim_vectors.h"
 #include "outcome/admin.h"
+#include "outcome/warm.h"
 #include "run/engine.h"
 #include "run/turn.h"
 #include "schedule/lane.h"
@@ -20,6 +21,7 @@
 #include "tests/sim/accounts.h"
 #include "tests/sim/crowd.h"
 #include "tests/sim/ledger.h"
+#include "tests/sim/season.h"
 #include "tests/sim/sim_io.h"
 #include "tests/sim/suspender.h"
 #include "tests/sim/warmth.h"
@@ -463,7 +465,9 @@ static void node_kill(void)
 
     sim_trace("kill");
     node.killed = true;
-    if (world_warmup)
+    if (world_season)
+        season_killed();
+    else if (world_warmup)
         warmth_killed();
     for (uint32_t i = 0; i < world.commit_fault_phases; i++)
         if (node.phases[i].until_ns + SETTLE_MAX_NS > sim_now_ns() &&
@@ -708,6 +712,23 @@ static void plan(enum action_kind kind, uint64_t within_ns)
 void node_kill_within(uint64_t ns)
 {
     plan(ACTION_KILL, ns);
+}
+
+bool node_runs(void)
+{
+    return node.engine != NULL && !node.restarting && !node.ending;
+}
+
+static void on_ordered(void *arg, int result)
+{
+    (void)arg;
+    if (result < 0)
+        sim_fail("orders", "an order of warm-up: %d", result);
+}
+
+void node_order(const struct warmup_order *what)
+{
+    warm_submit(&node.engine->shared, &(struct warm_order){.what = *what, .on_done = on_ordered});
 }
 
 void node_begin(const char *dir)

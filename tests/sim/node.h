@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "limits/warmup.h"
+
 /* Draws when what happens to the engine, and starts it. dir: an empty directory. */
 void node_begin(const char *dir);
 /* Looks at what is stored, now and then. */
@@ -14,6 +16,9 @@ void node_check(void);
 bool node_empty(void);
 /* It is killed some time within ns, and starts again. */
 void node_kill_within(uint64_t ns);
+/* Whether it runs, so that it takes orders; and one of them, for warm-up. */
+bool node_runs(void);
+void node_order(const struct warmup_order *what);
 /* Ends it in order. */
 void node_drain(void);
 bool node_ended(void);

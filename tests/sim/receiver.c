@@ -6,6 +6,7 @@
 #include "base/msgid.h"
 #include "smtp/server.h"
 #include "tests/sim/ledger.h"
+#include "tests/sim/season.h"
 #include "tests/sim/throttle.h"
 #include "tests/sim/warmth.h"
 #include "tests/sim/world.h"
@@ -171,6 +172,14 @@ static void keep_open(struct receiver *r, bool refused)
     r->server.rcpts = r->rcpts_len;
 }
 
+static enum verdict season_verdict(const struct receiver *r, const struct ledger_rcpt *rcpt)
+{
+    static const enum verdict verdicts[] = {
+        [SEASON_TAKES] = ACCEPT, [SEASON_DEFERS] = DEFER, [SEASON_REFUSES] = REFUSE};
+
+    return verdicts[season_rcpt(world_source_at((const struct sockaddr *)&r->end->remote), rcpt)];
+}
+
 static bool answer_rcpt(struct receiver *r)
 {
     struct ledger_rcpt *known = ledger_find(r->server.rcpt.recipient.text);
@@ -185,6 +194,8 @@ static bool answer_rcpt(struct receiver *r)
         if (sim_now_ns() < known->greylisted_ns + r->host->greylist_s * SIM_S)
             v = DEFER;
     }
+    if (world_season)
+        v = season_verdict(r, known);
     if (v == ACCEPT) {
         ASSERT(r->rcpts_len < RCPTS_MAX);
         r->rcpts[r->rcpts_len++] = known;
@@ -287,7 +298,16 @@ static bool answer_message(struct receiver *r)
     }
     if (world_recovery && (metered || !world_domains))
         throttle_taken(&r->worked);
-    if (world_warmup)
+    if (world_season) {
+        const char *refusal =
+            season_message(world_source_at((const struct sockaddr *)&r->end->remote), r->host->site,
+                           r->rcpts, r->rcpts_len);
+
+        if (refusal != NULL) {
+            smtp_server_answer(&r->server, &r->out, refusal);
+            return true;
+        }
+    } else if (world_warmup)
         warmth_taken(world_source_at((const struct sockaddr *)&r->end->remote), r->host->site,
                      r->rcpts_len);
     smtp_server_answer(&r->server, &r->out, NULL);

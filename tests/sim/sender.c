@@ -6,6 +6,7 @@
 
 #include "smtp/client.h"
 #include "tests/sim/ledger.h"
+#include "tests/sim/season.h"
 #include "tests/sim/warmth.h"
 #include "tests/sim/world.h"
 
@@ -15,6 +16,7 @@
 #define BODY_MAX    60000
 #define IOV_MAX_SIM 8
 #define BURST_MAX   100
+#define SEASON_NS   (30 * SIM_S) /* between two letters of a season */
 
 /* A message under way. */
 struct letter {
@@ -62,6 +64,11 @@ static uint8_t tenant_draw(void)
 /* Who sends it, and how urgent it is. */
 static void letter_flow(struct letter *l, struct ledger_message *m)
 {
+    if (world_season) {
+        if (m->tenant != 0)
+            buf_printf(&l->content, "X-Hayauma-Tenant: t%u\r\n", m->tenant);
+        return;
+    }
     if (world_crowd) {
         m->tenant = tenant_draw();
         buf_printf(&l->content, "X-Hayauma-Tenant: t%u\r\n", m->tenant);
@@ -77,7 +84,9 @@ static void letter_flow(struct letter *l, struct ledger_message *m)
 
 static void letter_content(struct letter *l, struct ledger_message *m)
 {
-    size_t len = (size_t)(sim_chance(900) ? sim_between(10, 3000) : sim_between(3000, BODY_MAX));
+    size_t len = world_season ? 50
+                              : (size_t)(sim_chance(900) ? sim_between(10, 3000)
+                                                         : sim_between(3000, BODY_MAX));
     size_t body;
 
     buf_printf(&l->content, "From: <a@d0.test>\r\nTo: <b@d0.test>\r\nSubject: %u\r\n", m->number);
@@ -101,16 +110,20 @@ static void letter_content(struct letter *l, struct ledger_message *m)
     m->body_hash = ledger_hash(l->content.data + body, m->body_len);
 }
 
-static struct letter *letter_new(void)
+/* season: what it is to be, in a world that has one. */
+static struct letter *letter_new(const struct season_letter *season)
 {
     struct letter *l = calloc(1, sizeof(*l));
     struct ledger_message *m = ledger_message(senders.numbers++);
-    uint32_t rcpts = world_warmup ? world.rcpts_max : (uint32_t)sim_between(1, world.rcpts_max);
+    uint32_t rcpts = world_season   ? season->rcpts
+                     : world_warmup ? world.rcpts_max
+                                    : (uint32_t)sim_between(1, world.rcpts_max);
     char address[96];
 
     ASSERT(l != NULL);
+    m->tenant = world_season && season->brisk;
     letter_content(l, m);
-    m->null_sender = sim_chance(100);
+    m->null_sender = world_season || sim_chance(100);
     if (!m->null_sender)
         snprintf(l->sender, sizeof(l->sender), "s%u@%s", m->number,
                  world.domains[world_domain_draw()].name);
@@ -122,7 +135,8 @@ static struct letter *letter_new(void)
     l->smtp.rcpts_len = (uint16_t)rcpts;
     l->smtp.owner = l;
     for (uint32_t i = 0; i < rcpts; i++) {
-        uint32_t domain = world_warmup                     ? warmth_provider(m->number * rcpts + i)
+        uint32_t domain = world_season                     ? season->provider
+                          : world_warmup                   ? warmth_provider(m->number * rcpts + i)
                           : world_crowd && sim_chance(900) ? world.crowd_domain
                                                            : world_domain_draw();
 
@@ -153,6 +167,8 @@ static void on_recipient(const struct smtp_event *event)
         r->acked = true;
     else if (event->fate != SMTP_FATE_LOST)
         r->refused = true;
+    if (world_season)
+        season_accepted(r, r->acked);
     sim_trace("sender: %s fate %d code %u", r->key, event->fate, event->reply->code);
 }
 
@@ -303,10 +319,18 @@ static uint64_t sender_submit(struct sender *s)
     uint64_t burst = world_bursts ? sim_between(1, BURST_MAX) : 1, n = 0;
 
     while (n < burst && senders.numbers < world.messages && smtp_client_can_submit(s->client)) {
-        smtp_client_submit(s->client, &letter_new()->smtp);
+        smtp_client_submit(s->client, &letter_new(NULL)->smtp);
         n++;
     }
     return n == 0 ? 1 : n;
+}
+
+static void season_submit(struct sender *s)
+{
+    struct season_letter letter;
+
+    if (smtp_client_can_submit(s->client) && season_next(&letter))
+        smtp_client_submit(s->client, &letter_new(&letter)->smtp);
 }
 
 static void on_next(struct sim_event *event)
@@ -328,10 +352,16 @@ static void on_next(struct sim_event *event)
     if (senders.numbers >= world.messages) {
         s->quitting = true;
         smtp_client_quit(s->client);
+    } else if (world_season) {
+        season_submit(s);
     } else {
         messages = sender_submit(s);
     }
-    sim_in(&s->next, sim_draw(messages * world.load_ns * world.senders / world.messages) + SIM_US);
+    if (world_season)
+        sim_in(&s->next, SEASON_NS);
+    else
+        sim_in(&s->next,
+               sim_draw(messages * world.load_ns * world.senders / world.messages) + SIM_US);
     if (sender_events(s))
         sender_flush(s);
 }

@@ -4,11 +4,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "tests/sim/season.h"
 #include "tests/sim/warmth.h"
 
 struct world world;
 bool world_full, world_bursts, world_signs, world_crowd, world_recovery, world_warmup;
-bool world_domains;
+bool world_domains, world_season;
 uint32_t world_lanes_max;
 
 #define TTL_S 60
@@ -286,26 +287,50 @@ static void recovery_make(void)
     }
 }
 
-/* Providers that take everything at once. */
-static void warmup_make(void)
+static void newsletter_make(void)
 {
-    engine_make();
-    calm_make();
     warmth_clock();
     world.workers = world.shards = 2;
-    world.map_mib = 512;
     world.window = 500;
-    world.disk_ns = SIM_MS;
     world.senders = 8;
     world.messages = WARMTH_MESSAGES;
     world.rcpts_max = WARMTH_RCPTS;
     world.load_ns = 600 * SIM_S;
     world.lifetime_s = 30 * 86400;
     world.sources_len = WARMTH_SOURCES;
-    for (uint32_t i = 0; i < WARMTH_PROVIDERS; i++) {
+    world.sites_len = WARMTH_PROVIDERS;
+}
+
+static void season_make(void)
+{
+    season_clock();
+    world.workers = 1;
+    world.shards = 2;
+    world.window = 10;
+    world.senders = 4;
+    world.messages = UINT32_MAX; /* until the season is over */
+    world.load_ns = season_days * UINT64_C(86400) * SIM_S;
+    world.lifetime_s = 5 * 86400;
+    world.retry_max_s = 1200;
+    world.sources_len = SEASON_SOURCES + 1;
+    world.sites_len = SEASON_PROVIDERS;
+}
+
+/* Providers that are well. */
+static void warmup_make(void)
+{
+    engine_make();
+    calm_make();
+    world.map_mib = 512;
+    world.disk_ns = SIM_MS;
+    if (world_season)
+        season_make();
+    else
+        newsletter_make();
+    for (uint32_t i = 0; i < world.sites_len; i++) {
         struct world_site *s = &world.sites[i];
 
-        *s = (struct world_site){.first_host = i, .hosts = 1, .kind = true};
+        *s = (struct world_site){.first_host = i, .hosts = 1, .kind = !world_season};
         snprintf(s->name, sizeof(s->name), "s%u.test", i);
         s->sessions_max[0] = s->sessions_max[1] = 20;
         world.hosts[i] = (struct world_host){.site = i, .v4 = true, .rcpts_max = 1000};
@@ -314,7 +339,7 @@ static void warmup_make(void)
         world.domains[i] = (struct world_domain){.kind = ZONE_MX, .site = i, .site_later = i};
         snprintf(world.domains[i].name, sizeof(world.domains[i].name), "d%u.test", i);
     }
-    world.sites_len = world.hosts_len = world.domains_len = WARMTH_PROVIDERS;
+    world.hosts_len = world.domains_len = world.sites_len;
 }
 
 void world_make(void)
@@ -644,7 +669,9 @@ static void config_sources(struct buf *out)
             buf_printf(out, "  t%u: {weight: %u}\n", i,
                        sim_sabotage == SABOTAGE_WEIGHTS ? 1 : world.weights[i]);
     }
-    if (world_warmup)
+    if (world_season)
+        season_config(out);
+    else if (world_warmup)
         warmth_config(out);
     if (world.sources_len == 0 || world_warmup)
         return;

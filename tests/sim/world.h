@@ -116,9 +116,10 @@ struct world {
 extern struct world world;
 /* Set before world_make(): every map is nearly full; applications pipeline many messages at once;
  * mail is signed; much mail for one domain comes at once, or there is one provider, which asks for
- * less (throttle.h), and otherwise nothing happens; a newsletter goes by new addresses (warmth.h).
- */
+ * less (throttle.h), and otherwise nothing happens; a newsletter goes by new addresses (warmth.h);
+ * or that, and it is mail of sixty days (season.h: world_season comes with world_warmup). */
 extern bool world_full, world_bursts, world_signs, world_crowd, world_recovery, world_warmup;
+extern bool world_season;
 extern bool world_domains;       /* of world_recovery: it asks that of a domain */
 extern uint32_t world_lanes_max; /* of a worker, in memory; 0: as many as ever */
 #define WORLD_KEY_FILE "key.pem" /* in the node's directory, in a world that signs */
