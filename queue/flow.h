@@ -17,11 +17,14 @@ struct queue;
 #define FLOW_PRIORITIES 10
 #define FLOW_NAME_MAX   64  /* bytes of a tenant, campaign or pool */
 #define FLOW_DOMAIN_MAX 253 /* of a signer or envelope */
+#define FLOW_REASONS    32
 
 /* What became of a flow's mail since the start, in all workers: recipients, and bytes of messages
- * that were taken. */
+ * that were taken. And what there is of it. */
 struct queue_flow_sums {
     _Atomic uint64_t attempts, delivered, deferred, bounced, bytes;
+    _Atomic uint32_t bounced_by[FLOW_REASONS]; /* by the caller's reasons */
+    _Atomic int64_t rows; /* in the queue, in all shards; exact as queue_lane_rows() is */
 };
 
 struct queue_flow {
@@ -34,7 +37,7 @@ struct queue_flow {
     struct queue_flow_sums *sums; /* whoever attempts it adds; NULL outside of the table */
 };
 
-/* At most so many at once, some 40 MiB: a client that names a campaign anew for each message must
+/* At most so many at once, some 80 MiB: a client that names a campaign anew for each message must
  * not fill the memory. Beyond, what is new shares the flow of its tenant, at last that of its pool.
  * Flows without rows go when the queue is opened. */
 #define FLOWS_MAX (1u << 18)

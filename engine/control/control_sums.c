@@ -32,9 +32,9 @@ static void put_counts(const struct sums_row *row, enum sums_of of, struct buf *
     json_number(out, "deferred", (int64_t)row->deferred);
     json_number(out, "bounced", (int64_t)row->bounced);
     json_number(out, "bytes", (int64_t)row->bytes);
+    put_bounced(row, out);
     if (of != SUMS_SOURCE_SITE)
         return;
-    put_bounced(row, out);
     json_number(out, "connect_failures", (int64_t)row->connect_failures);
     json_number(out, "sessions", (int64_t)row->sessions);
     put_held(row, out);

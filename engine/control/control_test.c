@@ -246,7 +246,7 @@ static void on_sums(void *arg, enum sums_of of, size_t max, struct sums *out)
     out->rows[0]->name = strdup(of == SUMS_SOURCE_SITE ? "a1" : "acme");
     out->rows[0]->site = strdup(of == SUMS_SOURCE_SITE ? "google" : "");
     out->rows[0]->attempts = 9;
-    out->rows[0]->bounced_by[0] = of == SUMS_SOURCE_SITE ? 2 : 0;
+    out->rows[0]->bounced_by[0] = 2;
     out->rows[0]->held_ms[GOVERNOR_SESSIONS] = 1500;
 }
 
@@ -1240,6 +1240,7 @@ static void test_status(void **state)
     assert_int_equal(number(list, "delivered"), 5);
     list = json_array_get(json_object_get(s, "campaigns"), 0);
     assert_string_equal(json_string_value(json_object_get(list, "campaign")), "acme");
+    assert_int_equal(number(json_object_get(list, "bounced_by"), "Uncategorized"), 2);
     assert_null(json_object_get(list, "sessions"));
     assert_int_equal(json_array_size(json_object_get(s, "tenants")), 2);
     replies_done(r);

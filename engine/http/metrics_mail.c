@@ -134,6 +134,7 @@ void metrics_put_sources(struct buf *out, struct shared *shared, const struct co
 
 /* --- what became of mail --- */
 
+/* Without the brace at their end. */
 static void put_sums_labels(const struct sums_row *row, enum sums_of of, struct buf *out)
 {
     static const char *const labels[] = {
@@ -145,7 +146,27 @@ static void put_sums_labels(const struct sums_row *row, enum sums_of of, struct 
         buf_putc(out, ',');
         put_label_pair(out, "site", str_of(row->site));
     }
-    buf_putc(out, '}');
+}
+
+/* The classes that there were. */
+static void put_bounced_by(struct buf *out, const char *of_what, enum sums_of of,
+                           const struct sums *sums)
+{
+    char family[64];
+
+    snprintf(family, sizeof(family), "%s_bounced_by", of_what);
+    put_family(out, family, "counter", "Recipients bounced or expired, by why");
+    for (size_t i = 0; i < sums->len; i++)
+        for (uint8_t reason = 0; reason < GOVERNOR_REASONS_MAX; reason++) {
+            uint64_t count = sums->rows[i]->bounced_by[reason];
+
+            if (count == 0)
+                continue;
+            buf_printf(out, "hayauma_%s_total", family);
+            put_sums_labels(sums->rows[i], of, out);
+            buf_printf(out, ",classification=\"%s\"} %" PRIu64 "\n", classify_reason_name(reason),
+                       count);
+        }
 }
 
 static void put_sums(struct buf *out, struct shared *shared, enum sums_of of)
@@ -166,6 +187,7 @@ static void put_sums(struct buf *out, struct shared *shared, enum sums_of of)
     struct sums sums;
 
     sums_gather(shared->queue, shared->governor, of, SUMS_SHOWN, &sums);
+    put_bounced_by(out, families[of], of, &sums);
     for (size_t v = 0; v < ARRAY_LEN(values); v++) {
         char family[64];
 
@@ -177,7 +199,7 @@ static void put_sums(struct buf *out, struct shared *shared, enum sums_of of)
             memcpy(&value, (const char *)sums.rows[i] + values[v].offset, sizeof(value));
             buf_printf(out, "hayauma_%s_total", family);
             put_sums_labels(sums.rows[i], of, out);
-            buf_printf(out, " %" PRIu64 "\n", value);
+            buf_printf(out, "} %" PRIu64 "\n", value);
         }
     }
     sums_done(&sums);

@@ -26,18 +26,23 @@ static uint32_t span_ms(uint64_t from, uint64_t to)
     return from == 0 || to < from ? 0 : (uint32_t)(to - from);
 }
 
-static void sum_up_flow(const struct queue_flow *flow, enum report_type type)
+static void sum_up_flow(const struct queue_flow *flow, enum report_type type,
+                        const char *classification)
 {
     struct queue_flow_sums *sums = flow == NULL ? NULL : flow->sums;
 
+    _Static_assert(FLOW_REASONS >= REFUSAL_REASONS_MAX, "");
     if (sums == NULL)
         return;
-    if (type == REPORT_DELIVERY)
+    if (type == REPORT_DELIVERY) {
         governor_sum(&sums->delivered, 1);
-    else if (type == REPORT_TRANSIENT)
+    } else if (type == REPORT_TRANSIENT) {
         governor_sum(&sums->deferred, 1);
-    else if (type == REPORT_BOUNCE || type == REPORT_EXPIRATION)
+    } else if (type == REPORT_BOUNCE || type == REPORT_EXPIRATION) {
         governor_sum(&sums->bounced, 1);
+        atomic_fetch_add_explicit(&sums->bounced_by[classify_reason(classification)], 1,
+                                  memory_order_relaxed);
+    }
 }
 
 static void sum_up(struct governor_sums *sums, enum report_type type, const char *classification)
@@ -85,7 +90,7 @@ static void record(struct worker *w, const struct judge_context *c, enum report_
     event.signers = c->signers;
     if (c->sums != NULL)
         sum_up(c->sums, type, classification);
-    sum_up_flow(r->lane == NULL ? NULL : r->lane->names, type);
+    sum_up_flow(r->lane == NULL ? NULL : r->lane->names, type, classification);
     report_line(out, &event);
 }
 

@@ -80,6 +80,9 @@ static void see_flow(void *arg, const struct queue_flow *flow)
     row->deferred += atomic_load(&sums->deferred);
     row->bounced += atomic_load(&sums->bounced);
     row->bytes += atomic_load(&sums->bytes);
+    _Static_assert(FLOW_REASONS == GOVERNOR_REASONS_MAX, "");
+    for (size_t i = 0; i < FLOW_REASONS; i++)
+        row->bounced_by[i] += atomic_load(&sums->bounced_by[i]);
 }
 
 static int by_attempts(const void *a, const void *b)

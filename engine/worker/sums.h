@@ -15,9 +15,10 @@ struct sums_row {
     char *name; /* of the source, tenant or campaign; "" is mail without one */
     char *site; /* of a source's; else "" */
     uint64_t attempts, delivered, deferred, bounced, bytes; /* recipients; of what was taken */
+    uint64_t bounced_by[GOVERNOR_REASONS_MAX];              /* by classify_reason() */
     /* Of a source at a site. */
     uint64_t connect_failures, sessions; /* now */
-    uint64_t bounced_by[GOVERNOR_REASONS_MAX], held_ms[GOVERNOR_WAITS];
+    uint64_t held_ms[GOVERNOR_WAITS];
 };
 
 struct sums {

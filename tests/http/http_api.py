@@ -802,11 +802,18 @@ def test_metrics():
         for name, reply in (("gone", b"550 5.1.1 no such user\r\n"), ("full", b"452 4.2.2 full\r\n")):
             routes[f"{name}.example"] = f"[127.0.0.1]:{Server({'RCPT': reply}).port}"
         engine.reload()
-        engine.inject({**LETTER, "recipients": [{"email": f"{n}@{d}.example"} for n in "ab" for d in ("gone", "full")]})
+        engine.inject({**LETTER, "tenant": "shop", "recipients": [
+            {"email": f"{n}@{d}.example"} for n in "ab" for d in ("gone", "full")]})
         want = {'hayauma_refusals_total{classification="InvalidRecipient",outcome="failed"}': 2,
                 'hayauma_refusals_total{classification="QuotaIssues",outcome="deferred"}': 2}
         wait_until("refusals by what they mean", lambda: want.items() <= families(
             engine.ask("GET", "/metrics")[2].decode())["hayauma_refusals"].items())
+        found = families(engine.ask("GET", "/metrics")[2].decode())
+        check("bounces of the tenant", found["hayauma_tenant_mail_bounced_by"], {
+            'hayauma_tenant_mail_bounced_by_total{tenant="shop",classification="InvalidRecipient"}': 2})
+        check("bounces of the source", list(found["hayauma_source_site_bounced_by"].values()), [2])
+        shop, = (row for row in engine.status()["tenants"] if row["tenant"] == "shop")
+        check("bounces in the status", (shop["bounced"], shop["bounced_by"]), (2, {"InvalidRecipient": 2}))
 
 
 def test_metrics_of_a_tenant():
