@@ -43,18 +43,24 @@ size_t codec_row_prefix(uint8_t out[ROW_KEY_MAX], enum row_class class, uint32_t
 /* The same with due_ms behind: where the rows due then or later begin. */
 size_t codec_row_bound(uint8_t out[ROW_KEY_MAX], enum row_class class, uint32_t flow,
                        struct str queue, int64_t due_ms);
-static inline uint32_t codec_row_key_flow(struct str key)
-{
-    const uint8_t *at = (const uint8_t *)key.ptr + 1;
-
-    ASSERT(key.len >= ROW_KEY_HEAD);
-    return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
-}
 /* The part of a valid row's key that names its lane: flow and name. */
 static inline struct str codec_row_key_lane(struct str key)
 {
     ASSERT(key.len > ROW_KEY_HEAD + ROW_KEY_TAIL);
     return (struct str){key.ptr + 1, key.len - 1 - 1 - ROW_KEY_TAIL};
+}
+/* Of such a part. */
+static inline uint32_t codec_lane_flow(struct str lane)
+{
+    const uint8_t *at = (const uint8_t *)lane.ptr;
+
+    ASSERT(lane.len >= 4);
+    return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
+}
+static inline uint32_t codec_row_key_flow(struct str key)
+{
+    ASSERT(key.len >= ROW_KEY_HEAD);
+    return codec_lane_flow((struct str){key.ptr + 1, key.len - 1});
 }
 /* Whether the row of key is of message id, without decoding the key. */
 static inline bool codec_row_key_of(struct str key, const struct msgid *id)

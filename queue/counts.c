@@ -13,12 +13,13 @@ struct lane_count {
     char name[];
 };
 
-int counts_init(struct counts *c)
+int counts_init(struct counts *c, struct flows *flows)
 {
     int err = map_init(&c->lanes, 256);
 
     if (err < 0)
         return err;
+    c->flows = flows;
     pthread_mutex_init(&c->lock, NULL);
     c->seed = rng_entropy();
     return 0;
@@ -96,6 +97,8 @@ static void lane_count_add(struct counts *c, struct str lane, int64_t delta)
     uint64_t hash = hash_bytes(lane.ptr, lane.len, c->seed);
     struct lane_count *count = lane_count_find(c, lane, hash);
 
+    if (c->flows != NULL)
+        flows_count(c->flows, codec_lane_flow(lane), delta);
     if (count == NULL) {
         if (delta < 0) /* of a lane that was forgotten */
             return;

@@ -9,7 +9,7 @@
  * Memory: COUNTS_LANES_MAX lanes. When there are more the small ones are forgotten: those of one
  * row, then those of two, and so on, until a quarter of the places is free. Rows that a lane got
  * before it was forgotten are not counted any more, so that its count is not complete; counts of
- * large lanes are. */
+ * large lanes are. Rows of flows are counted in the table of flows, which forgets none. */
 #ifndef HAYAUMA_QUEUE_COUNTS_H
 #define HAYAUMA_QUEUE_COUNTS_H
 
@@ -17,12 +17,14 @@
 
 #include "base/map.h"
 #include "queue/codec.h"
+#include "queue/flows.h"
 
 #define COUNTS_LANES_MAX (1u << 16)
 
 struct counts {
     pthread_mutex_t lock; /* protects everything below */
     struct map lanes;
+    struct flows *flows; /* rows of each are counted, too; NULL: of none */
     uint64_t seed;
     bool complete;         /* the position is behind the last row */
     uint64_t small;        /* lanes of so many rows, or fewer, have been forgotten; 0: none */
@@ -32,7 +34,7 @@ struct counts {
     uint8_t position[ROW_KEY_MAX + 1];
 };
 
-int counts_init(struct counts *c) MUST_USE;
+int counts_init(struct counts *c, struct flows *flows) MUST_USE;
 void counts_done(struct counts *c);
 /* The caller holds the lock around a run of these. */
 void counts_lock(struct counts *c);

@@ -30,7 +30,7 @@ static void test_large_lanes_stay(void **state)
     char name[32];
 
     (void)state;
-    assert_int_equal(counts_init(&c), 0);
+    assert_int_equal(counts_init(&c, NULL), 0);
     add(&c, 0, 1000);
     add(&c, 1, 2);
     for (uint32_t i = 2; i < SMALL; i++)
@@ -58,7 +58,7 @@ static void test_large_lanes_outlast_many(void **state)
     char name[32];
 
     (void)state;
-    assert_int_equal(counts_init(&c), 0);
+    assert_int_equal(counts_init(&c, NULL), 0);
     add(&c, 0, 5);
     for (uint32_t i = 1; i < 8 * COUNTS_LANES_MAX; i++)
         add(&c, i, 1);
@@ -75,7 +75,7 @@ static void test_few_lanes_are_exact(void **state)
     char name[32];
 
     (void)state;
-    assert_int_equal(counts_init(&c), 0);
+    assert_int_equal(counts_init(&c, NULL), 0);
     for (uint32_t i = 0; i < COUNTS_LANES_MAX; i++)
         add(&c, i, 1);
     (void)counts_get(&c, lane_of(name, 0), &complete);

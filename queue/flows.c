@@ -164,6 +164,14 @@ int flows_reserve(struct flows *f, uint32_t id)
     return 0;
 }
 
+void flows_count(struct flows *f, uint32_t id, int64_t delta)
+{
+    const struct queue_flow *flow = find_id(f, id);
+
+    if (flow != NULL)
+        atomic_fetch_add_explicit(&flow->sums->rows, delta, memory_order_relaxed);
+}
+
 /* An id without a flow. There is one: flows and lost ones are far fewer than ids. */
 static uint32_t id_take(struct flows *f)
 {

@@ -36,5 +36,7 @@ int flows_add(struct flows *f, const struct queue_flow *stored) MUST_USE;
  * -ENOMEM.
  */
 int flows_reserve(struct flows *f, uint32_t id) MUST_USE;
+/* The flow has so many rows more, or fewer. Any thread. */
+void flows_count(struct flows *f, uint32_t id, int64_t delta);
 
 #endif

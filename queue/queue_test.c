@@ -368,6 +368,17 @@ static bool count_row(void *arg, const struct queue_row_view *row)
     return true;
 }
 
+static int64_t flow_rows(struct kit_queue *f, uint32_t id)
+{
+    struct queue_counters counters;
+    const struct queue_flow *flow = queue_flow_find(f->q, id);
+
+    do
+        queue_counters(f->q, 0, &counters);
+    while (!counters.rows_complete);
+    return flow == NULL ? -1 : atomic_load(&flow->sums->rows);
+}
+
 /* Lanes of one name in several flows are lanes apart; flows keep names and ids over a restart, as
  * long as they have rows. */
 static void test_flows(void **state)
@@ -405,7 +416,10 @@ static void test_flows(void **state)
     add_in(f, codes, "a.example", 1900);
     assert_int_equal(queue_state_visit(f->q, 0, STATE_FLOW, count_state, &states), 0);
     assert_int_equal(states, 3);
+    assert_int_equal(flow_rows(f, news_id), 30);
     kit_queue_reopen(f);
+    assert_int_equal(flow_rows(f, news_id), 30);
+    assert_int_equal(flow_rows(f, codes_id), 2);
     signed_news = queue_flow_find(f->q, signed_id);
     assert_true(str_eq(signed_news->signer, STR("acme.example")) &&
                 str_eq(signed_news->campaign, STR("news")) && signed_news->envelope.len == 0);
@@ -443,6 +457,7 @@ static void test_flows(void **state)
         assert_int_equal(kit_submit(f->q, f->port, 0, c), 0);
         recipient_free(r);
     }
+    assert_int_equal(flow_rows(f, codes_id), 0);
     kit_queue_reopen(f);
     assert_null(queue_flow_find(f->q, codes_id));
     assert_non_null(queue_flow_find(f->q, news_id));

@@ -679,7 +679,7 @@ int shard_open(struct shard **out, struct queue *q, uint32_t index, struct queue
     list_init(&s->own.patient);
     list_init(&s->own.suspects);
     format->shard = index;
-    err = counts_init(&s->counts);
+    err = counts_init(&s->counts, &q->flows);
     if (err == 0 && asprintf(&s->path, "%s/shard-%03u", q->path, index) < 0)
         err = -ENOMEM;
     if (err == 0)

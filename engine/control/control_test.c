@@ -124,6 +124,7 @@ static void fill_why(struct control_why *why)
     h.wait = (struct control_wait){.reason = "rate", .until_ms = 70, .limit = {.name = "rate"}};
     h.next_ms = 70;
     why->found |= 1u << SUSPENSION_CAMPAIGN;
+    why->absent = 5;
     for (unsigned i = 0; i < 100; i++) {
         snprintf(h.site, sizeof(h.site), "mx%u.example", i);
         assert_non_null(control_why_add(why, &h, &made));
@@ -760,6 +761,10 @@ static void test_why_message(void **state)
 /* What waits for the same is one; beyond the places for that, what waits for the same reason. */
 static void test_why(void **state)
 {
+    static struct queue_row rows[1200];
+    struct bench *b = *state;
+    struct message *m = kit_message(10, ARRAY_LEN(rows), 7);
+    struct kit_change *kit = kit_change();
     struct replies *r = ask(*state, "{\"op\":\"why\",\"name\":\"spring\"}");
     const json_t *why = why_of(r), *holds = json_object_get(why, "holds"), *first;
 
@@ -793,6 +798,22 @@ static void test_why(void **state)
     assert_string_equal(text(first, "who"), "hanako");
     assert_int_equal(number(first, "until_ms"), 9);
     replies_done(r);
+    /* The store has more of a campaign than its lanes in memory have. */
+    m->flow = queue_flow_get(b->queue, 5, STR("acme"), STR("autumn"), STR(""))->id;
+    for (uint32_t i = 0; i < ARRAY_LEN(rows); i++)
+        rows[i] =
+            (struct queue_row){QUEUE_ROW_ADD, .rcpt = kit_recipient(m, i, "c.example", LATER)};
+    kit_content(kit, m);
+    kit->change.rows = rows;
+    kit->change.rows_len = ARRAY_LEN(rows);
+    assert_int_equal(kit_submit(b->queue, b->port, 0, kit), 0);
+    r = ask(b, "{\"op\":\"why\",\"name\":\"autumn\",\"scope\":\"campaign\"}");
+    assert_int_equal(number(why_of(r), "recipients"), ARRAY_LEN(rows));
+    assert_int_equal(number(why_of(r), "unseen"), ARRAY_LEN(rows) - 1100);
+    replies_done(r);
+    for (uint32_t i = 0; i < ARRAY_LEN(rows); i++)
+        recipient_free(rows[i].rcpt);
+    message_unref(m);
     /* A source that is configured is meant alone. */
     r = ask(*state, "{\"op\":\"why\",\"name\":\"default\"}");
     assert_int_equal(number(json_object_get(why_of(r), "source"), "messages"), 7);

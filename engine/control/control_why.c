@@ -411,6 +411,59 @@ static void put_subject(struct control *c, const struct control_why *why, const 
     json_end_list(out);
 }
 
+/* --- how much there is of campaigns and tenants: the queue counts rows of each flow --- */
+
+struct stored {
+    const struct control_why *why;
+    struct str name; /* as flows have it */
+    uint64_t rows;
+    uint32_t found; /* scopes */
+};
+
+static void add_flow(void *to, const struct queue_flow *flow)
+{
+    struct stored *s = to;
+    int64_t rows = atomic_load_explicit(&flow->sums->rows, memory_order_relaxed);
+    uint32_t scopes = 0;
+
+    if (rows <= 0)
+        return;
+    if (str_eq(flow->campaign, s->name))
+        scopes |= 1u << SUSPENSION_CAMPAIGN;
+    if (str_eq(flow->tenant, s->name))
+        scopes |= 1u << SUSPENSION_TENANT;
+    scopes &= s->why->scopes;
+    s->rows += scopes == 0 ? 0 : (uint64_t)rows;
+    s->found |= scopes;
+}
+
+static bool is_counting(const struct control *c)
+{
+    struct queue_counters one = {.rows_complete = true};
+
+    for (uint32_t shard = 0; shard < queue_shards(c->queue) && one.rows_complete; shard++)
+        queue_counters(c->queue, shard, &one);
+    return !one.rows_complete;
+}
+
+/* How many recipients the subject has, those of its holds, where the queue knows better. A domain
+ * or site of the same name has some besides, which only its lanes know. */
+static uint64_t stored_rows(const struct control *c, struct control_why *why, uint64_t rows)
+{
+    const uint32_t scopes = 1u << SUSPENSION_CAMPAIGN | 1u << SUSPENSION_TENANT;
+    struct stored s = {.why = why, .name = str_of(why->name)};
+
+    if (c->queue == NULL || why->name[0] == 0 || (why->scopes & scopes) == 0)
+        return rows;
+    if (s.name.len > FLOW_NAME_MAX)
+        s.name.len = FLOW_NAME_MAX;
+    queue_flows_visit(c->queue, add_flow, &s);
+    why->found |= s.found;
+    if ((why->found & ~scopes) == 0)
+        why->counting = is_counting(c);
+    return s.rows > rows ? s.rows : rows;
+}
+
 /* Of a campaign that is asked for by its name: the newest of it. */
 static void take_expires(void *to, const struct campaign *one)
 {
@@ -425,16 +478,17 @@ static void put_why(struct control_client *client, struct control_why *why)
     struct control *c = client->control;
     struct buf *out = &client->out;
     const struct msgid *id = client->request.filter.has_id ? &client->request.id : NULL;
-    uint64_t rows = 0, in_flight = 0;
+    uint64_t seen = 0, rows, in_flight = 0;
 
-    if (id == NULL && (why->found & 1u << SUSPENSION_CAMPAIGN) != 0)
-        c->backend->campaigns(c->arg, take_expires, why);
     qsort(why->holds, why->len, sizeof(*why->holds), compare);
     for (uint32_t i = 0; i < why->len; i++) {
-        rows += why->holds[i].rows;
+        seen += why->holds[i].rows;
         in_flight += why->holds[i].in_flight;
         look_at_rows(c, &why->holds[i]);
     }
+    rows = stored_rows(c, why, seen);
+    if (id == NULL && (why->found & 1u << SUSPENSION_CAMPAIGN) != 0)
+        c->backend->campaigns(c->arg, take_expires, why);
     buf_puts(out, "{\"why\":{");
     put_subject(c, why, id, out);
     json_number(out, "now_ms", c->wall_ms);
@@ -446,6 +500,8 @@ static void put_why(struct control_client *client, struct control_why *why)
         json_bool(out, "counting", true);
     if (why->absent > 0)
         json_number(out, "absent", (int64_t)why->absent);
+    if (why->absent > 0 && rows > seen)
+        json_number(out, "unseen", (int64_t)(rows - seen));
     json_text(out, "intake", str_of(control_intake_name(control_intake(c))));
     buf_puts(out, "\"holds\":[");
     for (uint32_t i = 0; i < why->len; i++)

@@ -191,10 +191,19 @@ static void put_own(struct buf *out, const json_t *why, int64_t now_ms)
     buf_printf(out, ": %s.\n", reply_text(one, "error"));
 }
 
+static bool may_be_site(const json_t *is)
+{
+    const json_t *one;
+    size_t i;
+
+    json_array_foreach(is, i, one) if (strcmp(json_string_value(one), "site") == 0) return true;
+    return false;
+}
+
 static void put_head(struct buf *out, const json_t *why)
 {
     long long n = reply_number(why, "recipients"), flight = reply_number(why, "in_flight");
-    long long absent = reply_number(why, "absent");
+    long long absent = reply_number(why, "absent"), unseen = reply_number(why, "unseen");
     const json_t *is = json_object_get(why, "is");
     char *name = dns_name_readable(reply_text(why, "name")), expires[CLOCK_RFC3339_BYTES];
 
@@ -215,12 +224,16 @@ static void put_head(struct buf *out, const json_t *why)
         buf_printf(out, ", %lld in transactions now", flight);
     if (json_is_true(json_object_get(why, "counting")))
         buf_puts(out, "; the queue is still being counted");
-    if (absent > 0 && (n == 0 || json_array_size(is) > 1 ||
-                       strcmp(json_string_value(json_array_get(is, 0)), "domain") != 0))
+    if (unseen > 0) {
+        buf_puts(out, "; ");
+        put_count(out, (uint64_t)unseen);
+        buf_puts(out, " of them are in the store alone, and what they wait for is not looked at");
+    } else if (absent > 0 && may_be_site(is)) {
         buf_printf(out,
-                   "; of campaigns, tenants and sites what is in the store alone, %lld queues, is "
-                   "not looked at: see 'queue summary'",
+                   "; for which sites %lld queues are that are in the store alone is not known: "
+                   "see 'hayauma queue summary'",
                    absent);
+    }
     buf_puts(out, ".\n");
     if (n == 0 || reply_number(why, "expires_ms") == 0)
         return;
