@@ -429,6 +429,20 @@ static void check_shares(const struct config_checker *k, const char *name,
         check_pool_name(k, config_line_of(k->c, &shares[i], f), name, shares[i].pool);
 }
 
+static void no_provider(const struct config_checker *k, unsigned line, const char *name,
+                        const char *share, const char *site)
+{
+    struct suggest near;
+
+    suggest_init(&near, str_of(site));
+    for (size_t i = 0; i < k->c->providers_all; i++)
+        suggest_offer(&near, k->c->providers[i].name);
+    config_mistake(k, line, "%s['%s'].sites: there is no provider '%s'; %s%s%s", name, share, site,
+                   near.best != NULL ? "did you mean '" : "",
+                   near.best != NULL ? near.best : "'hayauma site list' has the names of sites",
+                   near.best != NULL ? "'?" : "");
+}
+
 /* Sites that are no provider's have a dot or a colon in their names, but for the wild ones. */
 static void check_share_sites(const struct config_checker *k, const char *name,
                               const struct config_share *share)
@@ -446,12 +460,13 @@ static void check_share_sites(const struct config_checker *k, const char *name,
                 "%s['%s'].sites: '%s' is never reached: '%s' already matches it; the first match "
                 "wins",
                 name, share->name, at->site, first->site);
+        else if (at->site[0] != 0 && at->site[strlen(at->site) - 1] == '.')
+            config_mistake(k, line,
+                           "%s['%s'].sites: '%s' matches nothing: names of sites have no final dot",
+                           name, share->name, at->site);
         else if (strpbrk(at->site, "*.:") == NULL &&
                  config_provider_find(k->c, str_of(at->site)) == NULL)
-            config_mistake(k, line,
-                           "%s['%s'].sites: there is no provider '%s'; 'hayauma site list' has the "
-                           "names of sites",
-                           name, share->name, at->site);
+            no_provider(k, line, name, share->name, at->site);
     }
 }
 

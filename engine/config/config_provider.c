@@ -6,6 +6,7 @@
 #include "config/config_private.h"
 #include "config/config_profiles.h"
 #include "config/config_value.h"
+#include "config/glob.h"
 
 #define NAMED_DEFAULT "default"
 
@@ -444,6 +445,24 @@ static void check_site(const struct config_checker *k, const struct config_desti
                    near.best != NULL ? near.best : "", near.best != NULL ? "'?" : "");
 }
 
+/* An earlier pattern of sites may match all that this one does. */
+static void check_site_reached(const struct config_checker *k, size_t at)
+{
+    const struct config_destination *all = k->c->destinations;
+    struct str site = {all[at].pattern + 5, strlen(all[at].pattern) - 5};
+
+    for (size_t i = 0; i < at; i++) {
+        if (!config_pattern_is_site(str_of(all[i].pattern)) ||
+            !glob_match(str_of(all[i].pattern + 5), site))
+            continue;
+        config_mistake(k, config_line_given(k->c, &all[at], top_field("destinations")),
+                       "destinations['%s'] is never reached: '%s' already matches it; the first "
+                       "match wins",
+                       all[at].pattern, all[i].pattern);
+        return;
+    }
+}
+
 static void check_quiet(const struct config_checker *k, const struct config_destination *d,
                         const char *map)
 {
@@ -467,9 +486,11 @@ void config_check_providers(const struct config *c,
     for (size_t i = 0; i < c->destinations_len; i++)
         check_quiet(&k, &c->destinations[i], "destinations");
     for (size_t i = 0; i + 1 < c->destinations_len; i++)
-        if (config_pattern_is_site(str_of(c->destinations[i].pattern)))
+        if (config_pattern_is_site(str_of(c->destinations[i].pattern))) {
             check_site(&k, &c->destinations[i],
                        config_line_given(c, &c->destinations[i], top_field("destinations")));
+            check_site_reached(&k, i);
+        }
 }
 
 /* --- the reference --- */
