@@ -458,6 +458,7 @@ static void answer(struct route_ask *a, struct dns_route *route)
     const struct config_route *target = config_route_for(w->config, str_of(of->domain));
     bool rejects = target != NULL && target->kind == CONFIG_ROUTE_REJECT;
     const char *no_site = rejects ? "the route rejects mail" : NULL;
+    const struct config_provider *provider;
     struct site *site = NULL;
 
     put_next_hop(w->config, target, &of->out);
@@ -475,6 +476,9 @@ static void answer(struct route_ask *a, struct dns_route *route)
     }
     if (no_site != NULL)
         json_text(&of->out, "no_site", str_of(no_site));
+    provider = site != NULL ? NULL : config_provider_find(w->config, str_of(of->domain));
+    if (provider != NULL) /* there is no mail for it, or it would have been found by that */
+        backend_put_provider(w->config, provider, &of->out);
     if (site != NULL)
         put_site(of, site);
     put_suspensions(of, site, w->shared);

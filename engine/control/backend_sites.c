@@ -77,6 +77,16 @@ void backend_put_limits(const struct site *site, const struct feed_limits *share
     json_end_list(out);
 }
 
+void backend_put_provider(const struct config *c, const struct config_provider *p, struct buf *out)
+{
+    struct limits_put put = {.out = out, .of = "provider"};
+
+    json_text(out, "provider", str_of(p->name));
+    buf_puts(out, "\"limits\":[");
+    config_limits_visit(c, &p->dest, put_limit, &put);
+    json_end_list(out);
+}
+
 /* --- the list --- */
 
 static struct seen *seen_get(struct sites_walk *walk, const struct site *site)

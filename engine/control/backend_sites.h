@@ -13,5 +13,7 @@ void backend_sites(struct shared *all, struct control_job *job);
 /* "provider":..., "exchangers_name":..., "limits":[...]: each limit that holds at site, with whom
  * it is of, its value and where that comes from. */
 void backend_put_limits(const struct site *site, const struct feed_limits *shares, struct buf *out);
+/* The same of a provider that there is no site of. */
+void backend_put_provider(const struct config *c, const struct config_provider *p, struct buf *out);
 
 #endif

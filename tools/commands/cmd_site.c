@@ -22,7 +22,7 @@ static const char help[] =
     "             with its value and where that comes from, and what is used of it now\n"
     "\n" CHANNEL_HELP "  -h, --help              this text\n"
     "\n"
-    "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the engine does not answer.\n";
+    "Exit codes: 0 done, 1 failed, or no such site, 2 wrong usage, 3 the engine does not answer.\n";
 
 /* --- list --- */
 
@@ -185,6 +185,12 @@ static void put_sources(struct buf *out, const json_t *route)
     buf_putc(out, '\n');
 }
 
+/* Asked for by its name, and without mail. */
+static bool is_provider(const json_t *route)
+{
+    return *reply_text(route, "site") == 0 && *reply_text(route, "provider") != 0;
+}
+
 static void print_details(const json_t *route)
 {
     const char *error = reply_text(route, "lookup_error"), *no_site = reply_text(route, "no_site");
@@ -192,8 +198,10 @@ static void print_details(const json_t *route)
     struct buf out = {0};
     size_t i;
 
-    put_field(&out, "domain", reply_text(route, "domain"));
-    if (*reply_text(route, "site") == 0)
+    put_field(&out, is_provider(route) ? "provider" : "domain", reply_text(route, "domain"));
+    if (is_provider(route))
+        put_field(&out, "site", "a provider; no mail is queued for it");
+    else if (*reply_text(route, "site") == 0)
         put_field(&out, "no site",
                   *no_site != 0 ? no_site
                   : *error != 0 ? error
@@ -266,6 +274,8 @@ static int ask(struct channel *ch, json_t *request)
         else if (json_object_get(reply, "absent") != NULL && !ch->options->json)
             printf("%lld more queues are in the store alone, and counted for no site.\n",
                    reply_number(reply, "absent"));
+        if (route != NULL && *reply_text(route, "site") == 0 && !is_provider(route))
+            code = EXIT_FAILED;
         first = false;
         json_decref(reply);
     }
