@@ -54,6 +54,7 @@ void idle_enter(struct delivery *d)
 {
     ASSERT(d->state == DELIVERY_OPEN && !d->yielding && list_empty(&d->letters));
     ASSERT(!list_node_linked(&d->idle_node) && list_empty(&d->carried));
+    channel_count_messages(d->channel);
     if (idle_rests(d))
         rest_begins(d);
     else

@@ -183,7 +183,7 @@ struct channel *channel_new(struct site *site, const struct config_source *sourc
     return c;
 }
 
-static void count_messages(struct channel *c)
+void channel_count_messages(struct channel *c)
 {
     if (c->messages > 0)
         atomic_fetch_add_explicit(&c->state->shared.messages, c->messages, memory_order_relaxed);
@@ -196,7 +196,7 @@ void channel_free(struct channel *c)
 
     ASSERT(list_empty(&c->sessions) && list_empty(&c->idle) && list_empty(&c->resting));
     ASSERT(list_empty(&c->seats));
-    count_messages(c);
+    channel_count_messages(c);
     wheel_cancel(io_wheel(w->io), &c->timer);
     if (list_node_linked(&c->dirty_node))
         list_remove(&c->dirty_node);
@@ -893,7 +893,7 @@ static void channel_pay(struct channel *c, struct seat *seat)
         list_push_back(&c->seats, &seat->channel_node);
     }
     if (++c->messages >= COUNTED_MAX || feed_empty(&seat->supply->feed))
-        count_messages(c);
+        channel_count_messages(c);
     seat_pay(seat);
     if (channel_limits_ask(c, &why) < 0 || governor_stopped_ns(c->governor) != 0 ||
         channel_quiet(c) != NULL)

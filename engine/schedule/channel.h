@@ -78,6 +78,9 @@ struct channel {
 struct channel *channel_new(struct site *site, const struct config_source *source);
 /* Without sessions and seats. */
 void channel_free(struct channel *c);
+/* Messages that it has taken are counted for its source a few at a time: now those that are left.
+ */
+void channel_count_messages(struct channel *c);
 /* Work or room appeared: the end of the turn looks at the channel. */
 void channel_dirty(struct channel *c);
 /* The channel is looked at when at_ms (monotonic) has come, or earlier. */
