@@ -630,6 +630,9 @@ enum config_warmup_kind config_warmup_kind(const char *name, const char **plain)
 const char *config_warmup_kind_name(enum config_warmup_kind kind);
 /* Where the configuration sets it: "sources". */
 const char *config_warmup_map(enum config_warmup_kind kind);
+/* As config_origin_put(), of the entry of that name. */
+void config_warmup_origin_put(const struct config *c, enum config_warmup_kind kind,
+                              const char *name, struct buf *out);
 /* Whether the one of this plain name is being warmed up. */
 bool config_warmup_has(const struct config *c, enum config_warmup_kind kind, struct str plain);
 /* What holds at a provider for what is called so. False: it is not being warmed up. */

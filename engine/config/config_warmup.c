@@ -120,6 +120,19 @@ warmed_find(const struct config *c, enum config_warmup_kind kind, struct str pla
     return NULL;
 }
 
+void config_warmup_origin_put(const struct config *c, enum config_warmup_kind kind,
+                              const char *name, struct buf *out)
+{
+    const struct config_warmup_source *s = warmed_find(c, kind, str_of(name));
+    const struct config_field *map =
+        config_field_find(&config_warmup_schema, str_of(kinds[kind].map));
+    unsigned line = s == NULL ? 0 : config_line_given(c, s, map);
+
+    if (line != 0)
+        buf_printf(out, "%s:%u (", c->file, line);
+    buf_printf(out, "warmup.%s['%s']%s", kinds[kind].map, name, line != 0 ? ")" : "");
+}
+
 bool config_warmup_has(const struct config *c, enum config_warmup_kind kind, struct str plain)
 {
     return warmed_find(c, kind, plain) != NULL;

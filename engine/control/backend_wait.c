@@ -97,11 +97,23 @@ static void put_warmup(struct worker *w, const struct lane_wait *wait, struct co
     out->limit.stage = view.stage;
     out->limit.stages = view.stages;
     kind = config_warmup_kind(view.source, &plain);
-    snprintf(out->limit.set, sizeof(out->limit.set), "warmup.%s['%s']", config_warmup_map(kind),
-             plain);
+    config_warmup_origin_put(w->config, kind, plain, &text);
+    snprintf(out->limit.set, sizeof(out->limit.set), "%.*s", STR_FMT(buf_str(&text)));
+    buf_clear(&text);
     warmup_put_words(&w->shared->warmup, &view, &text);
     snprintf(out->text, sizeof(out->text), "%.*s", STR_FMT(buf_str(&text)));
     buf_done(&text);
+}
+
+static void take_quiet(void *arg, const char *key, struct str value, struct str origin)
+{
+    struct control_wait *out = arg;
+
+    if (strcmp(key, "quiet_hours") != 0)
+        return;
+    out->limit.name = "quiet_hours";
+    snprintf(out->limit.set, sizeof(out->limit.set), "%.*s", STR_FMT(origin));
+    snprintf(out->text, sizeof(out->text), "%.*s", STR_FMT(value));
 }
 
 /* The proxy that keeps the source from sending, or where none is named the first of the pool's. */
@@ -150,6 +162,8 @@ void backend_wait(struct lane *lane, struct str source, struct control_wait *out
         put_warmup(lane->worker, &wait, out);
     else if (wait.reason == LANE_WAIT_SOURCE)
         put_proxy(lane, &wait, out);
+    else if (wait.quiet != NULL)
+        config_limits_visit(lane->site->config, wait.quiet, take_quiet, out);
     else if (wait.limit.kind != LIMIT_NONE)
         put_limit(lane, &wait.limit, out);
 }
@@ -189,7 +203,8 @@ static uint32_t scopes_of(const struct control_why *why, const struct lane *lane
                                str_eq_nocase(str_of(lane->site->exchangers_name), name)))
         found |= 1u << SUSPENSION_SITE;
     if ((why->scopes & 1u << SUSPENSION_SOURCE) != 0 &&
-        (pool_has(pool_of(lane), name) || pool_has(pool_of(lane)->overflow, name)))
+        (pool_has(pool_of(lane), name) || pool_has(pool_of(lane)->overflow, name)) &&
+        lane_is_of_source(lane, name))
         found |= 1u << SUSPENSION_SOURCE;
     return found & why->scopes;
 }

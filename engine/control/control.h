@@ -30,7 +30,8 @@ struct control_wait {
     char host[128], error[200];
     int64_t answered_ms;                    /* wall clock: when error came; 0: nobody knows */
     char source[CONFIG_SHARE_NAME_MAX + 1]; /* that may send first; may be empty */
-    /* For "rate", "sessions" and "warmup". name NULL: no limit is known. */
+    /* For "rate", "sessions", "warmup" and "quiet_hours", which has name and set alone. name NULL:
+     * no limit is known. */
     struct {
         const char *name; /* of its key, static */
         uint64_t used, max;
@@ -45,7 +46,7 @@ struct control_wait {
     const char *scope; /* static */
     char name[SUSPENSION_NAME_MAX + 1];
     char who[SUSPENSION_WHO_MAX + 1];
-    char text[SUSPENSION_REASON_MAX + 1]; /* why; for "warmup": how much is used */
+    char text[SUSPENSION_REASON_MAX + 1]; /* why; of "warmup" how much is used; the quiet hours */
 };
 
 struct control_destination {
@@ -105,8 +106,8 @@ struct control_hold {
     char pool[CONFIG_SHARE_NAME_MAX + 1];
     uint32_t shard, lanes, in_flight;
     uint64_t rows;
-    uint64_t per_hour; /* lane_ceiling(): from pool to site; UINT64_MAX: no bound */
-    int64_t next_ms;   /* wall clock: of the first attempt; 0: now; INT64_MAX: nobody knows */
+    double per_hour; /* lane_ceiling(): from pool to site; INFINITY: no bound */
+    int64_t next_ms; /* wall clock: of the first attempt; 0: now; INT64_MAX: nobody knows */
 };
 
 /* Of these with all that tells them apart; further ones share the places of their reason. */

@@ -83,9 +83,10 @@ static void json_limit(struct buf *out, const struct control_wait *wait)
         return;
     buf_puts(out, "\"limit\":{");
     json_text(out, "name", str_of(wait->limit.name));
-    if (!messages)
+    if (!messages && wait->limit.max != 0)
         json_number(out, "used", (int64_t)wait->limit.used);
-    json_number(out, "max", (int64_t)wait->limit.max);
+    if (wait->limit.max != 0)
+        json_number(out, "max", (int64_t)wait->limit.max);
     if (messages)
         json_number(out, "period_ms", wait->limit.period_ms);
     if (wait->limit.stages != 0) {

@@ -1,17 +1,17 @@
 /* What holds the mail of a subject: a domain, campaign, tenant, site or source, of which workers
  * offer their lanes, or a message, whose rows the store has. Mail that waits for the same thing is
  * one hold. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "control/control_private.h"
 #include "worker/queue_name.h"
 
-#define WHY_ROWS     100                 /* of a message, asked for at a time */
-#define WHY_LANES    100                 /* of a domain, likewise */
-#define LANE_ROWS    1000                /* of a lane that nobody has counted */
-#define LOOK_ROWS    10                  /* of a queue, looked at for what its lane does not know */
-#define PER_HOUR_MAX (UINT64_C(1) << 53) /* what JSON's readers take for a whole number */
+#define WHY_ROWS  100  /* of a message, asked for at a time */
+#define WHY_LANES 100  /* of a domain, likewise */
+#define LANE_ROWS 1000 /* of a lane that nobody has counted */
+#define LOOK_ROWS 10   /* of a queue, looked at for what its lane does not know */
 
 /* A row of a message whose queue workers are asked about. */
 struct why_row {
@@ -136,7 +136,7 @@ static bool visit_row(void *arg, const struct queue_row_view *row)
         w->job = control_waits_new(client);
     (void)control_waits_add(w->job, row->queue, row->flow, client->work.shard);
     *to = (struct why_row){
-        .hold = {.shard = client->work.shard, .lanes = 1, .rows = 1, .per_hour = UINT64_MAX},
+        .hold = {.shard = client->work.shard, .lanes = 1, .rows = 1, .per_hour = INFINITY},
         .query = (uint32_t)w->job->waits_len - 1,
         .due_ms = (row->flags & RECIPIENT_HELD) != 0 ? QUEUE_DUE_HELD : row->due_ms};
     snprintf(to->hold.queue, sizeof(to->hold.queue), "%.*s", STR_FMT(row->queue));
@@ -323,12 +323,12 @@ static double hours_of(const struct control_why *why, const struct control_hold 
 {
     uint64_t rows = 0;
 
-    if (h->per_hour == 0 || h->per_hour >= PER_HOUR_MAX || h->site[0] == 0)
+    if (h->per_hour <= 0 || isinf(h->per_hour) || h->site[0] == 0)
         return 0;
     for (uint32_t i = 0; i < why->len; i++)
         if (strcmp(why->holds[i].site, h->site) == 0 && strcmp(why->holds[i].pool, h->pool) == 0)
             rows += why->holds[i].rows;
-    return (double)rows / (double)h->per_hour;
+    return (double)rows / h->per_hour;
 }
 
 static void put_hold(const struct control_why *why, const struct control_hold *h, struct buf *out)
@@ -348,10 +348,12 @@ static void put_hold(const struct control_why *why, const struct control_hold *h
     json_text(out, "pool", str_of(h->pool));
     if (h->next_ms != 0 && h->next_ms != INT64_MAX)
         json_number(out, "next_ms", h->next_ms);
-    if (h->per_hour < PER_HOUR_MAX)
+    if (h->per_hour < 100) /* 3 a day are 0.125 */
+        buf_printf(out, "\"per_hour\":%.4g,", h->per_hour);
+    else if (!isinf(h->per_hour))
         json_number(out, "per_hour", (int64_t)h->per_hour);
     if (hours > 0)
-        buf_printf(out, "\"hours\":%.2f,", hours);
+        buf_printf(out, "\"hours\":%.4f,", hours);
     json_wait(out, &h->wait);
     if (h->wait.reason == NULL && h->wait.error[0] != 0) {
         json_text(out, "last_error", str_of(h->wait.error));

@@ -173,7 +173,7 @@ int limits_ask(const struct limit *limits, size_t len, uint64_t now_ns, struct l
     return err;
 }
 
-static const struct config_rate *connect_rate(const struct limit *by)
+const struct config_rate *limit_connect_rate(const struct limit *by)
 {
     return by->at != NULL                 ? &by->at->connect_rate
            : by->kind == LIMIT_SOURCE     ? &by->source->connect_rate
@@ -184,7 +184,7 @@ static const struct config_rate *connect_rate(const struct limit *by)
 
 void limit_connect_denial(const struct limit *by, struct limit_denial *why)
 {
-    const struct config_rate *rate = connect_rate(by);
+    const struct config_rate *rate = limit_connect_rate(by);
 
     *why = (struct limit_denial){.kind = by->kind,
                                  .dest = by->dest,

@@ -105,6 +105,8 @@ int limits_ask(const struct limit *limits, size_t len, uint64_t now_ns,
 /* What by refuses, whose rate of counts lets nothing go until then. */
 void limit_rate_denial(const struct limit *by, enum governor_counts counts, uint64_t now_ns,
                        uint64_t until_ns, struct limit_denial *why);
+/* How many sessions may begin by what by was made of; count 0: any number. */
+const struct config_rate *limit_connect_rate(const struct limit *by);
 /* What by, which lets no session begin now, refuses. */
 void limit_connect_denial(const struct limit *by, struct limit_denial *why);
 /* What by, of which the sessions are all open, refuses. */

@@ -1,5 +1,7 @@
 #include "schedule/lane_wait.h"
 
+#include <math.h>
+
 #include "schedule/channel.h"
 #include "schedule/flow_lower.h"
 #include "schedule/flow_warmup.h"
@@ -213,14 +215,16 @@ static void shut_wait(const struct supply *s, enum channel_shut shut, const stru
         [CHANNEL_BUSY] = LANE_WAIT_SESSIONS};
     uint64_t now_ms = io_now_ms(s->site->worker->io);
 
+    if (shut == CHANNEL_BUSY && c != NULL) /* a rate may be what lets no further one begin */
+        session_wait(c, out);
+    if (out->reason != LANE_WAIT_NONE)
+        return;
     out->reason = reasons[shut];
     out->source = c == NULL ? NULL : c->source;
     if (shut == CHANNEL_SUSPENDED && !source_suspension(s, c, &out->suspension))
         out->reason = LANE_WAIT_SOURCE;
     if (shut == CHANNEL_STOPPED)
         supply_answer(s, out);
-    if (shut == CHANNEL_BUSY)
-        (void)session_limit(c, &out->limit);
     if (shut == CHANNEL_LIMIT && rate_limit(s, c, &out->limit) && out->limit.kind == LIMIT_WARMUP) {
         out->reason = LANE_WAIT_WARMUP;
         out->warmup = c->warmup;
@@ -230,7 +234,7 @@ static void shut_wait(const struct supply *s, enum channel_shut shut, const stru
     else if (out->reason == LANE_WAIT_WARMUP)
         out->until_ms = warmup_opens_ms(s->site->worker, c->warmup, out->limit.until_ns);
     else if (shut == CHANNEL_QUIET && c != NULL)
-        out->until_ms = c->quiet_until_ms;
+        out->until_ms = c->quiet_until_ms, out->quiet = c->quiet;
     else if (until_ms != UINT64_MAX && until_ms > now_ms && shut != CHANNEL_BUSY)
         out->until_ms = worker_wall_ms(s->site->worker) + (int64_t)(until_ms - now_ms);
 }
@@ -249,7 +253,7 @@ static void seat_wait(const struct supply *s, const struct seat *seat, struct la
     uint64_t until_ms;
     enum channel_shut shut;
 
-    if (seat == NULL || seat->unbound)
+    if (seat == NULL)
         return;
     out->source = seat->source;
     if (channel_source_suspended(s->site, seat->source, &out->suspension)) {
@@ -257,7 +261,7 @@ static void seat_wait(const struct supply *s, const struct seat *seat, struct la
         out->until_ms = out->suspension.until_ms;
         return;
     }
-    if (seat->channel == NULL)
+    if (seat->unbound || seat->channel == NULL)
         return;
     shut = channel_shut(seat->channel, &until_ms);
     if (shut != CHANNEL_OPEN)
@@ -408,6 +412,14 @@ void lane_wait(struct lane *lane, struct lane_wait *out)
     lane_wait_of_source(lane, STR(""), out);
 }
 
+bool lane_is_of_source(const struct lane *lane, struct str source)
+{
+    const struct seat *seat = lane->supply == NULL ? NULL : seat_of(lane->supply, source);
+
+    return seat == NULL || !seat->unbound ||
+           channel_source_suspended(lane->site, seat->source, NULL);
+}
+
 void lane_wait_of_source(struct lane *lane, struct str source, struct lane_wait *out)
 {
     struct worker *w = lane->worker;
@@ -436,82 +448,99 @@ uint32_t lane_wait_cost(const struct lane *lane)
 
 /* --- the ceiling --- */
 
-static uint64_t in_an_hour(uint64_t apart_ns)
-{
-    return apart_ns == 0 ? UINT64_MAX : (uint64_t)HOUR_MS * 1000000 / apart_ns;
-}
-
-static uint64_t hourly(const struct limit *l, uint64_t now_ns)
-{
-    return in_an_hour(l->entry == NULL ? 0 : governor_apart_ns(l->entry, now_ns));
-}
-
-static uint64_t lesser(uint64_t a, uint64_t b)
+static double lesser(double a, double b)
 {
     return a < b ? a : b;
 }
 
-static uint64_t seat_ceiling(const struct seat *seat)
+static double in_an_hour(uint64_t apart_ns)
 {
-    struct worker *w = seat->supply->site->worker;
+    return apart_ns == 0 ? INFINITY : HOUR_MS * 1e6 / (double)apart_ns;
+}
+
+/* Of a message in each session as many as it may have; 0: there is no limit of that. */
+static uint64_t messages_of_a_session(const struct site *site)
+{
+    uint64_t own = site->dest->session_messages_max, of_provider = own;
+
+    if (site->provider != NULL)
+        of_provider = site->provider->dest.session_messages_max;
+    return own == 0 || (of_provider != 0 && of_provider < own) ? of_provider : own;
+}
+
+static double hourly(const struct limit *l, const struct site *site, uint64_t now_ns)
+{
+    const struct config_rate *begin = l->entry == NULL ? NULL : limit_connect_rate(l);
+    uint64_t messages = messages_of_a_session(site);
+    double most = in_an_hour(l->entry == NULL ? 0 : governor_apart_ns(l->entry, now_ns));
+
+    if (begin == NULL || begin->count == 0 || messages == 0)
+        return most;
+    return lesser(most, (double)begin->count * (double)messages * HOUR_MS / begin->period_ms);
+}
+
+static double seat_ceiling(const struct seat *seat)
+{
+    const struct site *site = seat->supply->site;
+    struct worker *w = site->worker;
     const struct channel *c = seat->channel;
     uint64_t now_ns = io_now_ns(w->io);
     struct warmup_view view;
-    uint64_t most, even;
+    double most, even;
 
     if (seat->unbound || (c != NULL && !c->usable) ||
         channel_source_suspended(seat->supply->site, seat->source, NULL))
         return 0;
     if (c == NULL) /* its limits are not known yet */
-        return UINT64_MAX;
-    most = lesser(hourly(&c->limits[CHANNEL_OWN], now_ns),
-                  hourly(&c->limits[CHANNEL_PROVIDER], now_ns));
-    most = lesser(most, hourly(&c->limits[CHANNEL_SOURCE], now_ns));
+        return INFINITY;
+    most = lesser(hourly(&c->limits[CHANNEL_OWN], site, now_ns),
+                  hourly(&c->limits[CHANNEL_PROVIDER], site, now_ns));
+    most = lesser(most, hourly(&c->limits[CHANNEL_SOURCE], site, now_ns));
     if (c->warmup == NULL)
         return most;
     warmup_view(&w->shared->warmup, c->warmup, worker_wall_ms(w), &view);
     if (view.cap == WARMUP_NO_CAP)
         return most;
     /* An even part of the day, or this hour's share where mail came late in the day. */
-    even = (view.cap + 23) / 24;
+    even = view.cap / 24.0;
     return lesser(most, view.share > even ? view.share : even);
 }
 
 /* What the exchangers' hosts let through together. */
-static uint64_t hosts_ceiling(const struct site *site, uint64_t now_ns)
+static double hosts_ceiling(const struct site *site, uint64_t now_ns)
 {
     const struct exchangers *x = &site->exchangers;
-    uint64_t sum = 0;
+    double sum = 0;
 
     for (uint16_t i = 0; i < x->len; i++) {
-        const struct limit by = {.entry = x->list[i].limits};
-        uint64_t one = hourly(&by, now_ns);
+        const struct limit by = {
+            .entry = x->list[i].limits, .kind = LIMIT_HOST, .dest = site->dest};
         bool again = false; /* another address of the same host */
 
         for (uint16_t j = 0; j < i; j++)
             again |= by.entry != NULL && x->list[j].limits == by.entry;
         if (!again)
-            sum = one > UINT64_MAX - sum ? UINT64_MAX : sum + one;
+            sum += hourly(&by, site, now_ns);
     }
     return sum;
 }
 
-uint64_t lane_ceiling(struct lane *lane)
+double lane_ceiling(struct lane *lane)
 {
     const struct supply *s = lane->supply;
-    uint64_t most = 0, total = UINT64_MAX, now_ns = io_now_ns(lane->worker->io);
+    double most = 0, total = INFINITY;
+    uint64_t now_ns = io_now_ns(lane->worker->io);
 
     for (uint32_t i = 0; s != NULL && i < s->seats_len; i++) {
         const struct channel *c = s->seats[i].channel;
-        uint64_t one = seat_ceiling(&s->seats[i]);
 
-        most = one > UINT64_MAX - most ? UINT64_MAX : most + one;
+        most += seat_ceiling(&s->seats[i]);
         if (c != NULL)
-            total = lesser(hourly(&c->limits[CHANNEL_SITE], now_ns),
-                           hourly(&c->limits[CHANNEL_PROVIDER_TOTAL], now_ns));
+            total = lesser(hourly(&c->limits[CHANNEL_SITE], s->site, now_ns),
+                           hourly(&c->limits[CHANNEL_PROVIDER_TOTAL], s->site, now_ns));
     }
     if (s == NULL)
-        return UINT64_MAX;
+        return INFINITY;
     if (lane->site->hosts_paced)
         total = lesser(total, hosts_ceiling(lane->site, now_ns));
     total = lesser(total, in_an_hour(feed_limits_apart_ns(&s->feed, lane, now_ns)));

@@ -41,18 +41,22 @@ struct lane_wait {
     const struct config_source *source;
     /* Of LANE_WAIT_RATE and LANE_WAIT_SESSIONS. LIMIT_NONE: no limit is known. */
     struct limit_denial limit;
+    const struct config_destination *quiet; /* of LANE_WAIT_QUIET: whose hours; or NULL */
 };
 
 void lane_wait(struct lane *lane, struct lane_wait *out);
 /* The same, but what keeps the source of this name from taking the lane's mail, whatever its other
  * sources may do. LANE_WAIT_NONE too where the source has had no turn there. */
 void lane_wait_of_source(struct lane *lane, struct str source, struct lane_wait *out);
+/* False: its pool binds it to another source, and not for the lack of this one. */
+bool lane_is_of_source(const struct lane *lane, struct str source);
 /* What either costs: 1, and more where many sources may send lane's mail. */
 uint32_t lane_wait_cost(const struct lane *lane);
 /* How many messages an hour the settings let through to lane's site from its pool: the rates of the
- * sources that can send, a 24th of the day's cap where one is being warmed up, the rates over all
- * sources, and those of its tenant and campaign. UINT64_MAX: they set no bound. */
-uint64_t lane_ceiling(struct lane *lane);
+ * sources that can send, also those of sessions that begin, for each may have so many messages; the
+ * hour's share where one is being warmed up; the rates over all sources, and those of its tenant
+ * and campaign. INFINITY: they set no bound. */
+double lane_ceiling(struct lane *lane);
 /* Appends in words what a recipient that expires untried has waited for: "the rate limit". Called
  * while that reason still holds. */
 void lane_waited_for(struct lane *lane, struct buf *out);

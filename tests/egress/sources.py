@@ -326,7 +326,8 @@ def test_bound():
     """Mail for one domain, or of one campaign, comes from one source; suspended, another one's."""
     for selection in ("domain", "campaign"):
         pools = {"bulk": {"sources": {f"a{n}": {} for n in (1, 2, 3)}, "selection": selection}}
-        with Receiver() as sink, Engine(settings(sink, (1, 2, 3), pools)) as engine:
+        with Receiver() as sink, Engine(settings(
+                sink, (1, 2, 3), pools, destinations={"slow.example": {"rate": "1/h"}})) as engine:
             for i in range(12):
                 inject(engine, 40, [f"d{i}.example"], f"X-Hayauma-Campaign: c{i}\r\n")
             sink.wait_mails(480)
@@ -344,6 +345,15 @@ def test_bound():
             after = sink.shares(480)
             if number in after or len(after) != 1:
                 raise Failure(f"{selection}: a{number} is suspended, and its mail came from {after}")
+            inject(engine, 5, ["slow.example"], "X-Hayauma-Campaign: c0\r\n", first=2000)
+            sink.wait_mails(501)
+            if selection == "domain":
+                continue
+            waits = [4 if n == number or n in after else 0 for n in (1, 2, 3)]
+            wait_until(f"why to tell each source's mail: {waits}", lambda w=waits: w == [
+                engine.rows("why", f"a{n}")[0]["recipients"] for n in (1, 2, 3)], 10)
+            if "suspended" not in engine.command("why", f"a{number}").splitlines()[1]:
+                raise Failure(engine.command("why", f"a{number}"))
 
 
 def test_rules():

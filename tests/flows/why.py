@@ -48,7 +48,16 @@ def settings(sink):
         "destinations": {"*": {"retry": ["50m"]}, "paced.example": {"rate": "2/h"},
                          "paced-all.example": {"total_rate": "2/h"},
                          "slow.example": {"sessions_max": 1},
-                         "two.example": {"total_sessions_max": 1}}}
+                         "two.example": {"total_sessions_max": 1},
+                         "begun.example": {"connect_rate": "1/h", "session_messages_max": 1},
+                         "hosted.example": {"host_rate": "1/h"}, "daily.example": {"total_rate": "3/d"},
+                         "quiet.example": {"quiet_hours": quiet_now(), "time_zone": "Asia/Tokyo"}}}
+
+
+def quiet_now():
+    """Hours in Tokyo that last an hour more at least."""
+    hour = time.gmtime().tm_hour + 9
+    return f"{hour % 24}-{(hour + 2) % 24}"
 
 
 def line_of(engine, domain, key):
@@ -85,7 +94,8 @@ class Waiting(Engine):
         self.command("queue", "suspend", "--site", "mx1.s4.example")
         self.command("source", "suspend", "idle", "--reason", "listed")
         self.command("source", "suspend", "spare")
-        for domain in ("busy", "paced", "paced-all", "slow", "two", "later", "broken", "s1", "s4"):
+        for domain in ("busy", "paced", "paced-all", "slow", "two", "begun", "hosted", "daily", "quiet", "later",
+                       "broken", "s1", "s4"):
             inject(self, f"{domain}.example")
         inject(self, "s2.example", campaign="spring")
         inject(self, "s3.example", tenant="acme")
@@ -150,6 +160,16 @@ def check_limits(engine):
     check("used", (hold["wait"]["limit"]["used"], hold["wait"]["limit"]["max"]), (1, 1))
     told(engine, ["two.example"], "sessions", "1 of 1 sessions, total_sessions_max",
          line_of(engine, "two.example", "total_sessions_max"))
+    # No session is open, and none may begin: that is a rate.
+    told(engine, ["begun.example"], "rate", "our rate limit: next in 59m; connect_rate 1 in 1h00m",
+         line_of(engine, "begun.example", "connect_rate"), "The settings let 1 message an hour through")
+    told(engine, ["hosted.example"], "rate", "our rate limit: next in 59m; host_rate 1 in 1h00m",
+         line_of(engine, "hosted.example", "host_rate"), "The settings let 1 message an hour through")
+    hold = told(engine, ["daily.example"], "rate", "total_rate 3 in 1d00h",
+                "The settings let 3 messages a day through", "takes 1d")
+    check("the ceiling", (hold["per_hour"], hold["hours"]), (0.125, hold["recipients"] * 8))
+    told(engine, ["quiet.example"], "quiet_hours", f": {quiet_now()} Asia/Tokyo, set at ",
+         line_of(engine, "quiet.example", "quiet_hours"), "Next attempt in ")
 
 
 def check_suspensions(engine):
@@ -187,7 +207,7 @@ def check_destinations(engine):
         raise Failure(f"when did it answer? {hold}")
     told(engine, ["broken.example"], "no_route", "no route, again in ")
     told(engine, ["heating"], "warmup", "of 24 today", "stage 1 of 3", "warmup.sources['new']",
-         "1 message an hour", source="new")
+         f"{engine.file}:", " an hour through", source="new")
     told(engine, ["lost.example"], "source", "no source of its pool has an address or a proxy to send from")
     text = engine.command("why", "away")
     if "192.0.2.99 is none of this machine's" not in text:

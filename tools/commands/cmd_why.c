@@ -36,10 +36,13 @@ static const char help[] =
 
 /* --- sentences --- */
 
+/* What is in transactions is none of those that wait. */
 static void put_recipients(struct buf *out, const json_t *hold, const char *one, const char *many)
 {
-    long long n = reply_number(hold, "recipients");
+    long long n = reply_number(hold, "recipients"), flight = reply_number(hold, "in_flight");
 
+    if (strcmp(reply_text(hold, "state"), "waits") == 0 && flight < n)
+        n -= flight;
     put_count(out, (uint64_t)n);
     buf_printf(out, " recipient%s %s", n == 1 ? "" : "s", n == 1 ? one : many);
 }
@@ -63,13 +66,15 @@ static void put_answer(struct buf *out, const json_t *hold, int64_t now_ms)
 static void put_ceiling(struct buf *out, const json_t *hold)
 {
     double hours = json_number_value(json_object_get(hold, "hours"));
+    double most = json_number_value(json_object_get(hold, "per_hour"));
+    const char *in = most >= 1 ? "an hour" : most * 24 >= 1 ? "a day" : "a month";
+    uint64_t whole = (uint64_t)(most * (most >= 1 ? 1 : most * 24 >= 1 ? 24 : 24 * 30) + 0.01);
 
-    if (reply_number(hold, "per_hour") == 0) /* no bound, or no source can send, which is said */
+    if (most <= 0) /* no bound, or no source can send, which is said */
         return;
     buf_puts(out, "  The settings let ");
-    put_count(out, (uint64_t)reply_number(hold, "per_hour"));
-    buf_printf(out, " message%s an hour through to this site",
-               reply_number(hold, "per_hour") == 1 ? "" : "s");
+    put_count(out, whole);
+    buf_printf(out, " message%s %s through to this site", whole == 1 ? "" : "s", in);
     if (hours > 0) {
         buf_puts(out, ": what is queued takes ");
         put_age(out, (int64_t)(hours * 3600e3));

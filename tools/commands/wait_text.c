@@ -162,6 +162,10 @@ static void put_limit(struct buf *out, const json_t *wait, const json_t *limit)
     const char *name = reply_text(limit, "name");
     bool of_source = *reply_text(wait, "source") != 0 && is_of_source(name);
 
+    if (strcmp(name, "quiet_hours") == 0) { /* they have been said */
+        put_set(out, reply_text(limit, "set"));
+        return;
+    }
     buf_puts(out, "; ");
     if (json_object_get(limit, "stages") != NULL) {
         buf_printf(out, "stage %lld of %lld", reply_number(limit, "stage"),
@@ -195,7 +199,7 @@ static void put_details(struct buf *out, const json_t *wait, int64_t now_ms)
 
     if (limit != NULL)
         put_limit(out, wait, limit);
-    else if (*reply_text(wait, "source") != 0)
+    else if (*reply_text(wait, "source") != 0 && strcmp(reply_text(wait, "scope"), "source") != 0)
         buf_printf(out, "; source %s", reply_text(wait, "source"));
     if (reply_number(wait, "answered_ms") > 0) {
         buf_puts(out, "; answered ");
