@@ -1362,7 +1362,7 @@ static void test_trace(void **state)
     struct replies *r;
 
     dialogues_init(&watched);
-    say(fd, "{\"op\":\"trace\",\"site\":\"mx\",\"for_ms\":1000}\n");
+    say(fd, "{\"op\":\"trace\",\"site\":\"MX\",\"for_ms\":1000}\n");
     for (int i = 0; i < 3; i++)
         turn(b);
     assert_true(dialogues_watched(&watched));

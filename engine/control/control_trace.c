@@ -40,9 +40,12 @@ static bool begin(struct control_client *client)
 enum control_step control_step_trace(struct control_client *client)
 {
     struct control *c = client->control;
+    const char *source = client->request.trace.source;
     const struct control_trace *t;
     uint64_t dropped;
 
+    if (source[0] != 0 && config_source_find(c->backend->config(c->arg), source) == NULL)
+        return control_no_source(client, source);
     if (client->work.trace == NULL && !begin(client))
         return CONTROL_STEP_DONE;
     t = client->work.trace;

@@ -24,7 +24,7 @@ static bool matches(const struct dialogue_filter *f, const struct dialogue_sessi
         return false;
     if (f->has_message && (who->carries == NULL || !who->carries(who->of, &f->message)))
         return false;
-    return (f->site[0] == 0 || str_eq(who->site, str_of(f->site))) &&
+    return (f->site[0] == 0 || str_eq_nocase(who->site, str_of(f->site))) &&
            (f->source[0] == 0 || str_eq(who->source, str_of(f->source)));
 }
 

@@ -433,7 +433,8 @@ def test_screens():
         if "source" not in listed or "a1" not in listed:
             raise Failure(f"suspensions says {listed}")
         for words in (["source", "suspend", "nosuch"], ["source", "show", "nosuch"],
-                      ["source", "resume", "a2"], ["source", "suspend"]):
+                      ["source", "resume", "a2"], ["source", "suspend"],
+                      ["trace", "--source", "nosuch", "--for", "1s"]):
             done = subprocess.run([program(), *words, "-c", engine.file], capture_output=True, text=True,
                                   check=False)
             if done.returncode not in (1, 2) or not done.stderr:
