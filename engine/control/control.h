@@ -71,7 +71,8 @@ struct control_source {
         bool away;
         int64_t since_ms;
         int error;
-    } part[3]; /* IPv4, IPv6, the proxy: enum source_part */
+    } part[3];              /* IPv4, IPv6, the proxy: enum source_part */
+    int64_t no_route_ms[2]; /* IPv4, IPv6: as struct source has them */
 };
 
 #define CONTROL_SHARD_ANY UINT32_MAX

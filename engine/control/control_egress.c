@@ -25,6 +25,23 @@ static void put_missing(const struct config_address *address, const struct contr
     buf_putc(out, ',');
 }
 
+static void put_no_route(const struct control_source *state, struct buf *out)
+{
+    static const char *const names[] = {[SOURCE_IPV4] = "ipv4", [SOURCE_IPV6] = "ipv6"};
+
+    buf_puts(out, "\"no_route\":[");
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        if (state->no_route_ms[i] == 0)
+            continue;
+        buf_putc(out, '{');
+        json_text(out, "family", str_of(names[i]));
+        json_number(out, "since_ms", state->no_route_ms[i]);
+        json_end(out);
+        buf_putc(out, ',');
+    }
+    json_end_list(out);
+}
+
 static void put_proxy(const struct config_source *s, const struct control_source *state,
                       struct buf *out)
 {
@@ -43,17 +60,23 @@ static void put_proxy(const struct config_source *s, const struct control_source
     buf_putc(out, ',');
 }
 
-/* Of two addresses one may be missing: the source sends over the other. */
+/* Of two addresses one may be missing, or have no route: the source sends over the other. */
 static const char *state_of(const struct config_source *s, const struct control_source *state)
 {
-    bool v4 = s->ipv4.len != 0 && !state->part[SOURCE_IPV4].away;
-    bool v6 = s->ipv6.len != 0 && !state->part[SOURCE_IPV6].away;
+    bool any = s->ipv4.len == 0 && s->ipv6.len == 0; /* the kernel chooses */
+    bool v4 = (any || s->ipv4.len != 0) && !state->part[SOURCE_IPV4].away;
+    bool v6 = (any || s->ipv6.len != 0) && !state->part[SOURCE_IPV6].away;
 
     if (state->suspended)
         return "suspended";
     if (state->part[SOURCE_PROXY].away)
         return "proxy_down";
-    return v4 || v6 || (s->ipv4.len == 0 && s->ipv6.len == 0) ? "ok" : "missing";
+    if (!v4 && !v6)
+        return "missing";
+    return (v4 && state->no_route_ms[SOURCE_IPV4] == 0) ||
+                   (v6 && state->no_route_ms[SOURCE_IPV6] == 0)
+               ? "ok"
+               : "no_route";
 }
 
 static void put_limit(void *arg, const char *key, struct str value, struct str set)
@@ -88,6 +111,7 @@ void control_put_source(struct control *c, const struct config_source *s, struct
     put_missing(&s->ipv4, &state, SOURCE_IPV4, out);
     put_missing(&s->ipv6, &state, SOURCE_IPV6, out);
     json_end_list(out);
+    put_no_route(&state, out);
     put_proxy(s, &state, out);
     buf_puts(out, "\"limits\":[");
     config_source_limits_visit(config, s, put_limit, out);

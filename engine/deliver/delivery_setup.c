@@ -318,6 +318,7 @@ void delivery_setup_ready(struct delivery *d)
     delivery_set_state(d, DELIVERY_OPEN);
     delivery_arm_timer(d);
     source_describe(d);
+    source_routed(d->channel->state, d->dial.exchanger.addr.sa.sa_family, true, 0);
     proxying_end(d);
     sessions_works(d->channel);
     delivery_idle(d);

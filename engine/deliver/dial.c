@@ -49,6 +49,7 @@ void dial_failed(struct dial *d, struct channel *c, int err)
     if (!has_no_route(d, c, err))
         return;
     d->no_route++;
+    source_routed(c->state, family, false, worker_wall_ms(w));
     /* These errors concern the whole family; a route to nowhere may be that of one network. */
     if ((err == -ENETUNREACH || err == -EAFNOSUPPORT || err == -EADDRNOTAVAIL) &&
         families_no_route(&w->families, family, io_now_ms(w->io)))

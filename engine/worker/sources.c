@@ -87,6 +87,17 @@ int source_family(sa_family_t family)
     return family == AF_INET ? SOURCE_IPV4 : family == AF_INET6 ? SOURCE_IPV6 : -1;
 }
 
+void source_routed(struct source *s, sa_family_t family, bool routed, int64_t wall_ms)
+{
+    int at = source_family(family);
+    int64_t was_ms =
+        at < 0 ? 0 : atomic_load_explicit(&s->shared.no_route_ms[at], memory_order_relaxed);
+
+    if (at >= 0 && routed == (was_ms != 0)) /* it is news */
+        atomic_store_explicit(&s->shared.no_route_ms[at], routed ? 0 : wall_ms,
+                              memory_order_relaxed);
+}
+
 static const struct config_address *address_of(const struct config_source *of,
                                                enum source_part part)
 {

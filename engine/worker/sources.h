@@ -33,6 +33,9 @@ struct source {
         _Atomic uint32_t looks[SOURCE_PARTS]; /* in vain, in a row */
         _Atomic int error[SOURCE_PARTS];      /* of the last: see source_error_text() */
         _Atomic int64_t since_ms[SOURCE_PARTS];
+        /* Wall clock: since when connects over the family have failed for the lack of a route; 0:
+         * the last one did not. To be shown: who sends finds out for each destination. */
+        _Atomic int64_t no_route_ms[SOURCE_FAMILIES];
         _Atomic uint32_t sessions;
         _Atomic uint64_t messages, connects, connect_failures;
     } shared;
@@ -71,6 +74,8 @@ void source_missing(struct source *s, const struct config_source *of, enum sourc
 /* A look found the part there. Logs that it is back. */
 void source_found(struct source *s, const struct config_source *of, enum source_part part,
                   struct worker *w);
+/* Whether a connect over the family has found a route; wall_ms: now. */
+void source_routed(struct source *s, sa_family_t family, bool routed, int64_t wall_ms);
 void source_error_text(int err, char out[SOCKS5_TEXT]);
 /* "socks5 10.0.0.5:1080", of one that has a proxy. */
 #define SOURCE_PROXY_TEXT 128

@@ -6,6 +6,7 @@ usage: address.py; exit status 77 where no network namespace may be had"""
 
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -91,6 +92,41 @@ def test_family():
                 "dns": sink.dns(ipv6=True)}) as engine:
         if not sends(engine, sink, {11}, 0):
             raise Failure(f"a1 has no IPv4 address: {sink.shares()}")
+
+
+def test_no_route():
+    """A source whose only family has no route to the exchanger is told, another one sends its mail, and it sends
+    again when there is a route."""
+    far = ("-6", "address", "del", "2001:db8:9::1/128", "dev", "lo")
+    ip("address", "add", "10.7.0.31/32", "dev", "lo")
+    for address in ("fd00:7::32", "2001:db8:9::1"):
+        ip("-6", "address", "add", f"{address}/128", "dev", "lo", "nodad")
+    sink = Receiver(host="127.0.0.1")
+    sink.behaviour = sink.dir / "world.yaml"
+    sink.behaviour.write_text(
+        "classes: [{name: two, domains: [x.example], address: [10.7.0.31, '2001:db8:9::1']}]\n")
+    with sink, Engine({**settings(sink, (), routes={}, destinations={"*": {"idle": "200ms"}}), "sources": {
+            "four": {"ipv4": "10.7.0.31"}, "six": {"ipv6": "fd00:7::32"}}, "dns": sink.dns(ipv6=True)}) as engine:
+        def from_six(first):
+            before = len(sink.ledger())
+            inject(engine, 20, first=first)
+            sink.wait_mails(before + 20)
+            peers = sink.peers()
+            return any("fd00:7::32" in peers[row[1]][0] for row in sink.ledger()[before:])
+
+        wait_until("six to send", lambda: from_six(0))
+        wait_until("all sessions to end", lambda: engine.status()["gauges"]["sessions_out"] == 0)
+        ip(*far)
+        wait_until("six to lack a route", lambda: not from_six(100) and
+                   states(engine) == {"four": "ok", "six": "no_route"})
+        for words in (["source", "show", "six"], ["why", "six"]):
+            if not re.search("no route +over ipv6, since|has had no route over IPv6", engine.command(*words)):
+                raise Failure(f"{words} says\n{engine.command(*words)}")
+        if engine.records("TransientFailure"):
+            raise Failure(f"deferred: {engine.records('TransientFailure')[0]}")
+        ip("-6", "address", "add", "2001:db8:9::1/128", "dev", "lo", "nodad")
+        engine.command("queue", "flush", "--all")
+        wait_until("six to send again", lambda: from_six(200) and states(engine)["six"] == "ok")
 
 
 if __name__ == "__main__":

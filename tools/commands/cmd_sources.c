@@ -158,6 +158,17 @@ static void print_missing(const json_t *missing)
     buf_done(&text);
 }
 
+static void print_no_route(const json_t *one)
+{
+    struct buf text = {0};
+
+    buf_printf(&text, "over %s, since ", reply_text(one, "family"));
+    put_age(&text, clock_wall_ms() - reply_number(one, "since_ms"));
+    buf_putc(&text, '\0');
+    print_field("no route", (const char *)text.data);
+    buf_done(&text);
+}
+
 static void print_proxy(const json_t *proxy)
 {
     struct buf text = {0};
@@ -198,6 +209,7 @@ static void print_details(const json_t *s)
     if (*reply_text(s, "ipv6") != 0)
         print_field("ipv6", reply_text(s, "ipv6"));
     json_array_foreach(missing, i, item) print_missing(item);
+    json_array_foreach(json_object_get(s, "no_route"), i, item) print_no_route(item);
     print_proxy(json_object_get(s, "proxy"));
     json_array_foreach(limits, i, item) print_limit(item);
     print_field("ehlo name", reply_text(s, "ehlo_name"));
