@@ -41,7 +41,7 @@ void http_on_connection(void *arg, struct MHD_Connection *connection, void **con
         ASSERT(c != NULL);
         c->fd = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
         c->since_ms = mono_ms();
-        c->counted = clients_take(&h->clients, address_of(connection), h->clients_max);
+        c->counted = clients_take(&h->clients, address_of(connection), 0, h->clients_max);
         if (!c->counted) /* the library sees that, and closes it */
             shutdown(c->fd, SHUT_RDWR);
         *context = c;
@@ -56,7 +56,7 @@ void http_on_connection(void *arg, struct MHD_Connection *connection, void **con
     list_remove(&c->node);
     pthread_mutex_unlock(&h->lock);
     if (c->counted)
-        clients_give(&h->clients, address_of(connection));
+        clients_give(&h->clients, address_of(connection), 0);
     free(c);
     http_thread_left(t);
     atomic_fetch_sub_explicit(&h->shared->http.connections, 1, memory_order_relaxed);

@@ -128,7 +128,7 @@ static void uncount(struct inject *s)
 
     if (!s->counted)
         return;
-    clients_give(&all->clients, (struct sockaddr *)&s->peer);
+    clients_give(&all->clients, (struct sockaddr *)&s->peer, s->listener->index);
     before = atomic_fetch_sub(&all->listener_sessions[s->listener->index], 1);
     ASSERT(before > 0);
     s->counted = false;
@@ -548,7 +548,7 @@ static const char *session_refusal(struct inject *s)
         atomic_fetch_sub(sessions, 1);
         return "421 4.3.2 too many sessions, try again later";
     }
-    if (!clients_take(&all->clients, (struct sockaddr *)&s->peer,
+    if (!clients_take(&all->clients, (struct sockaddr *)&s->peer, s->listener->index,
                       s->settings->sessions_per_client_max)) {
         atomic_fetch_sub(sessions, 1);
         return "421 4.7.0 too many sessions from your address";

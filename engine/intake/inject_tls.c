@@ -38,11 +38,13 @@ static const char *handshake_take(struct inject *s)
     /* As with sessions: strangers get half, where others are known by their addresses. */
     if (!users && !inject_may_relay(s))
         max = (max + 1) / 2;
-    if (!clients_shake(&s->worker->shared->clients, (struct sockaddr *)&s->peer, own))
+    if (!clients_shake(&s->worker->shared->clients, (struct sockaddr *)&s->peer, s->listener->index,
+                       own))
         return "454 4.7.0 too many handshakes from your address at a time, try again shortly";
     if (atomic_fetch_add(handshakes_of(s), 1) >= max) {
         atomic_fetch_sub(handshakes_of(s), 1);
-        clients_shaken(&s->worker->shared->clients, (struct sockaddr *)&s->peer);
+        clients_shaken(&s->worker->shared->clients, (struct sockaddr *)&s->peer,
+                       s->listener->index);
         return "454 4.7.0 too many handshakes at a time, try again shortly";
     }
     s->shaking = true;
@@ -57,7 +59,7 @@ void inject_handshake_over(struct inject *s)
         return;
     before = atomic_fetch_sub(handshakes_of(s), 1);
     ASSERT(before > 0);
-    clients_shaken(&s->worker->shared->clients, (struct sockaddr *)&s->peer);
+    clients_shaken(&s->worker->shared->clients, (struct sockaddr *)&s->peer, s->listener->index);
     s->shaking = false;
 }
 

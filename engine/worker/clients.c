@@ -10,6 +10,7 @@
 struct client {
     struct map_node node;
     uint8_t key[8];
+    size_t listener;
     uint32_t sessions, handshakes;
 };
 
@@ -48,34 +49,40 @@ void client_key(const struct sockaddr *addr, uint8_t key[CLIENT_KEY_BYTES])
     }
 }
 
-static struct client *client_find(struct clients *c, const uint8_t key[8], uint64_t hash)
+static uint64_t client_hash(const struct clients *c, const uint8_t key[8], size_t listener)
 {
+    return hash_bytes(key, CLIENT_KEY_BYTES, c->seed + listener);
+}
+
+static struct client *client_find(struct clients *c, const uint8_t key[8], size_t listener)
+{
+    uint64_t hash = client_hash(c, key, listener);
+
     for (struct map_node *n = map_find(&c->sessions, hash); n != NULL; n = map_find_next(n)) {
         struct client *client = CONTAINER_OF(n, struct client, node);
 
-        if (memcmp(client->key, key, 8) == 0)
+        if (client->listener == listener && memcmp(client->key, key, 8) == 0)
             return client;
     }
     return NULL;
 }
 
-bool clients_take(struct clients *c, const struct sockaddr *addr, uint32_t max)
+bool clients_take(struct clients *c, const struct sockaddr *addr, size_t listener, uint32_t max)
 {
     uint8_t key[8];
-    uint64_t hash;
     struct client *client;
     bool ok = false;
 
     client_key(addr, key);
-    hash = hash_bytes(key, sizeof(key), c->seed);
     pthread_mutex_lock(&c->mutex);
-    client = client_find(c, key, hash);
+    client = client_find(c, key, listener);
     if (client == NULL) {
         client = calloc(1, sizeof(*client));
         if (client == NULL)
             goto out;
         memcpy(client->key, key, sizeof(key));
-        map_insert(&c->sessions, &client->node, hash);
+        client->listener = listener;
+        map_insert(&c->sessions, &client->node, client_hash(c, key, listener));
     }
     ASSERT(client->sessions < UINT32_MAX);
     if (max == 0 || client->sessions < max) {
@@ -87,24 +94,24 @@ out:
     return ok;
 }
 
-/* Under the lock, of one that has sessions. */
-static struct client *client_known(struct clients *c, const struct sockaddr *addr)
+/* Under the lock, of one that has sessions there. */
+static struct client *client_known(struct clients *c, const struct sockaddr *addr, size_t listener)
 {
     uint8_t key[8];
     struct client *client;
 
     client_key(addr, key);
-    client = client_find(c, key, hash_bytes(key, sizeof(key), c->seed));
+    client = client_find(c, key, listener);
     ASSERT(client != NULL && client->sessions > 0);
     return client;
 }
 
-void clients_give(struct clients *c, const struct sockaddr *addr)
+void clients_give(struct clients *c, const struct sockaddr *addr, size_t listener)
 {
     struct client *client;
 
     pthread_mutex_lock(&c->mutex);
-    client = client_known(c, addr);
+    client = client_known(c, addr, listener);
     if (--client->sessions == 0) {
         ASSERT(client->handshakes == 0);
         map_remove(&c->sessions, &client->node);
@@ -113,25 +120,25 @@ void clients_give(struct clients *c, const struct sockaddr *addr)
     pthread_mutex_unlock(&c->mutex);
 }
 
-bool clients_shake(struct clients *c, const struct sockaddr *addr, uint32_t max)
+bool clients_shake(struct clients *c, const struct sockaddr *addr, size_t listener, uint32_t max)
 {
     struct client *client;
     bool ok;
 
     pthread_mutex_lock(&c->mutex);
-    client = client_known(c, addr);
+    client = client_known(c, addr, listener);
     ok = max == 0 || client->handshakes < max;
     client->handshakes += ok;
     pthread_mutex_unlock(&c->mutex);
     return ok;
 }
 
-void clients_shaken(struct clients *c, const struct sockaddr *addr)
+void clients_shaken(struct clients *c, const struct sockaddr *addr, size_t listener)
 {
     struct client *client;
 
     pthread_mutex_lock(&c->mutex);
-    client = client_known(c, addr);
+    client = client_known(c, addr, listener);
     ASSERT(client->handshakes > 0);
     client->handshakes--;
     pthread_mutex_unlock(&c->mutex);

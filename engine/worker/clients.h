@@ -1,6 +1,7 @@
-/* How many sessions each client address has, and how many of them are in a handshake of TLS, over
- * all workers. Under a mutex: touched when a session, or its handshake, begins and ends. IPv6
- * clients count by /64. */
+/* How many sessions each client address has at each listener, and how many of them are in a
+ * handshake of TLS, over all workers. A listener is a number of the caller's: bounds are a
+ * listener's, so what a client does at one keeps it from no other. Under a mutex: touched when a
+ * session, or its handshake, begins and ends. IPv6 clients count by /64. */
 #ifndef HAYAUMA_ENGINE_CLIENTS_H
 #define HAYAUMA_ENGINE_CLIENTS_H
 
@@ -25,11 +26,11 @@ void client_key(const struct sockaddr *addr, uint8_t key[CLIENT_KEY_BYTES]);
 
 int clients_init(struct clients *c) MUST_USE;
 void clients_done(struct clients *c);
-/* False when the address already has max sessions (max 0: no limit). */
-bool clients_take(struct clients *c, const struct sockaddr *addr, uint32_t max);
-void clients_give(struct clients *c, const struct sockaddr *addr);
-/* The same of handshakes, of an address that has a session. */
-bool clients_shake(struct clients *c, const struct sockaddr *addr, uint32_t max);
-void clients_shaken(struct clients *c, const struct sockaddr *addr);
+/* False when the address already has max sessions at the listener (max 0: no limit). */
+bool clients_take(struct clients *c, const struct sockaddr *addr, size_t listener, uint32_t max);
+void clients_give(struct clients *c, const struct sockaddr *addr, size_t listener);
+/* The same of handshakes, of an address that has a session there. */
+bool clients_shake(struct clients *c, const struct sockaddr *addr, size_t listener, uint32_t max);
+void clients_shaken(struct clients *c, const struct sockaddr *addr, size_t listener);
 
 #endif

@@ -30,14 +30,14 @@ static bool client_take(struct clients *c, const char *text, uint32_t max)
 {
     struct sockaddr_storage from = address(text);
 
-    return clients_take(c, (struct sockaddr *)&from, max);
+    return clients_take(c, (struct sockaddr *)&from, 0, max);
 }
 
 static void client_give(struct clients *c, const char *text)
 {
     struct sockaddr_storage from = address(text);
 
-    clients_give(c, (struct sockaddr *)&from);
+    clients_give(c, (struct sockaddr *)&from, 0);
 }
 
 /* Each with the first: whether the two are one client. */
@@ -82,24 +82,30 @@ static void test_handshakes(void **state)
 
     (void)state;
     assert_int_equal(clients_init(&c), 0);
-    assert_true(clients_take(&c, one, 0) && clients_take(&c, one, 0) && clients_take(&c, two, 0));
-    assert_true(clients_shake(&c, one, 1));
-    assert_false(clients_shake(&c, one, 1));
-    assert_true(clients_shake(&c, two, 1));
-    assert_true(clients_shake(&c, one, 0)); /* no limit */
-    clients_shaken(&c, one);
-    clients_shaken(&c, one);
-    assert_true(clients_shake(&c, one, 1));
-    clients_shaken(&c, one);
-    clients_shaken(&c, two);
-    clients_give(&c, one);
-    clients_give(&c, one);
-    clients_give(&c, two);
+    assert_true(clients_take(&c, one, 0, 0) && clients_take(&c, one, 0, 0));
+    assert_true(clients_take(&c, two, 0, 0) && clients_take(&c, one, 1, 0));
+    assert_true(clients_shake(&c, one, 0, 1));
+    assert_false(clients_shake(&c, one, 0, 1));
+    assert_true(clients_shake(&c, two, 0, 1));
+    assert_true(clients_shake(&c, one, 1, 1)); /* another listener has its own bound */
+    assert_true(clients_shake(&c, one, 0, 0)); /* no limit */
+    clients_shaken(&c, one, 0);
+    clients_shaken(&c, one, 0);
+    assert_true(clients_shake(&c, one, 0, 1));
+    clients_shaken(&c, one, 0);
+    clients_shaken(&c, one, 1);
+    clients_shaken(&c, two, 0);
+    clients_give(&c, one, 0);
+    clients_give(&c, one, 0);
+    clients_give(&c, one, 1);
+    clients_give(&c, two, 0);
     clients_done(&c);
 }
 
 static void test_limit(void **state)
 {
+    const struct sockaddr_storage from = address("192.0.2.1");
+    const struct sockaddr *at = (const void *)&from;
     struct clients c;
 
     (void)state;
@@ -108,6 +114,8 @@ static void test_limit(void **state)
         for (int i = 0; i < 3; i++)
             assert_true(client_take(&c, "192.0.2.1", 3));
         assert_false(client_take(&c, "192.0.2.1", 3));
+        assert_true(clients_take(&c, at, 1, 1)); /* another listener has its own bound */
+        clients_give(&c, at, 1);
         assert_true(client_take(&c, "192.0.2.1", 0)); /* no limit */
         for (int i = 0; i < 4; i++)
             client_give(&c, "192.0.2.1");

@@ -32,7 +32,7 @@ struct shared {
     struct queue *queue; /* NULL until it is open: workers bind before that */
     struct governor *governor;
     struct crew *crew;      /* as many threads as workers */
-    struct clients clients; /* sessions per client address */
+    struct clients clients; /* sessions per client address and listener */
     struct logins logins;   /* failures per client address and user name; rates of users */
     struct suspensions suspensions;
     struct suppressions suppressions;

@@ -260,7 +260,7 @@ def test_reload():
             old.expect(old.message("b@d.example"), 250)
             done = subprocess.run([program(), "config", "check", engine.file],
                                    capture_output=True, text=True, timeout=60, check=False)
-            check("check", (done.returncode, f"{key}: no private key" in done.stderr), (1, True))
+            check("check", (done.returncode, f": certificates: {key}: no private key" in done.stderr), (1, True))
             # Without certificates there is nothing to begin new handshakes with.
             engine.config["certificates"] = []
             for listener in engine.config["listeners"]:
@@ -369,18 +369,24 @@ def test_handshakes_max():
 
 
 def test_handshakes_of_one_stranger():
-    """Whoever has a part of the handshakes is told to come again; others are not kept out by that."""
+    """Whoever has a part of a listener's handshakes is told to come again; others are not kept out by that,
+    nor is the stranger at another listener."""
     with Secure(tls_handshakes_max=32, relay_networks=[]) as engine:
         held = [raw(engine), raw(engine)]
+        starttls = [Client(engine), Client(engine)]
         with Client(engine) as again, Client(engine, source="127.0.0.2") as other:
-            wait_until("all sessions", lambda: engine.status()["gauges"]["sessions_in"] == 4)
+            wait_until("all sessions", lambda: engine.status()["gauges"]["sessions_in"] == 6)
+            for client in starttls:
+                client.expect(client.command("STARTTLS"), 220)
             check("refused", again.command("STARTTLS")[:48], "454 4.7.0 too many handshakes from your address ")
             with raw(engine) as late:
                 check("closed", read_all(late), b"")
             other.starttls(careless())
-            held[0].close()
+            starttls[0].close()
             wait_until("a place", lambda: again.command("STARTTLS").startswith("220"))
-        held[1].close()
+        starttls[1].close()
+        for connection in held:
+            connection.close()
 
 
 def test_much_mail():
