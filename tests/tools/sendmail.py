@@ -17,11 +17,11 @@ MAILNAME = pathlib.Path("/etc/mailname")
 HOST = (MAILNAME.read_text().strip() if MAILNAME.exists() else "") or socket.gethostname()
 
 
-def sendmail(server, *arguments, text="", code=0, link=None):
-    """What it says on stderr; link: a path that it is called by."""
+def sendmail(server, *arguments, text="", code=0, link=None, env=None):
+    """What it says on stderr; link: a path that it is called by; env: variables to add."""
     done = subprocess.run([link, *arguments] if link else [program(), "sendmail", *arguments],
                           input=text.encode() if isinstance(text, str) else text, capture_output=True, timeout=60,
-                          env={**os.environ, "HAYAUMA_SERVER": server}, check=False)
+                          env={**os.environ, "HAYAUMA_SERVER": server, **(env or {})}, check=False)
     assert done.returncode == code, (done.returncode, code, done.stderr)
     return done.stderr.decode()
 
@@ -66,6 +66,41 @@ def test_sender_and_names():
         assert parsed(kept)["From"] == "x@a.example" and kept[2].endswith(b"\r\n\r\nbody\r\n")
 
 
+def test_names_beside_addresses():
+    """Arguments may be as in a header; of a message that is sent again the old recipients have it."""
+    with Keeper() as keeper:
+        sendmail(keeper.address, "-f", "Shop <shop@a.example>", "<one@b.example>", '"Two, T." <two@b.example>,three@b.example',
+                 text="Subject: x\n\nx\n")
+        assert keeper.kept[0][0].startswith("MAIL FROM:<shop@a.example>")
+        assert recipients(keeper.kept[0]) == ["one@b.example", "two@b.example", "three@b.example"], keeper.kept
+        keeper.kept.clear()
+        sendmail(keeper.address, "-t", text="Resent-To: new@b.example\nResent-Bcc: secret@b.example\nTo: old@b.example\n"
+                                            "Subject: x\n\nx\n")
+        assert recipients(keeper.kept[0]) == ["new@b.example", "secret@b.example"], keeper.kept
+
+
+def test_session():
+    """-bs: the caller speaks SMTP with the engine, waiting for replies or not."""
+    dialogue = (b"EHLO a\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@b.example>\r\nDATA\r\nSubject: x\r\n\r\n" +
+                b"much\r\n" * 40000 + b".\r\nQUIT\r\n")
+    with Keeper() as keeper:
+        env = {**os.environ, "HAYAUMA_SERVER": keeper.address}
+        done = subprocess.run([program(), "sendmail", "-bs"], input=dialogue, capture_output=True, timeout=60, env=env,
+                              check=True)
+        assert [line[:3] for line in done.stdout.splitlines()] == [b"220"] + [b"250"] * 6 + [b"354", b"250", b"221"], done
+        assert recipients(keeper.kept[0]) == ["c@b.example"] and len(keeper.kept[0][2]) > 240000
+        with subprocess.Popen([program(), "sendmail", "-bs"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                              env=env) as session:
+            for line, code in ((b"", b"220"), (b"NOOP\r\n", b"250"), (b"QUIT\r\n", b"221")):
+                session.stdin.write(line)
+                session.stdin.flush()
+                assert session.stdout.readline()[:3] == code
+            assert session.wait(10) == 0
+    done = subprocess.run([program(), "sendmail", "-bs"], input=b"", capture_output=True, timeout=60, check=False,
+                          env={**os.environ, "HAYAUMA_SERVER": f"127.0.0.1:{free_port()}"})
+    assert done.returncode == 75 and done.stdout.startswith(b"421 4.3.2 127.0.0.1:"), done
+
+
 def test_envelope_id():
     """-V is text; on the way it is xtext."""
     with Keeper() as keeper:
@@ -84,8 +119,13 @@ def test_exit_status():
     assert "no recipients" in sendmail(dead, "-t", text=text, code=65)
     assert "not a mail address" in sendmail(dead, "a b@c.example", text=text, code=65)
     assert "-N takes" in sendmail(dead, "-N", "often", "a@b.example", text=text, code=64)
-    assert "-bs" in sendmail(dead, "-bs", code=64)
+    assert "-bv" in sendmail(dead, "-bv", code=64)
+    assert "cannot be found now" in sendmail("mx.invalid", "a@b.example", text=text, code=75)
     sendmail(dead, "-bi")
+    sendmail(dead, "-I")
+    no_engine = {"HAYAUMA_SOCKET": "/nonexistent"}
+    assert "cannot reach the engine" in sendmail(dead, "-q", code=75, env=no_engine)
+    assert "cannot reach the engine" in sendmail(dead, "-q30m", code=75, env=no_engine)
     temp = TempDir()
     behaviour = temp.path / "b.yaml"
     behaviour.write_text("default: {}\nclasses:\n  - {name: no, domains: [no.example], refuse: 1}\n")
@@ -104,7 +144,8 @@ def test_other_names():
         sendmail(keeper.address, "-t", text="To: a@b.example\n\nx\n", link=links["sendmail"])
         assert recipients(keeper.kept[0]) == ["a@b.example"]
         sendmail(keeper.address, link=links["newaliases"])
-        assert "cannot reach the engine" in sendmail(keeper.address, link=links["mailq"], code=3)
+        assert "cannot reach the engine" in sendmail(keeper.address, link=links["mailq"], code=75,
+                                                     env={"HAYAUMA_SOCKET": "/nonexistent"})
         if shutil.which("php"):  # as PHP's mail() calls it
             keeper.kept.clear()
             subprocess.run(["php", "-d", f"sendmail_path={links['sendmail']} -t -i", "-r",

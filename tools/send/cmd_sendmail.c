@@ -19,6 +19,7 @@
 #include "smtp/server.h"
 #include "tools/commands/commands.h"
 #include "tools/commands/input.h"
+#include "tools/send/passage.h"
 #include "tools/send/send_run.h"
 
 #define RECIPIENTS_MAX   1000 /* of one message; more get another of the same */
@@ -43,19 +44,23 @@ static const char usage[] =
     "  -R full|hdrs       what a notice gives back\n"
     "  -V TEXT            envelope id for notices: printable ASCII\n"
     "  -bp                list the queue ('hayauma queue list')\n"
+    "  -q                 without a recipient: try all of it now ('hayauma queue flush --all')\n"
+    "  -bs                stdin and stdout are a session of SMTP with the engine, as PHP's "
+    "mailers\n"
+    "                     want it\n"
     "  --help             this text\n"
     "Bcc is taken off; Date, From, Message-ID and To are added where they are missing. Other\n"
-    "options of Sendmail (-A -B -C -G -h -L -m -n -o -O -q -U -v -X -bm -bi) change nothing here.\n"
+    "options of Sendmail (-A -B -C -G -h -L -m -n -o -O -U -v -X -bm -bi -I) change nothing here.\n"
     "The engine is asked at 127.0.0.1:25, or where HAYAUMA_SERVER says (HOST[:PORT], unix:PATH).\n"
     "\n"
-    "Exit status, of sysexits.h: 0 the engine has the message; 64 wrong options; 65 no message, "
-    "no\n"
-    "recipient or a wrong address; 69 a recipient was refused; 75 the engine does not answer, or\n"
-    "takes nothing for now: try again.\n";
+    "Exit status, of sysexits.h: 0 the engine has the message; 64 wrong options, or no recipient\n"
+    "given; 65 what is no message, none in the header, or a wrong address; 69 a recipient was\n"
+    "refused; 75 the engine does not answer, or takes nothing for now: try again.\n";
 
 struct sendmail {
     struct send send;
-    bool from_header, dots_stay, lists_queue, nothing, has_from;
+    bool from_header, dots_stay, lists_queue, runs_queue, speaks_smtp, nothing, has_from;
+    bool resent;                    /* the header has a recipient of a Resent- field */
     const char *sender, *full_name; /* or NULL */
     struct buf envid;               /* what send.envid points to */
     char host[HOST_BYTES];
@@ -113,6 +118,8 @@ static int take_mode(struct sendmail *s, const char *mode)
 {
     if (strcmp(mode, "p") == 0)
         s->lists_queue = true;
+    else if (strcmp(mode, "s") == 0)
+        s->speaks_smtp = true;
     else if (strcmp(mode, "i") == 0)
         s->nothing = true; /* newaliases: there are no aliases */
     else if (strcmp(mode, "m") != 0)
@@ -141,6 +148,12 @@ static int take_option(struct sendmail *s, int option)
         return EX_OK;
     case 'b':
         return take_mode(s, optarg);
+    case 'q':
+        s->runs_queue = true;
+        return EX_OK;
+    case 'I':
+        s->nothing = true; /* newaliases */
+        return EX_OK;
     case 'N':
         return take_notify(s, optarg);
     case 'V':
@@ -253,6 +266,16 @@ static void add_recipient(struct sendmail *s, struct str address, const char *wh
     buf_done(&full);
 }
 
+/* "Taro <taro@example.com>" is what is within the last "<>". */
+static struct str address_of(struct str text)
+{
+    ptrdiff_t at = str_rfind(text, '<');
+
+    if (at < 0 || text.ptr[text.len - 1] != '>')
+        return text;
+    return (struct str){text.ptr + at + 1, text.len - (size_t)at - 2};
+}
+
 /* An argument: an address, or several with commas between, as cron has them of MAILTO. */
 static void add_argument(struct sendmail *s, struct str text)
 {
@@ -267,7 +290,7 @@ static void add_argument(struct sendmail *s, struct str text)
             continue;
         one = str_trim((struct str){text.ptr + from, i - from});
         if (one.len > 0)
-            add_recipient(s, one, "recipient");
+            add_recipient(s, address_of(one), "recipient");
         any |= one.len > 0;
         from = i + 1;
     }
@@ -312,13 +335,26 @@ static void each_field(struct str header,
     }
 }
 
+static const char *const recipient_fields[] = {"Resent-To", "Resent-Cc", "Resent-Bcc",
+                                               "To",        "Cc",        "Bcc"};
+#define RESENT_FIELDS 3 /* the first of them */
+
+/* Whoever sends a message again names those who get it now in fields of their own (RFC 5322 3.6.6):
+ * those of the old ones have it. */
+static void note_resent(struct sendmail *s, struct str name, struct str value)
+{
+    (void)value;
+    for (size_t i = 0; i < RESENT_FIELDS; i++)
+        s->resent = s->resent || str_eq_nocase(name, str_of(recipient_fields[i]));
+}
+
 static void take_recipients(struct sendmail *s, struct str name, struct str value)
 {
-    static const char *const names[] = {"To", "Cc", "Bcc"};
+    const char *const *names = recipient_fields + (s->resent ? 0 : RESENT_FIELDS);
     InternetAddressList *list;
     char *text;
 
-    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+    for (size_t i = 0; i < RESENT_FIELDS; i++) {
         if (!str_eq_nocase(name, str_of(names[i])))
             continue;
         text = strndup(value.ptr, value.len);
@@ -414,8 +450,10 @@ static int read_message(struct sendmail *s)
     text = (struct str){text.ptr + lead, text.len - lead};
     header = (struct str){text.ptr, header_end(text)};
     body = (struct str){text.ptr + header.len, text.len - header.len};
-    if (s->from_header)
+    if (s->from_header) {
+        each_field(header, note_resent, s);
         each_field(header, take_recipients, s);
+    }
     err = take_sender(s);
     if (err == 0)
         err = compose(s, header, body, &whole);
@@ -444,17 +482,52 @@ static int outcome(const struct sendmail *s)
     return c->refused > 0 ? EX_UNAVAILABLE : c->list.invalid > 0 ? EX_DATAERR : EX_OK;
 }
 
-static int deliver(struct sendmail *s)
+static int find_server(struct endpoint *to)
 {
     const char *server = getenv("HAYAUMA_SERVER");
-    struct send *c = &s->send;
-    int err = endpoint_parse(server != NULL && *server != '\0' ? server : "127.0.0.1", 25,
-                             &c->submit_options.to);
+    int err = endpoint_parse(server != NULL && *server != '\0' ? server : "127.0.0.1", 25, to);
 
-    if (err < 0) {
-        fprintf(stderr, "hayauma sendmail: HAYAUMA_SERVER: '%s' is no HOST[:PORT]\n", server);
-        return EX_USAGE;
+    if (err == 0)
+        return EX_OK;
+    fprintf(stderr, "hayauma sendmail: HAYAUMA_SERVER: '%s' %s\n", server,
+            err == -EHOSTUNREACH ? "cannot be found now" : "is no HOST[:PORT]");
+    return err == -EHOSTUNREACH ? EX_TEMPFAIL : EX_USAGE;
+}
+
+/* `hayauma queue` with this action, and Sendmail's exit codes. */
+static int queue(char *title, char *action, char *more)
+{
+    switch (cmd_queue(more != NULL ? 3 : 2, (char *[]){title, action, more, NULL})) {
+    case EXIT_OK:
+        return EX_OK;
+    case EXIT_UNREACHABLE:
+        return EX_TEMPFAIL;
+    default:
+        return EX_UNAVAILABLE;
     }
+}
+
+/* The caller, which reads replies alone, hears of a failure by one. */
+static int speak_smtp(void)
+{
+    struct endpoint to;
+    int status = find_server(&to), err = 0;
+
+    if (status == EX_OK)
+        err = passage_run(&to);
+    if (err == 0)
+        return status;
+    printf("421 4.3.2 %s: %s\r\n", to.text, strerror(-err));
+    return EX_TEMPFAIL;
+}
+
+static int deliver(struct sendmail *s)
+{
+    struct send *c = &s->send;
+    int err = find_server(&c->submit_options.to);
+
+    if (err != EX_OK)
+        return err;
     c->batch = (uint32_t)(send_list_len(&c->list) < RECIPIENTS_MAX ? send_list_len(&c->list)
                                                                    : RECIPIENTS_MAX);
     err = send_run(c);
@@ -473,7 +546,11 @@ static int run(struct sendmail *s, int argc, char **argv)
     if (status != EX_OK || s->nothing)
         return status;
     if (s->lists_queue)
-        return cmd_queue(2, (char *[]){argv[0], (char[]){"list"}, NULL});
+        return queue(argv[0], (char[]){"list"}, NULL);
+    if (s->runs_queue && optind == argc && !s->from_header)
+        return queue(argv[0], (char[]){"flush"}, (char[]){"--all"});
+    if (s->speaks_smtp)
+        return speak_smtp();
     find_host(s->host);
     g_mime_init();
     for (int i = optind; i < argc; i++)
