@@ -124,6 +124,9 @@ def test_changes():
             done = send(engine, csv(0, 5), *later, *more, status=1)
             assert words in done.stderr, done
         check("as it was", engine.show(one["id"]), one)
+        done = send(engine, csv(0, 5), "--campaign", "when", "--at", "tomorrow", status=2)
+        assert "'tomorrow' is no time" in done.stderr, done
+        check("no draft is left", [c["name"] for c in json.loads(engine.ask("GET", ROOT)[2])["campaigns"]], ["later"])
         # Whom a whole message is of is its sender; where that is nobody, or differs by recipient, it must be said.
         message = "To: x\nFrom: News <news@sender.example>\nSubject: {{ name }}\n\n{{ code }}\n"
         send(engine, csv(0, 5), "--campaign", "eml", "--no-wait", "--at", far(), template=message)

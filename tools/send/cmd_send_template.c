@@ -575,6 +575,7 @@ static int run(struct order *o)
 int cmd_send_template(int argc, char **argv)
 {
     struct order o = {.api = "http://127.0.0.1:8000", .priority = UINT64_MAX};
+    int64_t at_ms;
     int err, status;
 
     for (int i = 1; i < argc; i++)
@@ -589,6 +590,16 @@ int cmd_send_template(int argc, char **argv)
         fputs("hayauma send: --template and --to are needed\n"
               "Try 'hayauma send --template --help'.\n",
               stderr);
+        return EXIT_USAGE;
+    }
+    /* Not when all of the list is there, and only its start is refused. */
+    if (o.at != NULL && quantity_time_ms(o.at, &at_ms) < 0 &&
+        o.at[strspn(o.at, "0123456789")] != '\0') {
+        fprintf(stderr,
+                "hayauma send: --at: '%s' is no time; write 2026-12-01T09:00:00+09:00\n"
+                "Try 'hayauma send --template --help'.\n",
+                o.at);
+        json_decref(o.tags);
         return EXIT_USAGE;
     }
     err = mailing_open(&o.mailing, o.template_file, o.list_file);
