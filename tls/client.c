@@ -2,6 +2,8 @@
 #include <errno.h>
 #include <openssl/err.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 #include "tls/tls_private.h"
 
@@ -40,7 +42,10 @@ static int trust(SSL_CTX *ctx, const struct tls_client_options *o, struct buf *e
                o->ca_file != NULL  ? o->ca_file
                : o->ca_dir != NULL ? o->ca_dir
                                    : "system");
-    tls_put_failure(error);
+    if (o->ca_file != NULL && access(o->ca_file, R_OK) != 0)
+        buf_puts(error, strerror(errno));
+    else
+        tls_put_failure(error);
     return -EINVAL;
 }
 

@@ -150,6 +150,25 @@ unsigned config_line_of(const struct config *c, const void *base, const struct c
     return line;
 }
 
+void config_place_put(const struct config *c, const char *key, struct buf *out)
+{
+    const struct config_section *section = &config_schema;
+    const struct config_field *f = NULL;
+    struct str rest = str_of(key);
+    unsigned line;
+
+    while (rest.len > 0) {
+        f = config_field_find(section, str_take(&rest, '.'));
+        ASSERT(f != NULL); /* the keys are those of this program's code */
+        section = f->section;
+    }
+    buf_puts(out, c->file != NULL ? c->file : "-");
+    line = config_line_of(c, c, f);
+    if (line != 0)
+        buf_printf(out, ":%u", line);
+    buf_printf(out, ": %s", key);
+}
+
 /* --- shares --- */
 
 static const struct config_share no_share = {.name = "", .weight = 1};

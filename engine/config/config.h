@@ -588,6 +588,9 @@ const struct config_destination *config_destination_at(const struct config *c, s
 const struct config_provider *config_provider_of_host(const struct config *c, struct str host);
 /* NULL: there is none of that name. */
 const struct config_provider *config_provider_find(const struct config *c, struct str name);
+/* Appends "hayauma.yaml:12: auth.users_file", of a key of the file by that name; without the line
+ * where the file does not give it. */
+void config_place_put(const struct config *c, const char *key, struct buf *out);
 /* Appends where the value of key ("rate") in dest comes from: "hayauma.yaml:12
  * (destinations['example.com'].rate)", "profile google (practice: ...)", "default". dest is of c.
  */

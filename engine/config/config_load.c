@@ -173,7 +173,10 @@ static void check_listeners(struct config_loader *l)
         struct config_place at = {(int)config_line_of(l->c, listener, f), 1};
 
         if (none && listener->tls_required)
-            config_complain(l, at, "listeners[%zu].tls_required: without tls no client gets in", i);
+            config_complain(
+                l, at,
+                "listeners[%zu].tls_required: without tls no client gets in; set 'certificates'",
+                i);
         if (none && strcmp(listener->auth, "none") != 0 && !listener->auth_without_tls) {
             at.line = (int)config_line_of(l->c, listener, config_field_find(s, STR("auth")));
             config_complain(
@@ -257,19 +260,33 @@ int config_load_file(const char *file, struct config **out, struct buf *errors)
     return err;
 }
 
+/* Says which key names the file that could not be loaded. */
+static int load_named(struct config *c, const char *key, const char *named,
+                      int (*load)(struct config *c, struct buf *errors), struct buf *errors)
+{
+    int err = load(c, errors);
+
+    if (err != 0 && named != NULL) {
+        config_place_put(c, key, errors);
+        buf_puts(errors, " names this file\n");
+    }
+    return err;
+}
+
 int config_load(const char *file, struct config **out, struct buf *errors)
 {
     struct config *c = NULL;
     int err = config_load_file(file, &c, errors);
 
     if (err == 0)
-        err = config_load_users(c, errors);
+        err = load_named(c, "auth.users_file", c->auth.users_file, config_load_users, errors);
     if (err == 0)
-        err = config_load_credentials(c, errors);
+        err =
+            load_named(c, "credentials_file", c->credentials_file, config_load_credentials, errors);
     if (err == 0)
         err = config_load_proxies(c, errors);
     if (err == 0)
-        err = config_load_letter_keys(c, errors);
+        err = load_named(c, "letter_keys", c->letter_keys_file, config_load_letter_keys, errors);
     if (err == 0)
         *out = c;
     else

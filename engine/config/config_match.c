@@ -76,15 +76,11 @@ bool config_tls_has_sts(enum config_tls tls)
     return tls == CONFIG_TLS_STS || tls == CONFIG_TLS_DANE_STS;
 }
 
-/* The domain in lower-case A-labels without its trailing dot, or NULL. */
-static char *normal_domain(struct config *c, struct str domain)
+char *config_host_name_normal(struct config *c, struct str name)
 {
-    char *text, *ascii = NULL;
+    char *text = config_dup(c, name), *ascii = NULL;
 
-    if (domain.len > 1 && domain.ptr[domain.len - 1] == '.')
-        domain.len--;
-    text = config_dup(c, domain);
-    for (size_t i = 0; i < domain.len; i++) {
+    for (size_t i = 0; i < name.len; i++) {
         if ((unsigned char)text[i] < 0x80)
             continue;
         if (idn2_to_ascii_8z(text, &ascii, IDN2_NONTRANSITIONAL) != IDN2_OK)
@@ -93,9 +89,20 @@ static char *normal_domain(struct config *c, struct str domain)
         idn2_free(ascii);
         break;
     }
-    for (char *p = text; *p != 0; p++)
-        *p = ascii_lower(*p);
     return config_host_name_valid(str_of(text)) ? text : NULL;
+}
+
+/* The domain in lower-case A-labels without its trailing dot, or NULL. */
+static char *normal_domain(struct config *c, struct str domain)
+{
+    char *text;
+
+    if (domain.len > 1 && domain.ptr[domain.len - 1] == '.')
+        domain.len--;
+    text = config_host_name_normal(c, domain);
+    for (char *p = text; p != NULL && *p != 0; p++)
+        *p = ascii_lower(*p);
+    return text;
 }
 
 bool config_pattern_is_site(struct str pattern)
@@ -450,16 +457,58 @@ static void warn_of_listener(const struct config_listener *l, struct buf *out)
     warn_of_everybody(l, "xclient_from", l->xclient_from, l->xclient_from_len, out);
 }
 
-void config_warnings(const struct config *c, bool as_root, struct buf *out)
+static void warn_of_host_name(const struct config *c, struct buf *out)
 {
-    if (as_root && c->user == NULL)
-        buf_puts(out, "warning: no 'user': started by root, the engine stays root\n");
-    if (config_line_given(c, c, config_field_find(&config_schema, STR("host_name"))) != 0 &&
-        strchr(c->host_name, '.') == NULL)
+    struct config_address address;
+
+    if (config_line_given(c, c, config_field_find(&config_schema, STR("host_name"))) == 0)
+        return;
+    if (config_parse_ip(str_of(c->host_name), &address) == 0)
+        buf_printf(out,
+                   "warning: host_name: '%s' is an address: many receivers refuse whoever says it "
+                   "in EHLO; write the name in DNS, such as mx1.example.com\n",
+                   c->host_name);
+    else if (strchr(c->host_name, '.') == NULL)
         buf_printf(out,
                    "warning: host_name: '%s' has no dot: many receivers refuse whoever says it in "
                    "EHLO; write the name in DNS, such as mx1.example.com\n",
                    c->host_name);
+}
+
+static bool may_get_password(const struct config_destination *d)
+{
+    enum config_tls tls = config_tls_of(d);
+
+    return d->auth_without_tls || tls == CONFIG_TLS_VERIFY || config_tls_has_dane(tls) ||
+           config_tls_has_sts(tls);
+}
+
+/* Passwords that no destination lets go out: all that mail would wait. */
+static void warn_of_credentials(const struct config *c, struct buf *out)
+{
+    bool some = false, may = false;
+
+    for (size_t i = 0; i < c->routes_len; i++)
+        some = some || c->routes[i].credentials != NULL;
+    for (size_t i = 0; i < c->destinations_len; i++)
+        may = may || may_get_password(&c->destinations[i]);
+    for (size_t i = 0; i < c->providers_len; i++)
+        may = may || may_get_password(&c->providers[i].dest);
+    if (some && !may)
+        buf_puts(out, "warning: credentials_file: no password goes to a next hop that was not "
+                      "verified, and mail waits; write destinations: {\"*\": {tls: verify}}\n");
+}
+
+void config_warnings(const struct config *c, bool as_root, struct buf *out)
+{
+    if (as_root && c->user == NULL)
+        buf_puts(out, "warning: no 'user': started by root, the engine stays root\n");
+    warn_of_host_name(c, out);
+    warn_of_credentials(c, out);
+    if (!c->dns.ipv4 && !c->dns.ipv6)
+        buf_puts(out,
+                 "warning: dns: with neither ipv4 nor ipv6 no name leads to an address; say yes "
+                 "to one\n");
     for (size_t i = 0; i < c->routes_len; i++)
         warn_of_route(&c->routes[i], out);
     warn_of_destinations(c, out);

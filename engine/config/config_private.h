@@ -71,6 +71,8 @@ char *config_pattern_normal(struct config *c, struct str text, bool site_ok, str
 bool config_pattern_is_site(struct str pattern);
 /* Whether s is a host name: letters, digits, hyphens, dots, at most 253. */
 bool config_host_name_valid(struct str s);
+/* The host name in A-labels, where it is not ASCII; else as it is. NULL when it is none. */
+char *config_host_name_normal(struct config *c, struct str name);
 
 /* Sets the scalar member of f in base from text. 0, or -EINVAL with what is wrong in why. */
 int config_set_scalar(struct config *c, const struct config_field *f, void *base, struct str text,

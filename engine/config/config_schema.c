@@ -188,8 +188,8 @@ static const struct config_field auth_fields[] = {
 
 static const struct config_field dkim_key_fields[] = {
     {"domain", CONFIG_NAME, .required = true, AT_KEY(domain), .example = "example.com",
-     .doc = "Mail whose From field names this domain is signed (d=). A-labels where it is not "
-            "ASCII. Required."},
+     .doc = "Mail whose From field names this domain is signed (d=). A name that is not ASCII may "
+            "be written as it is, or in A-labels. Required."},
     {"selector", CONFIG_NAME, .required = true, AT_KEY(selector), .example = "s1-rsa",
      .doc = "Name of the key: its public half stands in DNS at `SELECTOR._domainkey.DOMAIN`. "
             "Required."},
@@ -432,7 +432,9 @@ static const struct config_field listener_fields[] = {
             "relay_networks get "
             "them as long as less than half are taken."},
     {"sessions_per_client_max", CONFIG_COUNT, AT_LISTENER(sessions_per_client_max), .def = "1000",
-     RANGE(1, 1000000), .doc = "Sessions of one client address at a time; 421 4.7.0 beyond."},
+     RANGE(1, 1000000),
+     .doc = "Sessions of one client address at a time at this listener; "
+            "421 4.7.0 beyond."},
     {"received_max", CONFIG_COUNT, AT_LISTENER(received_max), .def = "100", RANGE(10, 1000),
      .doc = "Received headers at which a message is taken for looping; 554 5.4.6 beyond. "
             "RFC 5321 6.3 wants at least 100."},

@@ -32,8 +32,12 @@ static int check_number(const struct config_field *f, struct str text, uint64_t 
 
     if (f->zero == NULL || !str_eq_nocase(text, str_of(f->zero)))
         err = field_type_info(f)->parse(text, &v);
-    if (err == -EINVAL)
-        return complain(why, text, field_type_info(f)->wrong);
+    if (err == -EINVAL) {
+        complain(why, text, field_type_info(f)->wrong);
+        if (f->zero != NULL)
+            buf_printf(why, ", or %s", f->zero);
+        return -EINVAL;
+    }
     if (err != 0 || v < f->min || v > f->max) {
         buf_printf(why, "'%.*s' is out of range: ", STR_FMT(text));
         config_print_range(f, why);
@@ -111,14 +115,17 @@ static int set_text(struct config *c, const struct config_field *f, void *base, 
                     struct buf *why)
 {
     bool ok = printable(text);
+    char *name;
 
     if (f->zero != NULL && str_eq(text, str_of(f->zero))) {
         *(char **)member(f, base) = NULL;
         return 0;
     }
-    if (ok && f->type == CONFIG_NAME)
-        ok = config_host_name_valid(text);
-    else if (ok && f->type == CONFIG_MAILBOX)
+    if (ok && f->type == CONFIG_NAME) {
+        name = config_host_name_normal(c, text);
+        ok = name != NULL;
+        text = ok ? str_of(name) : text;
+    } else if (ok && f->type == CONFIG_MAILBOX)
         ok = mailbox_valid(text);
     else if (ok && f->type == CONFIG_PATH)
         ok = text.ptr[0] == '/';

@@ -566,8 +566,10 @@ static void test_warnings_of_host(void **state)
         {"routes: {x.example: '[localhost]:2525'}", false, "routes: 'localhost' has no dot: names"},
         {"routes: {x.example: '[::1]:2525', '*': '[r.example]'}", false, ""},
         {"host_name: mx1.example.com", false, ""},
+        {"host_name: 192.0.2.1", false, "warning: host_name: '192.0.2.1' is an address"},
         {"destinations: {google: {rate: 1/s}}", false, "stands in providers['google']"},
         {"destinations: {google.com: {rate: 1/s}}", false, ""},
+        {"dns: {ipv4: no, ipv6: no}", false, "warning: dns: with neither"},
     };
 
     (void)state;
@@ -583,6 +585,54 @@ static void test_warnings_of_host(void **state)
         config_unref(c);
         buf_done(&got);
     }
+}
+
+/* Names of hosts may be written as people read them; what a word of another kind says stays. */
+static void test_names_not_ascii(void **state)
+{
+    struct config *c = NULL;
+
+    (void)state;
+    load_text("host_name: MX.日本語.example\n"
+              "dkim: {keys: [{domain: 日本語.example, selector: s, file: /f}], default: "
+              "日本語.example}\n",
+              &c);
+    assert_string_equal(c->host_name, "mx.xn--wgv71a119e.example");
+    assert_string_equal(c->dkim.keys[0].domain, "xn--wgv71a119e.example");
+    assert_string_equal(c->dkim.fallback, c->dkim.keys[0].domain);
+    config_unref(c);
+    load_text("host_name: MX.example\n", &c);
+    assert_string_equal(c->host_name, "MX.example");
+    config_unref(c);
+}
+
+static void test_retry_of_one(void **state)
+{
+    struct config *c = NULL;
+
+    (void)state;
+    load_text("destinations: {a.example: {retry: 7m}}\n", &c);
+    assert_int_equal(c->destinations[0].retry_list_len, 1);
+    assert_int_equal(c->destinations[0].retry_list_s[0], 7 * 60);
+    config_unref(c);
+}
+
+/* Whoever reads of a file that is no good wants to know which line names it. */
+static void test_place(void **state)
+{
+    struct config *c = NULL;
+    struct buf out = {0};
+
+    (void)state;
+    load_text("host_name: mx.test\nauth:\n  failures_max: 5\n", &c);
+    config_place_put(c, "auth.failures_max", &out);
+    buf_putc(&out, ' ');
+    config_place_put(c, "letter_keys", &out);
+    buf_putc(&out, 0);
+    assert_non_null(strstr((char *)out.data, ":3: auth.failures_max "));
+    assert_non_null(strstr((char *)out.data, ": letter_keys"));
+    buf_done(&out);
+    config_unref(c);
 }
 
 static void test_files(void **state)
@@ -809,6 +859,9 @@ int main(void)
         cmocka_unit_test(test_reload_names),
         cmocka_unit_test(test_reload_schema),
         cmocka_unit_test(test_control_socket),
+        cmocka_unit_test(test_names_not_ascii),
+        cmocka_unit_test(test_retry_of_one),
+        cmocka_unit_test(test_place),
         cmocka_unit_test(test_many_patterns),
         cmocka_unit_test(test_many_sites),
     };

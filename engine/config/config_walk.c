@@ -180,7 +180,11 @@ static void load_retry(struct config_loader *l, const struct config_field *f, vo
     struct config_target t = {f->section, base, path, at, 0};
     uint64_t steps_bit = UINT64_C(1) << (steps - f->section->fields);
 
-    if (fy_node_is_sequence(node)) {
+    size_t len = 0;
+
+    /* A list, or one value for a list of one. */
+    if (fy_node_is_sequence(node) ||
+        (fy_node_is_scalar(node) && fy_node_get_scalar(node, &len) != NULL && len > 0)) {
         load_list(l, steps, base, node, path, at);
         return;
     }

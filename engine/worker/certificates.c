@@ -28,7 +28,7 @@ struct tls_certificate *certificates_own(const struct certificates *c, const cha
 
 /* Behind the items that are there; kept: what stays where the files are of no use, or NULL. 0 or
  * -ENOMEM. */
-static int load_one(struct certificates *c, const char *key, const char *chain_file,
+static int load_one(struct certificates *c, struct str key, const char *chain_file,
                     const char *key_file, struct tls_certificate *kept, size_t *len)
 {
     struct certificates_item item = {.chain_file = strdup(chain_file)};
@@ -42,7 +42,7 @@ static int load_one(struct certificates *c, const char *key, const char *chain_f
         return -ENOMEM;
     }
     if (err < 0) {
-        buf_printf(&c->complaints, "%s: %.*s; %s\n", key, STR_FMT(buf_str(&why)),
+        buf_printf(&c->complaints, "%.*s: %.*s; %s\n", STR_FMT(key), STR_FMT(buf_str(&why)),
                    kept != NULL ? "the one loaded before stays" : "it is left out");
         item.certificate = kept == NULL ? NULL : tls_certificate_ref(kept);
     }
@@ -62,7 +62,8 @@ static int load_own(struct certificates *c, const char *file, const struct certi
 {
     if (file == NULL || certificates_own(c, file) != NULL)
         return 0;
-    return load_one(c, "tls_certificate", file, file, certificates_own(old, file), &c->own_len);
+    return load_one(c, STR("tls_certificate"), file, file, certificates_own(old, file),
+                    &c->own_len);
 }
 
 /* A file of no use is looked at, and complained of, once. */
@@ -105,15 +106,18 @@ int certificates_load(struct certificates **out, const struct config *config,
     size_t max = config->certificates_len + config->destinations_len + config->providers_all +
                  config->sources_len;
     struct certificates *c = calloc(1, sizeof(*c) + max * sizeof(c->items[0]));
+    struct buf where = {0};
     int err = 0;
 
     if (c == NULL)
         return -ENOMEM;
     c->max = max;
+    config_place_put(config, "certificates", &where);
     for (size_t i = 0; i < config->certificates_len && err == 0; i++)
-        err = load_one(c, "certificates", config->certificates[i].chain_file,
+        err = load_one(c, buf_str(&where), config->certificates[i].chain_file,
                        config->certificates[i].key_file,
                        find_shown(old, config->certificates[i].chain_file), &c->len);
+    buf_done(&where);
     if (err == 0)
         err = load_all_own(c, config, old);
     if (old != NULL && old->tickets != NULL)

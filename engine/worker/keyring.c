@@ -187,8 +187,8 @@ static int check_named(const struct keyring *k, const struct config *c, char *do
     lower(domain);
     if (entry_first(k, str_of(domain)) != NULL)
         return 0;
-    buf_printf(errors, "%s: dkim.%s: no key of dkim.keys is of the domain %s\n", c->file, name,
-               domain);
+    config_place_put(c, name, errors);
+    buf_printf(errors, ": no key of dkim.keys is of the domain %s\n", domain);
     return -EINVAL;
 }
 
@@ -199,8 +199,8 @@ static int check_headers(const struct config *c, struct buf *errors)
     for (size_t i = 0; i < c->dkim.headers_len; i++) {
         if (dkim_name_valid(str_of(c->dkim.headers[i])))
             continue;
-        buf_printf(errors, "%s: dkim.headers: '%s' is no name of a header field\n", c->file,
-                   c->dkim.headers[i]);
+        config_place_put(c, "dkim.headers", errors);
+        buf_printf(errors, ": '%s' is no name of a header field\n", c->dkim.headers[i]);
         err = -EINVAL;
     }
     return err;
@@ -224,9 +224,9 @@ int keyring_open(struct config *c, struct buf *errors)
     for (size_t i = 0; i < n; i++)
         if (add_key(k, c, &c->dkim.keys[i], errors) != 0)
             err = -EINVAL;
-    if (err == 0 && check_named(k, c, c->dkim.fallback, "default", errors) != 0)
+    if (err == 0 && check_named(k, c, c->dkim.fallback, "dkim.default", errors) != 0)
         err = -EINVAL;
-    if (err == 0 && check_named(k, c, c->dkim.platform, "platform", errors) != 0)
+    if (err == 0 && check_named(k, c, c->dkim.platform, "dkim.platform", errors) != 0)
         err = -EINVAL;
     if (check_headers(c, errors) != 0)
         err = -EINVAL;

@@ -172,7 +172,7 @@ static void test_mistakes(void **state)
                  KEY("a.example", "5", "ed", ""),
          "is the fifth key of its domain"},
         {KEY("a.example", "s", "ed", "") "  default: b.example\n",
-         "dkim.default: no key of dkim.keys is of the domain b.example"},
+         ": dkim.default: no key of dkim.keys is of the domain b.example"},
         {KEY("a.example", "s", "ed", "") "  platform: b.example\n", "dkim.platform: no key"},
         {KEY("a.example", "s", "ed", "") "  headers: [\"X Y\"]\n",
          "dkim.headers: 'X Y' is no name of a header field"},

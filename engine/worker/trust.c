@@ -9,9 +9,11 @@ static int load_client(struct trust *t, const struct config *config, struct buf 
     struct buf why = {0};
     int err = tls_client_new(&t->client, &options, &why);
 
-    if (err < 0)
-        buf_printf(errors, "%s: tls_ca_file: %.*s\n", config->file == NULL ? "-" : config->file,
+    if (err < 0) {
+        config_place_put(config, "tls_ca_file", errors);
+        buf_printf(errors, ": %.*s\n",
                    STR_FMT(why.len > 0 ? buf_str(&why) : str_of(strerror(-err))));
+    }
     buf_done(&why);
     return err;
 }

@@ -433,6 +433,7 @@ def test_file():
         done = subprocess.run([program(), "config", "check", engine.file], capture_output=True,
                               text=True, check=False, timeout=60)
         assert done.returncode == 1 and "No such file" in done.stderr
+        assert f"{engine.file}:" in done.stderr and ": credentials_file names this file" in done.stderr
 
 
 if __name__ == "__main__":

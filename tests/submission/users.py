@@ -142,6 +142,7 @@ def test_of_a_configuration():
         return done.stdout + done.stderr
     said = check()
     assert f"{file}: cannot be read: No such file" in said and "user add NAME' makes it" in said, said
+    assert f"{config}:2: auth.users_file names this file" in said, said
     user("add", "shop", "-c", config)
     assert "good" in check()
     file.write_text("shop:secret\n")
