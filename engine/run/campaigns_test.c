@@ -314,16 +314,18 @@ static int add(const struct msgid *id, const char *key, int from, int to, uint32
 /* Each index once. */
 struct indexes {
     unsigned rows;
-    bool seen[1u << 18]; /* they are mixed */
+    bool seen[1u << 18]; /* by index */
 };
 
 static bool see(void *arg, const struct queue_row_view *row)
 {
     struct indexes *all = arg;
 
-    assert_true(row->index < ARRAY_LEN(all->seen));
-    assert_false(all->seen[row->index]);
-    all->seen[row->index] = true;
+    uint32_t place = row->index % CAMPAIGN_RECIPIENTS_MAX; /* those of lists begin there */
+
+    assert_true(place < ARRAY_LEN(all->seen));
+    assert_false(all->seen[place]);
+    all->seen[place] = true;
     all->rows++;
     assert_int_equal(row->expires_ms > 0, 1);
     return true;
