@@ -161,9 +161,9 @@ def check_limits(engine):
     told(engine, ["two.example"], "sessions", "1 of 1 sessions, total_sessions_max",
          line_of(engine, "two.example", "total_sessions_max"))
     # No session is open, and none may begin: that is a rate.
-    told(engine, ["begun.example"], "rate", "our rate limit: next in 59m; connect_rate 1 in 1h00m",
+    told(engine, ["begun.example"], "rate", "our rate limit: next in ", "; connect_rate 1 in 1h00m",
          line_of(engine, "begun.example", "connect_rate"), "The settings let 1 message an hour through")
-    told(engine, ["hosted.example"], "rate", "our rate limit: next in 59m; host_rate 1 in 1h00m",
+    told(engine, ["hosted.example"], "rate", "our rate limit: next in ", "; host_rate 1 in 1h00m",
          line_of(engine, "hosted.example", "host_rate"), "The settings let 1 message an hour through")
     hold = told(engine, ["daily.example"], "rate", "total_rate 3 in 1d00h",
                 "The settings let 3 messages a day through", "takes 1d")
