@@ -158,11 +158,20 @@ def test_no_space_for_a_while():
     """452 4.3.1 while no write finds space, without spinning; then mail flows again by itself."""
     with Rig() as rig:
         rig.clients(pause_s=0.02)
-        rig.faults.arm(WRITE, 1, errno.ENOSPC, "data.mdb", repeat=True, bytes_min=PAGE)
-        wait_until("refusals", lambda: all(b.refusals for b in rig.books), process=rig.engine.process)
-        wait_until("the disk to be named", lambda: any(
-            d.get("wait", {}).get("reason") == "disk" for d in rig.engine.status()["destinations"]),
-                   process=rig.engine.process)
+
+        def named():  # where mail was under way when room ran out
+            rig.faults.arm(WRITE, 1, errno.ENOSPC, "data.mdb", repeat=True, bytes_min=PAGE)
+            wait_until("refusals", lambda: all(b.refusals for b in rig.books), process=rig.engine.process)
+            for _ in range(20):
+                if any(d.get("wait", {}).get("reason") == "disk" for d in rig.engine.status()["destinations"]):
+                    return True
+                time.sleep(0.1)
+            rig.faults.disarm()
+            before = rig.acknowledged()
+            wait_until("mail to flow", lambda: rig.acknowledged() > before + 20, process=rig.engine.process)
+            return False
+
+        wait_until("the disk to be named", named, process=rig.engine.process)
         queue = next(d["queue"] for d in rig.engine.status()["destinations"]
                      if d.get("wait", {}).get("reason") == "disk")
         wait_until("why to say so", lambda: "the queue's disk or map is full" in rig.engine.command(
