@@ -296,8 +296,10 @@ static const char *const words_nobody[] = {"user unknown",
                                            "unknown or illegal",
                                            NULL};
 
-/* Of 5.1.1 and the like, whose words then say that it is about us. */
-static const char *const words_about_us[] = {"relaying", "relay access", "to relay", NULL};
+/* Of 5.1.1 and the like, whose words then say that it is about us: what the client may not, and at
+ * RCPT also that the sender is unknown there, which some hosts ask ours about (Exim's callouts). */
+static const char *const words_about_us[] = {
+    "relaying", "relay access", "to relay", "sender verif", "verification failed for", NULL};
 
 static bool codes_say_nobody(const struct smtp_enhanced *e)
 {
@@ -324,7 +326,7 @@ bool classify_is_unknown(const struct outcome *o)
         return strcmp(rule->classification, "InvalidRecipient") == 0;
     words_init(&w, &o->reply);
     if (o->reply.code < 500 || words_have(&w, words_block) || words_have(&w, words_spam) ||
-        words_have(&w, words_about_us))
+        words_have(&w, words_sender) || words_have(&w, words_about_us))
         return false;
     return codes_say_nobody(&o->reply.enhanced) ||
            (codes_say_nothing(&o->reply.enhanced) && words_have(&w, words_nobody));

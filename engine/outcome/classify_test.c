@@ -338,6 +338,11 @@ static void test_unknown(void **state)
         {RCPT, "550 5.1.1 rejected: blocked using zen.spamhaus.org", false, NULL},
         {RCPT, "550 no such user: your IP has a poor reputation", false, NULL},
         {RCPT, "550 5.1.1 relaying denied", false, NULL},
+        {RCPT, "550 5.1.0 <a@b.example>: Sender address rejected: User unknown in virtual table",
+         false, NULL}, /* Postfix */
+        {RCPT, "550 Verification failed for <a@b.example> No Such User Here Sender verify failed",
+         false, NULL}, /* Exim with cPanel */
+        {RCPT, "550 5.1.1 unknown user: sender verification failed", false, NULL},
         {RCPT, "550", false, NULL},
         {RCPT, "550 rejected", false, NULL},
         {RCPT, "550 5.5.0 Requested action not taken: mailbox unavailable", false, NULL},
