@@ -1051,6 +1051,18 @@ static void test_poll_in_parts(void **state)
     assert_int_equal(h.len, ARRAY_LEN(changes));
 }
 
+/* Each thread of the crew may read, and so may others beside. */
+static void test_readers(void **state)
+{
+    struct kit_queue *f = *state;
+    MDB_txn *txns[200];
+
+    for (size_t i = 0; i < ARRAY_LEN(txns); i++)
+        assert_int_equal(mdb_txn_begin(shard_at(f->q, 0)->env, NULL, MDB_RDONLY, &txns[i]), 0);
+    for (size_t i = 0; i < ARRAY_LEN(txns); i++)
+        mdb_txn_abort(txns[i]);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, kit_queue_setup, kit_queue_teardown)
@@ -1079,6 +1091,7 @@ int main(void)
         TEST(test_two_ports),
         TEST(test_not_urgent),
         TEST(test_poll_in_parts),
+        TEST(test_readers),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

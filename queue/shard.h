@@ -19,7 +19,7 @@
 #include "queue/remains.h"
 
 #define SHARDS_MAX      256
-#define READERS_MAX     64 /* loader, introspection threads, mdb_stat of an operator */
+#define READERS_MAX     256 /* at once: loader, crew and HTTP threads, an operator's mdb_stat */
 #define BALLAST_BYTES   (4u << 20)
 #define WAIT_COMPANY_NS UINT64_C(20000000) /* what nobody waits for may wait this long */
 

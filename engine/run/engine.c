@@ -248,7 +248,7 @@ static void *list_reader_main(void *arg)
     pthread_setname_np(pthread_self(), "list-reader");
     crew_be_nice();
     err = suppressions_load(list);
-    if (err == -EIO)
+    if (err < 0 && err != -ECANCELED)
         log_error("suppression.unreadable",
                   "error=\"%s\" action=\"each address is looked up in the "
                   "queue, which is slow: see 'A damaged queue' in the manual\"",

@@ -67,8 +67,9 @@ struct suppressions {
 
 /* The list of q. Before workers begin. */
 void suppressions_open(struct suppressions *s, struct queue *q);
-/* Reads what is stored into the filter: any thread, once. Mail may be sent meanwhile. 0, or -EIO,
- * -ECANCELED: then each address is looked up in the store, for as long as the process lives. */
+/* Reads what is stored into the filter: any thread, once. Mail may be sent meanwhile. 0, or -errno
+ * (-ECANCELED: it was stopped): then each address is looked up in the store, for as long as the
+ * process lives. */
 int suppressions_load(struct suppressions *s) MUST_USE;
 /* How many records were read, or noted since. */
 uint64_t suppressions_len(struct suppressions *s);
