@@ -445,20 +445,20 @@ static void check_site(const struct config_checker *k, const struct config_desti
                    near.best != NULL ? near.best : "", near.best != NULL ? "'?" : "");
 }
 
-/* An earlier pattern of sites may match all that this one does. */
+/* An earlier pattern of sites may match all that this one does; the same one is refused before. */
 static void check_site_reached(const struct config_checker *k, size_t at)
 {
+    const struct config_index *index = &((const struct config_owner *)k->c)->destinations;
     const struct config_destination *all = k->c->destinations;
     struct str site = {all[at].pattern + 5, strlen(all[at].pattern) - 5};
 
-    for (size_t i = 0; i < at; i++) {
-        if (!config_pattern_is_site(str_of(all[i].pattern)) ||
-            !glob_match(str_of(all[i].pattern + 5), site))
+    for (size_t i = 0; i < index->globs_len && index->globs[i].position < at; i++) {
+        if (!glob_match(index->globs[i].glob, site))
             continue;
         config_mistake(k, config_line_given(k->c, &all[at], top_field("destinations")),
                        "destinations['%s'] is never reached: '%s' already matches it; the first "
                        "match wins",
-                       all[at].pattern, all[i].pattern);
+                       all[at].pattern, all[index->globs[i].position].pattern);
         return;
     }
 }
