@@ -64,9 +64,6 @@ int mail_field_priority(const json_t *root, int *out, struct json_mistake *mista
 /* A date as RFC 3339 or as mail writes it, or Unix seconds. False: it is none. */
 static bool time_of(const json_t *v, int64_t *wall_ms)
 {
-    GTimeZone *utc;
-    GDateTime *date;
-
     if (json_is_real(v)) { /* as clocks of many languages have it */
         double s = json_real_value(v);
 
@@ -79,16 +76,7 @@ static bool time_of(const json_t *v, int64_t *wall_ms)
                        : 0;
         return true;
     }
-    if (!json_is_string(v))
-        return false;
-    utc = g_time_zone_new_utc();
-    date = g_date_time_new_from_iso8601(json_string_value(v), utc);
-    g_time_zone_unref(utc);
-    if (date == NULL)
-        return trace_date_parse(json_str(v), wall_ms) == 0;
-    *wall_ms = g_date_time_to_unix(date) * 1000 + g_date_time_get_microsecond(date) / 1000;
-    g_date_time_unref(date);
-    return true;
+    return json_is_string(v) && trace_time_parse(json_str(v), wall_ms) == 0;
 }
 
 int mail_field_time(const json_t *root, const char *field, int64_t now_ms, int64_t *out,

@@ -97,5 +97,7 @@ void trace_wanted_json(const struct trace_facts *facts, const struct str *names,
 /* RFC 5322 3.3 date-time (obsolete zones included), or decimal Unix seconds, to milliseconds; 0 or
  * -EINVAL. */
 int trace_date_parse(struct str s, int64_t *wall_ms);
+/* The same, or ISO 8601 (RFC 3339): UTC without a zone. */
+int trace_time_parse(struct str s, int64_t *wall_ms);
 
 #endif

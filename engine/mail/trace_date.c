@@ -1,10 +1,14 @@
 #include <errno.h>
+#include <string.h>
+
+#include <glib.h>
 
 #include "base/assert.h"
 #include "base/zone.h"
 #include "mail/trace.h"
 
 #define UNIX_SECONDS_MAX UINT64_C(253402300799) /* end of the year 9999 */
+#define TIME_BYTES       64
 
 /* Skips white space, folds and one level of comment. */
 static void skip_space(struct str *s)
@@ -153,5 +157,23 @@ int trace_date_parse(struct str s, int64_t *wall_ms)
     if (s.len > 0)
         return -EINVAL;
     *wall_ms = ((days * 24 + hour) * 60 + minute - zone_min) * 60000 + second * 1000;
+    return 0;
+}
+
+int trace_time_parse(struct str s, int64_t *wall_ms)
+{
+    char text[TIME_BYTES] = "";
+    GTimeZone *utc;
+    GDateTime *date;
+
+    if (s.len < sizeof(text))
+        memcpy(text, s.ptr, s.len);
+    utc = g_time_zone_new_utc();
+    date = g_date_time_new_from_iso8601(text, utc);
+    g_time_zone_unref(utc);
+    if (date == NULL)
+        return trace_date_parse(s, wall_ms);
+    *wall_ms = g_date_time_to_unix(date) * 1000 + g_date_time_get_microsecond(date) / 1000;
+    g_date_time_unref(date);
     return 0;
 }

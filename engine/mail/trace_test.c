@@ -472,6 +472,40 @@ static void test_dates(void **state)
     }
 }
 
+/* What programs print of a time, and what people write, beside the dates of mail. */
+static void test_times(void **state)
+{
+    static const struct {
+        const char *text;
+        int64_t ms;
+    } good[] = {
+        {"2026-11-22T00:49:17Z", 1795308557000},
+        {"2026-11-22T00:49:17.250Z", 1795308557250},
+        {"2026-11-22T09:49:17,5+09:00", 1795308557500},
+        {"2026-11-22T00:49:17", 1795308557000},
+        {"20261122T004917Z", 1795308557000},
+        {"Sun, 22 Nov 2026 00:49:17 +0000", 1795308557000},
+        {"1795308557", 1795308557000},
+    };
+    static const char *const bad[] = {
+        "", "tomorrow", "2026-11-22", "2026-11-22T00:49:17Zx",
+        "2026-11-22T00:49:17.0000000000000000000000000000000000000000000000000000000000000000Z"};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(good); i++) {
+        int64_t ms = -1;
+
+        if (trace_time_parse(str_of(good[i].text), &ms) != 0 || ms != good[i].ms)
+            fail_msg("%s: %lld", good[i].text, (long long)ms);
+    }
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        int64_t ms;
+
+        if (trace_time_parse(str_of(bad[i]), &ms) == 0)
+            fail_msg("accepted: %s", bad[i]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -481,7 +515,7 @@ int main(void)
         cmocka_unit_test(test_border),         cmocka_unit_test(test_lead),
         cmocka_unit_test(test_stamp),          cmocka_unit_test(test_protocols),
         cmocka_unit_test(test_hostile),        cmocka_unit_test(test_wanted_json_limits),
-        cmocka_unit_test(test_dates),
+        cmocka_unit_test(test_dates),          cmocka_unit_test(test_times),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

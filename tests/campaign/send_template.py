@@ -110,7 +110,7 @@ def test_sends():
 def test_changes():
     """Options change a campaign that is there, or are refused; long variables are told before anything is sent."""
     with Campaigns() as engine:
-        later = "--campaign", "later", "--no-wait", "--at", far(), "--tag", "vip", "--tag", "朝"
+        later = "--campaign", "later", "--no-wait", "--at", far().replace("Z", ".500Z"), "--tag", "vip", "--tag", "朝"
         send(engine, csv(0, 5), *later)
         (one,) = json.loads(engine.ask("GET", ROOT)[2])["campaigns"]
         check("as it was made", (one["state"], one["tags"], one.get("rate")), ("scheduled", ["vip", "朝"], None))

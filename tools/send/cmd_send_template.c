@@ -8,6 +8,7 @@
 
 #include "config/config.h"
 #include "mail/header.h"
+#include "mail/trace.h"
 #include "tools/commands/author_check.h"
 #include "tools/commands/commands.h"
 #include "tools/commands/options.h"
@@ -329,7 +330,7 @@ static int go_on(struct order *o, const json_t *campaign)
     if (*theirs == '\0' && is_over(campaign))
         return keeps(o, id, "is over");
     if (o->at != NULL && o->began &&
-        (quantity_time_ms(o->at, &at_ms) < 0 || at_ms != count(campaign, "starts_ms")))
+        (trace_time_parse(str_of(o->at), &at_ms) < 0 || at_ms != count(campaign, "starts_ms")))
         return keeps(o, id, "was given another time to start");
     return is_over(campaign) ? 0 : change(o, id);
 }
@@ -593,8 +594,7 @@ int cmd_send_template(int argc, char **argv)
         return EXIT_USAGE;
     }
     /* Not when all of the list is there, and only its start is refused. */
-    if (o.at != NULL && quantity_time_ms(o.at, &at_ms) < 0 &&
-        o.at[strspn(o.at, "0123456789")] != '\0') {
+    if (o.at != NULL && trace_time_parse(str_of(o.at), &at_ms) < 0) {
         fprintf(stderr,
                 "hayauma send: --at: '%s' is no time; write 2026-12-01T09:00:00+09:00\n"
                 "Try 'hayauma send --template --help'.\n",
