@@ -72,7 +72,12 @@ def test_names_beside_addresses():
         sendmail(keeper.address, "-f", "Shop <shop@a.example>", "<one@b.example>", '"Two, T." <two@b.example>,three@b.example',
                  text="Subject: x\n\nx\n")
         assert keeper.kept[0][0].startswith("MAIL FROM:<shop@a.example>")
+        assert parsed(keeper.kept[0])["From"].addresses[0].addr_spec == "shop@a.example", keeper.kept
         assert recipients(keeper.kept[0]) == ["one@b.example", "two@b.example", "three@b.example"], keeper.kept
+        keeper.kept.clear()
+        sendmail(keeper.address, "-f", "<>", "one@b.example", text="Subject: x\n\nx\n")
+        assert keeper.kept[0][0].startswith("MAIL FROM:<>"), keeper.kept
+        assert parsed(keeper.kept[0])["From"].addresses[0].addr_spec == f"{USER}@{HOST}", keeper.kept
         keeper.kept.clear()
         sendmail(keeper.address, "-t", text="Resent-To: new@b.example\nResent-Bcc: secret@b.example\nTo: old@b.example\n"
                                             "Subject: x\n\nx\n")

@@ -385,7 +385,7 @@ static const struct passwd *caller(void)
     return p != NULL ? p : &unknown;
 }
 
-/* The header with a From field, and the body. */
+/* The header with a From field, and the body. The sender is known. */
 static int compose(struct sendmail *s, struct str header, struct str body, struct buf *out)
 {
     struct str name = str_of(s->full_name);
@@ -398,8 +398,7 @@ static int compose(struct sendmail *s, struct str header, struct str body, struc
 
         if (s->full_name == NULL)
             name = (struct str){user->pw_gecos, strcspn(user->pw_gecos, ",")};
-        put_address(s, str_of(s->sender != NULL && *s->sender != '\0' ? s->sender : user->pw_name),
-                    &from);
+        put_address(s, str_of(*s->send.sender != '\0' ? s->send.sender : user->pw_name), &from);
         err = mime_put_mailbox(out, STR("From"), smtp_utf8_valid(name) ? name : STR(""),
                                buf_str(&from), MIME_UTF8);
         buf_done(&from);
