@@ -324,6 +324,8 @@ void warmup_doubt(struct warmup *w, struct warmup_stream *s, int64_t wall_ms, ui
         llabs(ahead_ms - atomic_load_explicit(&s->shared.doubted_ms, memory_order_relaxed)) <
             JUMP_MS)
         return;
+    if (atomic_load_explicit(&s->shared.asked, memory_order_relaxed))
+        return; /* the answer under way may be by the old clock: ask behind it */
     atomic_store_explicit(&s->shared.doubted_ms, ahead_ms, memory_order_relaxed);
     ask(w, s);
 }
@@ -417,6 +419,12 @@ static bool is_kept(const struct warmup_state *kept, const struct warmup_state *
            kept->mail == to->mail && kept->used >= to->used;
 }
 
+/* Whether there are answers that the store has not. */
+static bool has_news(const struct warmup_state *kept, const struct warmup_state *to)
+{
+    return memcmp(kept->events, to->events, sizeof(to->events)) != 0;
+}
+
 static void stream_begin(struct warmup_stream *s, const struct warmup_hour *now)
 {
     uint32_t sequence = s->state.sequence;
@@ -480,7 +488,8 @@ static void stream_turn(struct warmup *w, struct warmup_stream *s, int64_t wall_
     put->state = s->state;
     put->cap = warmup_cap(&s->policy, &s->state);
     stored = warmup_put_stored(put);
-    put->store = s->unsaved || put->ended || !is_kept(&s->kept, &stored);
+    put->store = s->unsaved || put->ended || !is_kept(&s->kept, &stored) ||
+                 (put->rides && has_news(&s->kept, &stored));
     if (put->store)
         put->state.sequence = ++s->state.sequence;
     s->unsaved = false;
@@ -579,6 +588,8 @@ void warmup_granted(struct warmup *w, const struct warmup_put *put, bool stored,
         warmup_unlease(&s->state, put->granted);
     atomic_store(&s->shared.asked, false);
     s->unsaved = s->unsaved || !stored;
+    if (!stored) /* when it is to go on is what it was: who waits for it asks again */
+        atomic_store_explicit(&s->shared.doubted_ms, 0, memory_order_relaxed);
     if (is_of_old)
         ask_locked(w, s, false, 0);
     pthread_mutex_unlock(&w->lock);

@@ -127,15 +127,18 @@ static inline void warmup_set_count(const struct warmup_set *set, enum warmup_ev
 /* Recipients that set counts are about to be settled in shard. Where a stream leases fewer than
  * WARMUP_PART at once, and half of that is spent, the next part is stored in the transaction that
  * settles them: a small cap costs no commits. So is what comes after the hour's share, ahead of its
- * time. */
+ * time. Of such a cap a few answers decide what the day says: those that hold it, is_sign, are
+ * stored so whatever is spent, and the others with what is stored next. */
 void warmup_ride(struct warmup *w, struct warmup_stream *s, uint32_t shard);
-static inline void warmup_set_ride(struct warmup *w, const struct warmup_set *set, uint32_t shard)
+static inline void warmup_set_ride(struct warmup *w, const struct warmup_set *set, bool is_sign,
+                                   uint32_t shard)
 {
     for (int i = 0; i < WARMUP_SET_LEN; i++) {
         struct warmup_stream *s = set->of[i];
+        int64_t low = s == NULL ? -1 : atomic_load_explicit(&s->shared.low, memory_order_relaxed);
 
-        if (s != NULL && atomic_load_explicit(&s->shared.budget, memory_order_relaxed) <=
-                             atomic_load_explicit(&s->shared.low, memory_order_relaxed))
+        if (low >= 0 &&
+            (is_sign || atomic_load_explicit(&s->shared.budget, memory_order_relaxed) <= low))
             warmup_ride(w, s, shard);
     }
 }

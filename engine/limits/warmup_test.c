@@ -519,12 +519,12 @@ static void test_crash_loses_a_chunk(void **state)
 }
 
 /* A day of a small cap, with an answer to each recipient a second behind it, and kill -9 now and
- * then. */
+ * then. The bad ones among these are never forgotten, the others while something is sent. */
 static void ride(struct world *world, uint32_t cap, unsigned kills)
 {
     int64_t now_ms = ms_of("2026-06-01", 0), end_ms = ms_of("2026-06-02", 0), told_ms = INT64_MAX;
     int64_t killed_ms = kills == 0 ? INT64_MAX : now_ms + 86400000 / (kills + 1);
-    uint32_t sent = 0, part = (cap + 49) / 50, lost = 0;
+    uint32_t sent = 0, part = (cap + 49) / 50, lost = 0, told = 0, bad = 0;
     struct warmup_stream *s;
     struct warmup_view v;
 
@@ -535,8 +535,11 @@ static void ride(struct world *world, uint32_t cap, unsigned kills)
         uint64_t again_ns;
 
         if (now_ms >= told_ms) { /* the answer, and what is settled with it */
-            warmup_set_count(&set, WARMUP_EVENT_DELIVERED);
-            warmup_set_ride(&world->w, &set, 1);
+            bool is_sign = told++ % 20 == 19;
+
+            bad += is_sign;
+            warmup_set_count(&set, is_sign ? WARMUP_EVENT_DEFERRED : WARMUP_EVENT_DELIVERED);
+            warmup_set_ride(&world->w, &set, is_sign, 1);
             keep(world, now_ms);
             told_ms = INT64_MAX;
         }
@@ -547,6 +550,7 @@ static void ride(struct world *world, uint32_t cap, unsigned kills)
             warmup_view(&world->w, s, now_ms, &v);
             assert_true(v.used >= sent + lost && v.used <= sent + lost + part);
             lost = v.used - sent;
+            assert_int_equal(v.events[WARMUP_EVENT_DEFERRED], bad);
             killed_ms += 86400000 / (kills + 1);
             told_ms = INT64_MAX;
         }
@@ -560,6 +564,12 @@ static void ride(struct world *world, uint32_t cap, unsigned kills)
         }
     }
     assert_true(sent + lost <= cap && sent + lost + lost / 2 + 1 >= cap * 97 / 100);
+    world_close(world);
+    world_open(world); /* all of the cap is sent: what comes then says how the day ends */
+    s = warmup_stream_of(&world->w, world->config, "a", STR("mx.example.net"));
+    warmup_view(&world->w, s, end_ms - 1, &v);
+    assert_int_equal(v.events[WARMUP_EVENT_DEFERRED], bad);
+    assert_true(kills > 0 || v.events[WARMUP_EVENT_DELIVERED] == cap - bad);
     world_close(world);
 }
 
@@ -588,6 +598,44 @@ static void test_rides(void **state)
             config_unref((struct config *)(uintptr_t)world.config);
         }
     }
+}
+
+static bool doubts(struct world *world, struct warmup_stream *s, int64_t wall_ms, uint64_t now_ns)
+{
+    warmup_doubt(&world->w, s, wall_ms, now_ns);
+    return warmup_asks(&world->w);
+}
+
+/* Who waits for another day asks once, and when the clock was set: again, where that could not be
+ * stored, or came while an answer to the old clock was under way. */
+static void test_doubt(void **state)
+{
+    struct world world = {.config = config_of(one, 1)};
+    int64_t now_ms = ms_of("2026-06-01", 0), away_ms = 86400000;
+    uint64_t now_ns = UINT64_C(1000000000000);
+    struct warmup_stream *s;
+    struct warmup_put put;
+
+    (void)state;
+    world_open(&world);
+    s = warmup_stream_of(&world.w, world.config, "a", STR("mx.example.net"));
+    for (int hour = 0; hour < 24; hour++)
+        (void)take_all(&world, s, now_ms + hour * INT64_C(3600000));
+    now_ms += 12 * INT64_C(3600000);
+    (void)doubts(&world, s, now_ms, now_ns);
+    keep(&world, now_ms);
+    assert_false(doubts(&world, s, now_ms, now_ns));
+    assert_false(doubts(&world, s, now_ms + 5000, now_ns + UINT64_C(5000000000)));
+    assert_true(doubts(&world, s, now_ms - away_ms, now_ns));
+    assert_true(warmup_next(&world.w, now_ms - away_ms, &put));
+    warmup_granted(&world.w, &put, false, now_ns);
+    assert_true(doubts(&world, s, now_ms - away_ms, now_ns));
+    assert_true(warmup_next(&world.w, now_ms - away_ms, &put));
+    assert_false(doubts(&world, s, now_ms - 2 * away_ms, now_ns));
+    warmup_granted(&world.w, &put, true, now_ns);
+    assert_true(doubts(&world, s, now_ms - 2 * away_ms, now_ns));
+    world_close(&world);
+    config_unref((struct config *)(uintptr_t)world.config);
 }
 
 /* What could not be stored is not spent, and not lost. */
@@ -837,6 +885,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_set),
                                        cmocka_unit_test(test_rides),
+                                       cmocka_unit_test(test_doubt),
                                        cmocka_unit_test(test_sixty_days),
                                        cmocka_unit_test(test_smooth),
                                        cmocka_unit_test(test_top_of_hour),

@@ -462,7 +462,8 @@ static void warmup_hear(struct worker *w, const struct recipient *r,
     case OUTCOME_EXPIRED:
         break;
     }
-    warmup_set_ride(&w->shared->warmup, warmup, r->lane->shard);
+    warmup_set_ride(&w->shared->warmup, warmup,
+                    o->class == OUTCOME_DEFERRED || o->class == OUTCOME_FAILED, r->lane->shard);
 }
 
 static void entry_decide(struct judge_batch *b, struct judge_entry *e)
@@ -661,7 +662,7 @@ void judge_delivered(struct worker *w, const struct judge_context *context, stru
            false, 0, &w->record);
     counter_add(&w->counters.delivered, 1);
     warmup_set_count(&context->warmup, WARMUP_EVENT_DELIVERED);
-    warmup_set_ride(&w->shared->warmup, &context->warmup, r->lane->shard);
+    warmup_set_ride(&w->shared->warmup, &context->warmup, false, r->lane->shard);
     row = (struct queue_row){
         .kind = QUEUE_ROW_REMOVE, .rcpt = r, .old_due_ms = r->due_ms, .count = TALLY_DELIVERED};
     lane_settling(r);
