@@ -194,16 +194,18 @@ static bool child_end(struct child *c, uint64_t *hash)
     if (f != NULL)
         fclose(f);
     remove_all(c->dir);
-    if (status != 0 && sim_sabotage == SABOTAGE_NONE)
-        fprintf(stderr, "seed %llu failed; replay: sim%s --seed %llu --verbose\n",
-                (unsigned long long)c->seed,
+    if (status != 0 && sim_sabotage == SABOTAGE_NONE) {
+        fprintf(stderr, "seed %llu failed; replay: sim%s", (unsigned long long)c->seed,
                 world_full       ? " --full"
                 : world_domains  ? " --domains"
                 : world_recovery ? " --recovery"
                 : world_season   ? " --season"
                 : world_warmup   ? " --warmup"
-                                 : "",
-                (unsigned long long)c->seed);
+                                 : "");
+        if (world_season && season_days != SEASON_DAYS_MAX)
+            fprintf(stderr, " --days %u", season_days);
+        fprintf(stderr, " --seed %llu --verbose\n", (unsigned long long)c->seed);
+    }
     return status == 0;
 }
 

@@ -66,7 +66,8 @@ struct stream {
     enum mood mood;
     uint32_t events[4], hour[HOURS_MAX];
     uint32_t kills, rates;
-    bool lacked; /* mail, or it was suspended late */
+    uint32_t asked; /* recipients that may be answered badly */
+    bool lacked;    /* mail, or it was suspended late */
     uint64_t suspended_ns;
 };
 
@@ -86,7 +87,7 @@ static struct {
     uint32_t brisk_waiting, brisk_taken, overflown;
     uint64_t brisk_ns; /* when the oldest of the last brisk letter was sent */
     bool brisk_due;
-    uint32_t looks, recorded, verdicts[16];
+    uint32_t looks, recorded, kills[DAYS_MAX];
     int32_t ordered; /* the last day of which orders were given */
     struct sim_event look;
 } season;
@@ -116,10 +117,12 @@ static bool is_deserted(uint32_t provider, uint32_t day)
     return provider == DESERTED && day >= DESERTED_FROM && day < DESERTED_UNTIL;
 }
 
-/* A day on which too little comes for the caps of the provider. */
+/* A day on which too little comes for the caps of the provider. Not the first: a stream begins when
+ * it has leave to send, whether it does or not, and then both are on one day. */
 static bool is_dry(uint32_t provider, uint32_t day)
 {
-    return day >= season_days || is_deserted(provider, day) || (day + 5 * provider) % 13 == 7;
+    return day >= season_days || is_deserted(provider, day) ||
+           (day > 0 && (day + 5 * provider) % 13 == 7);
 }
 
 static uint32_t cap_of(const struct stream *s, uint32_t provider)
@@ -217,8 +220,9 @@ static void day_end(struct stream *s, uint32_t source, uint32_t provider, int32_
         sim_fail("season", "source %u is warm at provider %u", source, provider);
     s->stage = (uint32_t)stage;
     p->next_stage = s->stage + 1;
-    sim_trace("day %u: source %u provider %u: %u of %u, %s, next stage %u", day, source, provider,
-              p->used_min, cap, p->verdict, p->next_stage);
+    sim_trace("day %u: source %u provider %u: %u of %u (%u/%u/%u/%u), %s, next stage %u", day,
+              source, provider, p->used_min, cap, s->events[0], s->events[1], s->events[2],
+              s->events[3], p->verdict, p->next_stage);
 }
 
 static void day_begin(struct stream *s, uint32_t provider, int32_t today)
@@ -229,7 +233,7 @@ static void day_begin(struct stream *s, uint32_t provider, int32_t today)
     s->day = today;
     memset(s->events, 0, sizeof(s->events));
     memset(s->hour, 0, sizeof(s->hour));
-    s->kills = s->rates = 0;
+    s->kills = s->rates = s->asked = 0;
     s->lacked = is_dry(provider, day_of(today));
     s->suspended_ns = 0;
     s->mood = GOOD;
@@ -305,7 +309,7 @@ enum season_answer season_rcpt(uint32_t source, const struct ledger_rcpt *r)
     }
     s = stream_now(source, r->domain, &hour);
     if (r->message->tenant != 0 || moods[s->mood].one_in == 0 ||
-        attempts(s) % moods[s->mood].one_in != 0)
+        s->asked++ % moods[s->mood].one_in != 0)
         return SEASON_TAKES;
     count(s, source, r->domain, &hour, moods[s->mood].answer == SEASON_DEFERS ? 1 : 2);
     if (moods[s->mood].answer == SEASON_REFUSES)
@@ -442,6 +446,10 @@ static void on_look(struct sim_event *event)
 
 void season_killed(void)
 {
+    struct warmup_hour hour;
+
+    hour_now(&hour);
+    season.kills[day_of(hour.day)]++;
     for (uint32_t i = 0; i < SEASON_SOURCES; i++)
         for (uint32_t j = 0; j < SEASON_PROVIDERS; j++)
             season.streams[i][j].kills++;
@@ -562,6 +570,8 @@ void season_record(const json_t *record)
 
     ASSERT(source < SEASON_SOURCES && day_parse(str_of(date), &day) == 0);
     p = &season.past[source][provider][day_of(day)];
+    if (!p->is && used <= season.kills[day_of(day)] * lease_max(number_of(record, "cap")))
+        return; /* leased, and lost before anything was sent */
     if (!p->is)
         sim_fail("season", "%s: a record of a%u at provider %u, which sent nothing", date, source,
                  provider);

@@ -8,7 +8,6 @@
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/rng.h"
-#include "tests/sim/world.h"
 
 #define TAIL_LINES   400
 #define LINE_BYTES   200
@@ -217,8 +216,7 @@ void sim_fail(const char *invariant, const char *fmt, ...)
     va_start(args, fmt);
     vfprintf(stderr, fmt, args);
     va_end(args);
-    fprintf(stderr, "\n  replay: sim%s --seed %llu --verbose\n", world_full ? " --full" : "",
-            (unsigned long long)sim.seed);
+    fputc('\n', stderr);
     fflush(NULL);
     _Exit(1);
 }
