@@ -127,6 +127,7 @@ static void fill_why(struct control_why *why)
     why->absent = 5;
     for (unsigned i = 0; i < 100; i++) {
         snprintf(h.site, sizeof(h.site), "mx%u.example", i);
+        h.per_hour = i == 1 ? 3.6e20 : 10; /* 10^9 sessions a second, of 10^8 messages each */
         assert_non_null(control_why_add(why, &h, &made));
         assert_true(made == (i + had <= CONTROL_HOLDS_WHOLE));
     }
@@ -780,6 +781,12 @@ static void test_why(void **state)
     assert_true(json_number_value(json_object_get(first, "hours")) == 100.1);
     assert_int_equal(number(json_array_get(holds, 1), "recipients"), 100 - CONTROL_HOLDS_WHOLE);
     assert_string_equal(text(json_array_get(holds, 1), "site"), "");
+    for (size_t i = 0; i < json_array_size(holds); i++) {
+        const json_t *hold = json_array_get(holds, i);
+
+        assert_true((json_object_get(hold, "per_hour") == NULL) ==
+                    (strcmp(text(hold, "site"), "mx1.example") == 0));
+    }
     replies_done(r);
 
     /* Its own suspension is told, though no mail of it waits for that. */

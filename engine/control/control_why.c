@@ -8,10 +8,11 @@
 #include "control/control_private.h"
 #include "worker/queue_name.h"
 
-#define WHY_ROWS  100  /* of a message, asked for at a time */
-#define WHY_LANES 100  /* of a domain, likewise */
-#define LANE_ROWS 1000 /* of a lane that nobody has counted */
-#define LOOK_ROWS 10   /* of a queue, looked at for what its lane does not know */
+#define WHY_ROWS     100  /* of a message, asked for at a time */
+#define WHY_LANES    100  /* of a domain, likewise */
+#define LANE_ROWS    1000 /* of a lane that nobody has counted */
+#define LOOK_ROWS    10   /* of a queue, looked at for what its lane does not know */
+#define PER_HOUR_MAX 1e15 /* more is no bound, and perhaps no whole number of JSON's */
 
 /* A row of a message whose queue workers are asked about. */
 struct why_row {
@@ -323,7 +324,7 @@ static double hours_of(const struct control_why *why, const struct control_hold 
 {
     uint64_t rows = 0;
 
-    if (h->per_hour <= 0 || isinf(h->per_hour) || h->site[0] == 0)
+    if (h->per_hour <= 0 || h->per_hour >= PER_HOUR_MAX || h->site[0] == 0)
         return 0;
     for (uint32_t i = 0; i < why->len; i++)
         if (strcmp(why->holds[i].site, h->site) == 0 && strcmp(why->holds[i].pool, h->pool) == 0)
@@ -350,7 +351,7 @@ static void put_hold(const struct control_why *why, const struct control_hold *h
         json_number(out, "next_ms", h->next_ms);
     if (h->per_hour < 100) /* 3 a day are 0.125 */
         buf_printf(out, "\"per_hour\":%.4g,", h->per_hour);
-    else if (!isinf(h->per_hour))
+    else if (h->per_hour < PER_HOUR_MAX)
         json_number(out, "per_hour", (int64_t)h->per_hour);
     if (hours > 0)
         buf_printf(out, "\"hours\":%.4f,", hours);
