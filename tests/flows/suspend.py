@@ -45,7 +45,7 @@ def came(sink, kind):
     return sum(row[3].endswith(KINDS[kind][0]) for row in sink.ledger())
 
 
-def wait_for(sink, kind, count, timeout_s=30):
+def wait_for(sink, kind, count, timeout_s=60):
     wait_until(f"{count} messages of {kind}", lambda: came(sink, kind) >= count, timeout_s)
 
 
