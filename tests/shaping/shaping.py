@@ -313,7 +313,7 @@ def test_exchangers():
         "*": {"sessions_max": 9, "host_sessions_max": 2, "pipeline_max": 1}})
     with sink, Engine(config) as engine:
         with Client(engine) as client:
-            client.messages([("a@sender.example", f"r{i}@p.example", "Subject: x\r\n\r\nx\r\n") for i in range(80)])
+            client.messages([("a@sender.example", f"r{i}@p.example", "Subject: x\r\n\r\nx\r\n") for i in range(200)])
             client.messages([("a@sender.example", f"r{i}@q.example", "Subject: x\r\n\r\nx\r\n") for i in range(60)])
 
         def says(domain, *words):
@@ -322,8 +322,8 @@ def test_exchangers():
         wait_until("why to name the exchangers' limit", lambda: says(
             "p.example", "2 of 2 sessions", "host_sessions_max, set at"), 20, process=engine.process)
         wait_until("why to name their rate", lambda: says("q.example", "host_rate 10 in 1s, set at"), 20, process=engine.process)
-        sink.wait_mails(140)
-        records = engine.wait_records("Delivery", 140)
+        sink.wait_mails(260)
+        records = engine.wait_records("Delivery", 260)
         most = {host: sessions_at_once(records, host) for host in ("mx1.p.example", "mx2.p.example")}
         if most != {"mx1.p.example": 2, "mx2.p.example": 2}:
             raise Failure(f"sessions at a time: {most}")
