@@ -393,7 +393,7 @@ void season_accepted(const struct ledger_rcpt *r, bool accepted)
 
 /* --- what happens --- */
 
-static void order(int kind, uint32_t source, uint32_t provider, uint32_t number)
+static void order(unsigned kind, uint32_t source, uint32_t provider, uint32_t number)
 {
     struct warmup_order o = {.number = number};
 
