@@ -14,8 +14,7 @@
 #include "config/config_load.h"
 #include "intake/campaign.h"
 #include "outcome/suppress.h"
-#include "run/engine.h"
-#include "run/turn.h"
+#include "run/testkit.h"
 #include "schedule/lane.h"
 #include "tls/digest.h"
 #include "worker/warmup_store.h"
@@ -36,11 +35,6 @@ static int remove_one(const char *path, const struct stat *st, int type, struct 
     return remove(path);
 }
 
-static void wake_nobody(void *arg)
-{
-    (void)arg;
-}
-
 static void world_open(void)
 {
     static const char text[] =
@@ -57,26 +51,15 @@ static void world_open(void)
 
     memset(e, 0, sizeof(*e));
     assert_int_equal(config_load_text("test.yaml", str_of(text), &e->config, &errors), 0);
-    assert_int_equal(trust_load(&e->trust, e->config, NULL, &errors), 0);
-    assert_int_equal(governor_open(&e->shared.governor), 0);
-    assert_int_equal(sources_init(&e->shared.sources), 0);
-    assert_int_equal(clients_init(&e->shared.clients), 0);
-    assert_int_equal(logins_init(&e->shared.logins), 0);
-    assert_int_equal(crew_open(&e->shared.crew, 0, CREW_JOBS_PER_WORKER), 0);
-    e->shared.workers_len = 1;
-    e->shared.sessions_out_max = 100;
-    e->shared.workers = aligned_alloc(CACHE_LINE_BYTES, sizeof(*e->shared.workers));
-    assert_non_null(e->shared.workers);
-    memset(e->shared.workers, 0, sizeof(*e->shared.workers));
-    world.w = &e->shared.workers[0];
-    assert_int_equal(worker_open(world.w, e, 0), 0);
+    world.w = kit_worker_open(e);
     assert_int_equal(queue_open(&e->shared.queue, &options, &why), 0);
     assert_int_equal(suspensions_open(&e->shared.suspensions, e->shared.queue), 0);
     assert_int_equal(campaigns_open(&e->shared.campaigns, e->shared.queue, &e->shared.suspensions),
                      0);
     suppressions_open(&e->shared.suppressions, e->shared.queue);
     assert_int_equal(suppressions_load(&e->shared.suppressions), 0);
-    assert_int_equal(warmup_store_open(&e->shared.warmup, e->shared.queue, wake_nobody, NULL), 0);
+    assert_int_equal(warmup_store_open(&e->shared.warmup, e->shared.queue, kit_wake_nobody, NULL),
+                     0);
     warmup_configure(&e->shared.warmup, e->config);
     assert_int_equal(worker_start(world.w), 0);
 }

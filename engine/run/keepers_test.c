@@ -12,8 +12,7 @@
 
 #include "config/config_load.h"
 #include "outcome/warm.h"
-#include "run/engine.h"
-#include "run/turn.h"
+#include "run/testkit.h"
 #include "worker/warmup_store.h"
 
 #define TURNS_MAX 5000
@@ -28,11 +27,6 @@ static int remove_one(const char *path, const struct stat *st, int type, struct 
     return remove(path);
 }
 
-static void wake_nobody(void *arg)
-{
-    (void)arg;
-}
-
 static struct worker *world_open(const char *settings)
 {
     struct engine *e = &engine;
@@ -43,6 +37,7 @@ static struct worker *world_open(const char *settings)
                                     .no_threads = true,
                                     .no_sync = true};
     struct buf text = {0}, errors = {0};
+    struct worker *w;
     const char *why = NULL;
 
     memset(e, 0, sizeof(*e));
@@ -50,26 +45,17 @@ static struct worker *world_open(const char *settings)
                settings);
     assert_int_equal(config_load_text("test.yaml", buf_str(&text), &e->config, &errors), 0);
     buf_done(&text);
-    assert_int_equal(trust_load(&e->trust, e->config, NULL, &errors), 0);
-    assert_int_equal(governor_open(&e->shared.governor), 0);
-    assert_int_equal(sources_init(&e->shared.sources), 0);
-    assert_int_equal(clients_init(&e->shared.clients), 0);
-    assert_int_equal(logins_init(&e->shared.logins), 0);
-    assert_int_equal(crew_open(&e->shared.crew, 0, CREW_JOBS_PER_WORKER), 0);
-    e->shared.workers_len = 1;
-    e->shared.workers = aligned_alloc(CACHE_LINE_BYTES, sizeof(*e->shared.workers));
-    assert_non_null(e->shared.workers);
-    memset(e->shared.workers, 0, sizeof(*e->shared.workers));
-    assert_int_equal(worker_open(&e->shared.workers[0], e, 0), 0);
+    w = kit_worker_open(e);
     assert_int_equal(queue_open(&e->shared.queue, &options, &why), 0);
     assert_int_equal(suspensions_open(&e->shared.suspensions, e->shared.queue), 0);
     assert_int_equal(campaigns_open(&e->shared.campaigns, e->shared.queue, &e->shared.suspensions),
                      0);
-    assert_int_equal(warmup_store_open(&e->shared.warmup, e->shared.queue, wake_nobody, NULL), 0);
+    assert_int_equal(warmup_store_open(&e->shared.warmup, e->shared.queue, kit_wake_nobody, NULL),
+                     0);
     warmup_configure(&e->shared.warmup, e->config);
     assert_int_equal(tls_counts_open(&e->shared.tls_counts, e->shared.queue), 0);
-    assert_int_equal(worker_start(&e->shared.workers[0]), 0);
-    return &e->shared.workers[0];
+    assert_int_equal(worker_start(w), 0);
+    return w;
 }
 
 static void world_close(struct worker *w)

@@ -16,8 +16,7 @@
 #include "deliver/sessions.h"
 #include "intake/accept.h"
 #include "outcome/suspend.h"
-#include "run/engine.h"
-#include "run/turn.h"
+#include "run/testkit.h"
 #include "schedule/channel.h"
 #include "schedule/lane_find.h"
 #include "schedule/lane_private.h"
@@ -69,37 +68,20 @@ static void queue_ready(struct queue **q)
     nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
-static void wake_nobody(void *arg)
-{
-    (void)arg;
-}
-
 static void world_open(void)
 {
     struct engine *e = &world.engine;
-    struct buf errors = {0};
 
     memset(&world, 0, sizeof(world));
     e->config = config_of(TEXT("a"));
-    assert_int_equal(trust_load(&e->trust, e->config, NULL, &errors), 0);
-    assert_int_equal(governor_open(&e->shared.governor), 0);
-    assert_int_equal(sources_init(&e->shared.sources), 0);
-    assert_int_equal(clients_init(&e->shared.clients), 0);
-    assert_int_equal(logins_init(&e->shared.logins), 0);
-    assert_int_equal(crew_open(&e->shared.crew, 0, CREW_JOBS_PER_WORKER), 0);
-    e->shared.workers_len = 1;
-    e->shared.sessions_out_max = 100;
-    e->shared.workers = aligned_alloc(CACHE_LINE_BYTES, sizeof(*e->shared.workers));
-    assert_non_null(e->shared.workers);
-    memset(e->shared.workers, 0, sizeof(*e->shared.workers));
-    world.w = &e->shared.workers[0];
-    assert_int_equal(worker_open(world.w, e, 0), 0);
+    world.w = kit_worker_open(e);
     queue_ready(&e->shared.queue);
     assert_int_equal(suspensions_open(&e->shared.suspensions, e->shared.queue), 0);
     assert_int_equal(sts_table_open(&e->shared.sts, e->shared.queue), 0);
     assert_int_equal(campaigns_open(&e->shared.campaigns, e->shared.queue, &e->shared.suspensions),
                      0);
-    assert_int_equal(warmup_store_open(&e->shared.warmup, e->shared.queue, wake_nobody, NULL), 0);
+    assert_int_equal(warmup_store_open(&e->shared.warmup, e->shared.queue, kit_wake_nobody, NULL),
+                     0);
     warmup_configure(&e->shared.warmup, e->config);
     assert_int_equal(worker_start(world.w), 0);
     msgid_source_init(&world.ids, 1);
