@@ -156,13 +156,6 @@ int queue_state_visit(struct queue *q, uint32_t shard, enum state_kind kind,
     return lmdb_errno(rc);
 }
 
-static int compare(struct str a, struct str b)
-{
-    int order = memcmp(a.ptr, b.ptr, a.len < b.len ? a.len : b.len);
-
-    return order != 0 ? order : a.len < b.len ? -1 : a.len > b.len;
-}
-
 int queue_state_keys(struct queue *q, uint32_t shard, struct str from, struct str to, size_t max,
                      void (*visit)(void *arg, struct str key), void *arg)
 {
@@ -178,7 +171,7 @@ int queue_state_keys(struct queue *q, uint32_t shard, struct str from, struct st
     rc = mdb_cursor_open(txn, s->state, &at);
     if (rc == 0) {
         rc = mdb_cursor_get(at, &key, &stored, MDB_SET_RANGE);
-        for (; rc == 0 && max > 0 && compare(val_str(&key), to) < 0; max--) {
+        for (; rc == 0 && max > 0 && str_compare(val_str(&key), to) < 0; max--) {
             visit(arg, val_str(&key));
             rc = mdb_cursor_get(at, &key, &stored, MDB_NEXT);
         }

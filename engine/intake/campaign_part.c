@@ -583,11 +583,8 @@ static int compare_rows(const void *a, const void *b)
 {
     const struct recipient *x = ((const struct queue_row *)a)->rcpt;
     const struct recipient *y = ((const struct queue_row *)b)->rcpt;
-    size_t common = x->queue.len < y->queue.len ? x->queue.len : y->queue.len;
-    int order = memcmp(x->queue.ptr, y->queue.ptr, common);
+    int order = str_compare(x->queue, y->queue);
 
-    if (order == 0 && x->queue.len != y->queue.len)
-        return x->queue.len < y->queue.len ? -1 : 1;
     return order != 0 ? order : (x->index > y->index) - (x->index < y->index);
 }
 

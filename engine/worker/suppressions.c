@@ -389,13 +389,18 @@ static size_t keys_len(const struct keys *k)
     return k->places.len / sizeof(struct key_place);
 }
 
+static struct str key_in(const struct keys *k, const struct key_place *p)
+{
+    return (struct str){(char *)k->bytes.data + p->at, p->len};
+}
+
 static struct str key_at(const struct keys *k, size_t i)
 {
     struct key_place p;
 
     ASSERT(i < keys_len(k));
     memcpy(&p, k->places.data + i * sizeof(p), sizeof(p));
-    return (struct str){(char *)k->bytes.data + p.at, p.len};
+    return key_in(k, &p);
 }
 
 static void keys_put(struct keys *k, struct str key)
@@ -413,11 +418,7 @@ static void take_key(void *arg, struct str key)
 
 static int by_key(const void *a, const void *b, void *arg)
 {
-    const struct key_place *x = a, *y = b;
-    const uint8_t *bytes = ((const struct keys *)arg)->bytes.data;
-    int c = memcmp(bytes + x->at, bytes + y->at, x->len < y->len ? x->len : y->len);
-
-    return c != 0 ? c : (x->len > y->len) - (x->len < y->len);
+    return str_compare(key_in(arg, a), key_in(arg, b));
 }
 
 /* Keeps the first max of them. */
