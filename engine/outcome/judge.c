@@ -389,9 +389,11 @@ static bool is_nobody(const struct judge_batch *b, const struct judge_entry *e)
         queue_intake(b->worker->shared->queue, e->recipient->lane->shard) != QUEUE_INTAKE_OK ||
         suppression_address(e->recipient->address, address) < 0)
         return false;
+    if (e->outcome.stage == SMTP_STAGE_RCPT)
+        return true;
     for (size_t i = 0; i < b->len; i++)
         together += b->entries[i].outcome.stage != SMTP_STAGE_RCPT;
-    return e->outcome.stage == SMTP_STAGE_RCPT || together == 1;
+    return together == 1;
 }
 
 /* A bounce for whose notice the store has no room waits in the store, as a row: in memory, hundreds
