@@ -7,6 +7,7 @@
 #ifndef HAYAUMA_QUEUE_CODEC_H
 #define HAYAUMA_QUEUE_CODEC_H
 
+#include "base/packed.h"
 #include "queue/flow.h"
 #include "queue/message.h"
 #include "queue/state.h"
@@ -52,10 +53,8 @@ static inline struct str codec_row_key_lane(struct str key)
 /* Of such a part. */
 static inline uint32_t codec_lane_flow(struct str lane)
 {
-    const uint8_t *at = (const uint8_t *)lane.ptr;
-
     ASSERT(lane.len >= 4);
-    return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
+    return (uint32_t)packed_key_at(lane.ptr, 4);
 }
 static inline uint32_t codec_row_key_flow(struct str key)
 {
