@@ -65,16 +65,23 @@ static void put_answer(struct buf *out, const json_t *hold, int64_t now_ms)
 
 static void put_ceiling(struct buf *out, const json_t *hold)
 {
+    static const struct {
+        double hours;
+        const char *name;
+    } spans[] = {{1, "an hour"}, {24, "a day"}, {24 * 30, "a month"}};
     double hours = json_number_value(json_object_get(hold, "hours"));
     double most = json_number_value(json_object_get(hold, "per_hour"));
-    const char *in = most >= 1 ? "an hour" : most * 24 >= 1 ? "a day" : "a month";
-    uint64_t whole = (uint64_t)(most * (most >= 1 ? 1 : most * 24 >= 1 ? 24 : 24 * 30) + 0.01);
+    uint64_t whole;
+    size_t span = 0;
 
     if (most <= 0) /* no bound, or no source can send, which is said */
         return;
+    while (span + 1 < ARRAY_LEN(spans) && most * spans[span].hours < 1)
+        span++;
+    whole = (uint64_t)(most * spans[span].hours + 0.01);
     buf_puts(out, "  The settings let ");
     put_count(out, whole);
-    buf_printf(out, " message%s %s through to this site", whole == 1 ? "" : "s", in);
+    buf_printf(out, " message%s %s through to this site", whole == 1 ? "" : "s", spans[span].name);
     if (hours > 0) {
         buf_puts(out, ": what is queued takes ");
         put_age(out, (int64_t)(hours * 3600e3));
