@@ -37,7 +37,7 @@ struct delivery {
     struct channel *channel;                           /* of site */
     struct channel_session session;                    /* what the channel asks of it */
     struct list_node site_node, idle_node, dirty_node; /* dirty_node: deliveries_dirty or _dead */
-    struct map_node idle_map;                          /* worker->idle */
+    struct list_node idle_bucket;                      /* worker->idle */
     struct dial dial;
     struct stream stream;
     struct secure secure;

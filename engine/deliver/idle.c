@@ -1,8 +1,19 @@
 #include "deliver/idle.h"
 
-static uint64_t idle_hash(const struct worker *w, const struct exchanger *e)
+/* Sessions that are looked at for one that may be taken over. Where a host serves many sites they
+ * all stand in one bucket; behind so many that do not suit a new session costs less than to look
+ * on. */
+#define IDLE_LOOKS_MAX 64
+
+/* A session from another source or under other limits of the host is never taken over. */
+static struct list *bucket_of(const struct channel *c, const struct exchanger *e,
+                              const struct governor_entry *limits)
 {
-    return hash_bytes(&e->addr, e->len, w->hash_seed);
+    struct worker *w = c->site->worker;
+    const void *key[] = {c->source, limits};
+    uint64_t hash = hash_bytes(&e->addr, e->len, hash_bytes(key, sizeof(key), w->hash_seed));
+
+    return &w->idle[hash % WORKER_IDLE_BUCKETS];
 }
 
 bool idle_rests(const struct delivery *d)
@@ -59,19 +70,18 @@ void idle_enter(struct delivery *d)
         rest_begins(d);
     else
         list_push_back(list_of(d), &d->idle_node);
-    map_insert(&d->worker->idle, &d->idle_map, idle_hash(d->worker, &d->dial.exchanger));
+    list_push_front(bucket_of(d->channel, &d->dial.exchanger, d->dial.slot), &d->idle_bucket);
 }
 
 void idle_leave(struct delivery *d)
 {
     if (!list_node_linked(&d->idle_node))
         return;
-    ASSERT(d->worker->idle.count > 0);
     if (idle_rests(d))
         rest_ends(d);
     else
         list_remove(&d->idle_node);
-    map_remove(&d->worker->idle, &d->idle_map);
+    list_remove(&d->idle_bucket);
 }
 
 /* Whether c may take d over: the peer has seen the same source say the same EHLO name. An idle
@@ -90,11 +100,11 @@ static bool may_take_over(const struct delivery *d, const struct channel *c,
 
 struct delivery *idle_find(const struct channel *c, const struct exchanger *to)
 {
-    struct worker *w = c->site->worker;
-    struct map_node *n = map_find(&w->idle, idle_hash(w, to));
+    const struct list *bucket = bucket_of(c, to, to->limits);
+    const struct list_node *n = bucket->head.next;
 
-    for (; n != NULL; n = map_find_next(n)) {
-        struct delivery *d = CONTAINER_OF(n, struct delivery, idle_map);
+    for (int looks = 0; n != &bucket->head && looks < IDLE_LOOKS_MAX; n = n->next, looks++) {
+        struct delivery *d = CONTAINER_OF(n, struct delivery, idle_bucket);
 
         if (may_take_over(d, c, to))
             return d;

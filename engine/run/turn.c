@@ -137,7 +137,7 @@ static int maps_init(struct worker *w)
 {
     return map_init(&w->lanes, 64) < 0 || map_init(&w->sites, 256) < 0 ||
                    map_init(&w->rollups, 64) < 0 || map_init(&w->memory, 4096) < 0 ||
-                   map_init(&w->idle, 256) < 0 || secure_memory_open(w) < 0
+                   secure_memory_open(w) < 0
                ? -ENOMEM
                : 0;
 }
@@ -162,6 +162,8 @@ int worker_open(struct worker *w, struct engine *engine, uint32_t index)
     rng_seed(&w->rng, rng_entropy());
     msgid_source_init(&w->ids, rng_entropy());
     w->hash_seed = rng_next(&w->rng);
+    for (size_t i = 0; i < ARRAY_LEN(w->idle); i++)
+        list_init(&w->idle[i]);
     list_init(&w->injects);
     list_init(&w->injects_dirty);
     list_init(&w->injects_dead);
@@ -399,7 +401,6 @@ void worker_close(struct worker *w)
     map_done(&w->sites);
     map_done(&w->rollups);
     map_done(&w->memory);
-    map_done(&w->idle);
     secure_memory_close(w);
     streams_done(&w->streams);
     signings_done(w);

@@ -55,7 +55,8 @@ struct tls_reports;
 #define REFUSAL_REASONS_MAX 32
 enum refusal_end { REFUSAL_DEFERRED, REFUSAL_FAILED, REFUSAL_EXPIRED, REFUSAL_ENDS };
 
-#define WORKER_TURN_MS 1000 /* a worker turns at least this often */
+#define WORKER_TURN_MS      1000 /* a worker turns at least this often */
+#define WORKER_IDLE_BUCKETS 1024
 
 /* Something for another worker to do; lives in its sender's message. run() executes in the target's
  * thread and owns the note from then on. */
@@ -118,14 +119,14 @@ struct worker {
     /* Delivery. */
     const struct lane_hooks *lane_hooks; /* schedule/lane.h */
     struct map lanes, sites;
-    struct map rollups;       /* what sites of a provider share: schedule/rollup.h */
-    uint64_t rollup_arrivals; /* channels that began to wait in their lines, so far */
-    struct map idle;          /* sessions without work, by address: idle.c */
-    struct map memory;        /* recipients in memory, by message id and index */
-    struct list load_wait;    /* lanes that want a refill */
-    uint32_t loads;           /* under way */
-    uint32_t expired;         /* ended as loads brought them, in the present turn */
-    uint32_t lanes_max;       /* of them in memory: schedule/lane_find.h */
+    struct map rollups;                    /* what sites of a provider share: schedule/rollup.h */
+    uint64_t rollup_arrivals;              /* channels that began to wait in their lines, so far */
+    struct list idle[WORKER_IDLE_BUCKETS]; /* sessions without work, by address: idle.c */
+    struct map memory;                     /* recipients in memory, by message id and index */
+    struct list load_wait;                 /* lanes that want a refill */
+    uint32_t loads;                        /* under way */
+    uint32_t expired;                      /* ended as loads brought them, in the present turn */
+    uint32_t lanes_max;                    /* of them in memory: schedule/lane_find.h */
     struct lane_finders *finders;
     size_t leave_bucket;          /* of lanes: where lanes_leave_step() goes on */
     uint64_t leave_after_ms;      /* monotonic: when it begins anew */
