@@ -27,6 +27,7 @@
 #define LANES         7
 #define SHARDS        3
 #define SPREAD_MAX    24 /* recipients */
+#define OPEN_MS_MAX   20000
 
 enum state { STATE_NONE, STATE_SUBMITTED, STATE_DONE };
 
@@ -51,6 +52,7 @@ struct entry {
 struct ledger {
     uint32_t entries_len, changes_len; /* numbers from 1 */
     uint64_t acked;
+    _Atomic unsigned at_work; /* children that have opened the queue and checked it */
     struct entry entries[ENTRIES_MAX];
     struct change_note changes[CHANGES_MAX];
 };
@@ -419,6 +421,7 @@ static void work(uint64_t seed)
     rng_seed(&w->rng, seed);
     msgid_source_init(&w->ids, seed);
     open_and_check(w);
+    ledger->at_work++;
     while (ledger->entries_len < ENTRIES_MAX - SPREAD_MAX - 1 &&
            ledger->changes_len < CHANGES_MAX - IN_FLIGHT_MAX - SPREAD_MAX) {
         while (w->in_flight < IN_FLIGHT_MAX && ledger->entries_len < ENTRIES_MAX - SPREAD_MAX - 1) {
@@ -500,24 +503,36 @@ static int remove_one(const char *path, const struct stat *st, int type, struct 
     return remove(path);
 }
 
+/* Kills a child at a random moment: three times out of four at one of its work, however long
+ * this machine takes to open the queue. */
+static void kill_sometime(pid_t pid, struct rng *rng, unsigned at_work)
+{
+    if (rng_below(rng, 4) > 0) {
+        for (int i = 0; i < OPEN_MS_MAX && ledger->at_work == at_work; i++)
+            poll(NULL, 0, 1);
+    }
+    poll(NULL, 0, (int)(5 + rng_below(rng, 150)));
+    kill(pid, SIGKILL);
+}
+
 static int run(unsigned rounds, uint64_t seed)
 {
     struct rng rng;
+    unsigned at_work;
     int bad = 0;
     pid_t pid;
 
     rng_seed(&rng, seed);
     for (unsigned i = 0; i <= rounds && bad == 0; i++) {
         fflush(stdout);
+        at_work = ledger->at_work;
         pid = fork();
         if (pid == 0 && i == rounds)
             finish();
         if (pid == 0)
             work(seed * 1000 + i);
-        if (i < rounds) {
-            poll(NULL, 0, (int)(5 + rng_below(&rng, 150)));
-            kill(pid, SIGKILL);
-        }
+        if (i < rounds)
+            kill_sometime(pid, &rng, at_work);
         bad = wait_for(pid);
     }
     printf("%u kills: %u messages, %u changes, %llu acknowledged: %s\n", rounds,
