@@ -525,7 +525,7 @@ def full(sites=1000, sources=8, seconds=200):
     size = 32000  # of which the Received field, which the ledger leaves out, is one hundredth
     all_sites = [Site(i, sources, [10, 20, 40, 60], size) for i in range(sites)]
     sink = Receiver()
-    config = world(sink, all_sites, sources, queue={"map_size": "16GiB"})
+    config = world(sink, all_sites, sources, queue={"map_size": "16GiB", "intake_memory_max": "1GiB"})
     with sink, Engine(config) as engine:
         sink.begun = time.monotonic()
         measure(sink, engine, all_sites, seconds, 50, 0.97, steady=True)
