@@ -118,7 +118,7 @@ static void take_field(const uint8_t *content, const struct header_field *f,
 {
     struct str name = f->name;
 
-    facts->has_ending |= ends_here(name);
+    facts->wants_strip |= ends_here(name) || content[f->start + name.len] != ':';
     switch (ascii_lower(name.ptr[0])) {
     case 'r':
         facts->received += str_eq_nocase(name, STR("received"));
@@ -216,22 +216,28 @@ size_t trace_strip(uint8_t *content, struct trace_facts *facts)
     size_t kept = 0, removed;
     struct header_field f;
 
-    if (!facts->has_ending)
+    if (!facts->wants_strip)
         return 0;
     /* First together at the front, then once to the back: linear whatever the number of fields. */
     for (size_t at = 0;
          at < facts->header_len && header_field_next(content, facts->header_len, at, &f);
          at = f.end) {
+        size_t colon = f.start + f.name.len;
+
         if (ends_here(f.name))
             continue;
-        memmove(content + kept, content + f.start, f.end - f.start);
-        kept += f.end - f.start;
+        while (content[colon] != ':')
+            colon++;
+        memmove(content + kept, content + f.start, f.name.len);
+        kept += f.name.len;
+        memmove(content + kept, content + colon, f.end - colon);
+        kept += f.end - colon;
     }
     removed = facts->header_len - kept;
     memmove(content + removed, content, kept);
     facts->header_len = kept;
     facts->body_offset -= removed;
-    facts->has_ending = false;
+    facts->wants_strip = false;
     return removed;
 }
 
@@ -405,7 +411,7 @@ uint8_t *trace_prepend(uint8_t *end, const struct trace_stamp *stamp,
 uint8_t *trace_finish(uint8_t *start, const uint8_t *end, const struct trace_stamp *stamp,
                       struct trace_facts *facts)
 {
-    start += facts->has_ending ? trace_strip(start, facts) : 0;
+    start += facts->wants_strip ? trace_strip(start, facts) : 0;
     start -= trace_border(start, (size_t)(end - start), facts);
     return trace_prepend(start, stamp, facts);
 }

@@ -22,8 +22,8 @@ struct trace_facts {
     uint32_t fields;
     uint32_t received; /* Received fields: loops */
     bool has_message_id, has_date, has_from;
-    bool eight_bit;  /* a byte > 127 in the header: needs SMTPUTF8, cannot be converted */
-    bool has_ending; /* some field that trace_strip() takes away */
+    bool eight_bit;   /* a byte > 127 in the header: needs SMTPUTF8, cannot be converted */
+    bool wants_strip; /* there is something that trace_strip() takes away */
     struct str subject, message_id;
     struct str campaign, tenant, pool; /* validated: 1..64 bytes of letters, digits and "._-" */
     int8_t priority;                   /* X-Hayauma-Priority 0..9, -1 when missing */
@@ -45,8 +45,10 @@ void trace_scan(const uint8_t *content, size_t len, const struct str *names, siz
                 struct trace_facts *facts);
 
 /* Removes X-Hayauma-*, Bcc, Resent-Bcc and Return-Path fields by moving the fields in front of them
- * towards the body, so that the body stays where it is. Returns how many bytes were taken away: the
- * message now starts at content
+ * towards the body, so that the body stays where it is. Removes blanks between a name and its colon
+ * too: RFC 5322 4.5 lets nobody write them any more, and where some readers see a field others see
+ * the header's end, or refuse to verify a signature (dkimpy). Returns how many bytes were taken
+ * away: the message now starts at content
  * + that. facts' slices are stale afterwards (copy what is needed before), header_len and
  * body_offset are updated relative to the new start. */
 size_t trace_strip(uint8_t *content, struct trace_facts *facts);

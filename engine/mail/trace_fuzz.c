@@ -16,7 +16,7 @@ static void check_stamped(const uint8_t *start, size_t len, const struct trace_f
     trace_scan(start, len, NULL, 0, &after);
     ASSERT(after.received == before->received + 1);
     ASSERT(after.has_message_id && after.has_date);
-    ASSERT(!after.has_ending);
+    ASSERT(!after.wants_strip);
     ASSERT(after.eight_bit == before->eight_bit);
     ASSERT(len - after.body_offset == body_len);
 }

@@ -28,7 +28,7 @@ static void test_facts(void **state)
                                   "RECEIVED: x\r\n"
                                   "From: a@example.com\r\n"
                                   "subject:  =?utf-8?b?44GC?=\r\n more \t\r\n"
-                                  "Message-Id : <1@x>\r\n"
+                                  "Message-Id: <1@x>\r\n"
                                   "Subject: second\r\n"
                                   "List-Id: <l>\r\n"
                                   "\r\n"
@@ -41,7 +41,7 @@ static void test_facts(void **state)
     trace_scan((const uint8_t *)content, sizeof(content) - 1, names, ARRAY_LEN(names), &f);
     assert_int_equal(f.received, 2);
     assert_true(f.has_from && f.has_message_id && !f.has_date);
-    assert_false(f.eight_bit || f.has_ending);
+    assert_false(f.eight_bit || f.wants_strip);
     assert_str(f.subject, "=?utf-8?b?44GC?=\r\n more");
     assert_str(f.message_id, "<1@x>");
     assert_memory_equal(content + f.header_len, "\r\nDate", 6);
@@ -110,7 +110,7 @@ static void test_private(void **state)
          "X-HAYAUMA-PRIORITY : 0\r\nX-Hayauma-Not-Before: Sun, 22 Nov 2026 00:49:17 +0900\r\n\r\n",
          &f);
     assert_null(f.error);
-    assert_true(f.has_ending);
+    assert_true(f.wants_strip);
     assert_str(f.campaign, "spring_2026.a-1");
     assert_str(f.tenant, "acme");
     assert_int_equal(f.priority, 0);
@@ -177,6 +177,9 @@ static void test_strip(void **state)
          "A: 1\r\n\r\nx"},
         {"Bcc-Note: 1\r\nResent-To: 2\r\nReturn-Path-X: 3\r\n\r\nBcc: x\r\n",
          "Bcc-Note: 1\r\nResent-To: 2\r\nReturn-Path-X: 3\r\n\r\nBcc: x\r\n"},
+        {"Subject : a : b\r\nX \t : 1\r\n y : 2\r\nZ: 3\r\n\r\nA : b\r\n",
+         "Subject: a : b\r\nX: 1\r\n y : 2\r\nZ: 3\r\n\r\nA : b\r\n"},
+        {"Bcc : x\r\nTo : y\r\n\r\n", "To: y\r\n\r\n"},
     };
 
     (void)state;
@@ -190,7 +193,7 @@ static void test_strip(void **state)
         start = copy + removed;
         assert_str((struct str){start, len - removed}, rows[i].out);
         scan(start, &again);
-        assert_false(again.has_ending);
+        assert_false(again.wants_strip);
         assert_int_equal(again.header_len, f.header_len);
         assert_int_equal(again.body_offset, f.body_offset);
         free(copy);

@@ -45,6 +45,8 @@ MESSAGES = {
                      b"\tb=AAAA\r\n" + plain("signed-before"),
     "no-field": (HEAD % ("no-field", "no-field")).encode() + b"this line is no field\r\nbody\r\n",
     "mbox": b"From a@sender.example Sun Nov 29 00:00:00 2026\r\n" + plain("mbox"),
+    "blank-before-colon": plain("blank-before-colon", "Comments : a : b\r\nCc \t: v@x.example,\r\n\tw@x.example\r\n")
+    .replace(b"Subject:", b"Subject :"),
     "empty-fields": plain("empty-fields", "Cc:\r\nReply-To: \r\nComments:  \r\n"),
     "from-lines": plain("from-lines", body="From the start\r\n>From here\r\n"),
     "large": plain("large", 'Content-Type: text/plain\r\n', "".join(
