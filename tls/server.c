@@ -10,12 +10,62 @@
 /* Of TLS 1.2 what is forward secret and authenticated (RFC 9325 4.2); those of 1.3 all are. */
 #define CIPHERS "ECDHE+AESGCM:ECDHE+CHACHA20"
 
-/* Of each type of key the first certificate that bears the name, NULL: the first. How many were
- * taken, or -1. */
-static int use_certificates(SSL *ssl, const struct tls_server *s, const char *name)
+/* One name that both bear: a wildcard is no name to look for, but may be the same in both. */
+static bool bear_same_name(const struct tls_certificate *a, const struct tls_certificate *b)
+{
+    char of_a[256], of_b[256];
+
+    tls_first_name(a->leaf, of_a, sizeof(of_a));
+    tls_first_name(b->leaf, of_b, sizeof(of_b));
+    return of_a[0] != '\0' && (str_eq_nocase(str_of(of_a), str_of(of_b)) ||
+                               X509_check_host(b->leaf, of_a, 0, 0, NULL) == 1);
+}
+
+/* What a client is shown, the first of these of which it can verify something: certificates that
+ * bear the name that it asks for; the list's first one, and others of its name; any. */
+enum choice { CHOICE_NAME, CHOICE_FIRST, CHOICE_ANY };
+
+static bool is_chosen(const struct tls_server *s, size_t i, enum choice choice, const char *name)
+{
+    const struct tls_certificate *c = s->certificates[i];
+
+    switch (choice) {
+    case CHOICE_NAME:
+        return name != NULL && X509_check_host(c->leaf, name, 0, 0, NULL) == 1;
+    case CHOICE_FIRST:
+        return i == 0 || bear_same_name(s->certificates[0], c);
+    case CHOICE_ANY:
+        return true;
+    }
+    return false;
+}
+
+/* Whether the client takes signatures of the key, and in TLS 1.2 has ciphers for them. */
+static bool can_verify(SSL *ssl, const struct tls_certificate *c)
+{
+    const int needed = CERT_PKEY_SIGN | CERT_PKEY_EE_PARAM;
+    const STACK_OF(SSL_CIPHER) *ciphers = SSL_get_client_ciphers(ssl);
+    int auth = EVP_PKEY_is_a(c->key, "RSA") || EVP_PKEY_is_a(c->key, "RSA-PSS") ? NID_auth_rsa
+                                                                                : NID_auth_ecdsa;
+
+    if ((SSL_check_chain(ssl, c->leaf, c->key, c->chain) & needed) != needed)
+        return false;
+    if (SSL_version(ssl) >= TLS1_3_VERSION)
+        return true;
+    for (int i = 0; i < sk_SSL_CIPHER_num(ciphers); i++)
+        if (SSL_CIPHER_get_auth_nid(sk_SSL_CIPHER_value(ciphers, i)) == auth)
+            return true;
+    return false;
+}
+
+/* Of each type of key the first certificate of that choice. How many were taken, 0 where the client
+ * can verify none of them; or -1. */
+static int use_certificates(SSL *ssl, const struct tls_server *s, enum choice choice,
+                            const char *name)
 {
     int types[8]; /* more than OpenSSL has slots for */
     int used = 0;
+    bool suits = false;
 
     for (size_t i = 0; i < s->certificates_len; i++) {
         const struct tls_certificate *c = s->certificates[i];
@@ -23,14 +73,14 @@ static int use_certificates(SSL *ssl, const struct tls_server *s, const char *na
 
         while (j < used && types[j] != type)
             j++;
-        if (j < used || used == (int)ARRAY_LEN(types) ||
-            (name != NULL && X509_check_host(c->leaf, name, 0, 0, NULL) != 1))
+        if (j < used || used == (int)ARRAY_LEN(types) || !is_chosen(s, i, choice, name))
             continue;
         if (SSL_use_cert_and_key(ssl, c->leaf, c->key, c->chain, 1) != 1)
             return -1;
+        suits = suits || can_verify(ssl, c);
         types[used++] = type;
     }
-    return used;
+    return suits ? used : 0;
 }
 
 /* Returns to OpenSSL: 1 go on, 0 failed. */
@@ -38,11 +88,11 @@ static int on_certificate(SSL *ssl, void *arg)
 {
     const struct tls_server *s = arg;
     const char *name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
-    int used = name == NULL ? 0 : use_certificates(ssl, s, name);
+    int used = 0;
 
-    if (used == 0)
-        used = use_certificates(ssl, s, NULL);
-    return used > 0;
+    for (int choice = CHOICE_NAME; choice <= CHOICE_ANY && used == 0; choice++)
+        used = use_certificates(ssl, s, (enum choice)choice, name);
+    return used >= 0;
 }
 
 /* The name is kept in the session and its tickets; on_certificate() obeys it. */

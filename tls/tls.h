@@ -58,8 +58,10 @@ void tls_tickets_rotate(struct tls_tickets *t); /* now, whatever their age */
 void tls_tickets_unref(struct tls_tickets *t);  /* NULL is accepted */
 
 /* What clients are shown: of the certificates that bear the name which a client asks for (SNI) the
- * first of each type of key, ECDSA beside RSA; of all, when none bears it or no name is asked
- * for. The certificates and tickets stay the caller's too. At least one. 0 or -ENOMEM. */
+ * first of each type of key, ECDSA beside RSA. When none bears it or no name is asked for: the
+ * first, and of other types the first with its name. When the client can verify none of these: the
+ * first of each type. The certificates and tickets stay the caller's too. At least one. 0 or
+ * -ENOMEM. */
 int tls_server_new(struct tls_server **out, struct tls_certificate *const *certificates, size_t len,
                    struct tls_tickets *tickets) MUST_USE;
 struct tls_server *tls_server_ref(struct tls_server *s);

@@ -489,10 +489,48 @@ static void test_answers_are_bounded(void **state)
 struct shown {
     const char *name;
     const char *algorithms; /* NULL: all */
+    const char *ciphers;    /* of TLS 1.2; NULL: TLS 1.3 */
     size_t expected;        /* of the certificates */
 };
 
-/* By name, then by what the client can verify; the first of each type where none fits. */
+#define MAKES_MAX 4
+
+static void assert_shown(const struct make *makes, size_t makes_len, const struct shown *cases,
+                         size_t cases_len)
+{
+    struct made made[MAKES_MAX];
+    struct tls_certificate *certificates[MAKES_MAX];
+    struct tls_server *s;
+
+    for (size_t i = 0; i < makes_len; i++) {
+        made[i] = make(makes[i]);
+        certificates[i] = load(&made[i]);
+    }
+    assert_int_equal(tls_server_new(&s, certificates, makes_len, tickets), 0);
+    for (size_t i = 0; i < cases_len; i++) {
+        struct tls_connect_options o = {.server_name = cases[i].name};
+        struct pair p = pair_new(s, &o);
+        SSL *ssl = p.client.tls->ssl;
+
+        if (cases[i].algorithms != NULL)
+            assert_int_equal(SSL_set1_sigalgs_list(ssl, cases[i].algorithms), 1);
+        if (cases[i].ciphers != NULL) {
+            assert_int_equal(SSL_set_max_proto_version(ssl, TLS1_2_VERSION), 1);
+            assert_int_equal(SSL_set_cipher_list(ssl, cases[i].ciphers), 1);
+        }
+        settle(&p);
+        assert_talks(&p);
+        assert_int_equal(X509_cmp(SSL_get0_peer_certificate(ssl), made[cases[i].expected].x509), 0);
+        pair_done(&p);
+    }
+    tls_server_unref(s);
+    for (size_t i = 0; i < makes_len; i++) {
+        tls_certificate_unref(certificates[i]);
+        unmake(&made[i]);
+    }
+}
+
+/* By name, then by what the client can verify. */
 static void test_server_names(void **state)
 {
     static const struct make makes[] = {
@@ -500,42 +538,45 @@ static void test_server_names(void **state)
         {.file = "a-rsa", .names = "DNS:a.example", .rsa = true},
         {.file = "b-ec", .names = "DNS:*.b.example"},
         {.file = "cn", .common_name = "c.example"}};
-    static const struct shown cases[] = {{"a.example", NULL, 0},
-                                         {"a.example", "RSA-PSS+SHA256", 1},
-                                         {"x.b.example", NULL, 2},
-                                         {"c.example", NULL, 3},
-                                         {"C.Example", NULL, 3},
-                                         {"nobody.example", NULL, 0},
-                                         {"nobody.example", "RSA-PSS+SHA256", 1},
-                                         {NULL, NULL, 0}};
-    struct made made[ARRAY_LEN(makes)];
-    struct tls_certificate *certificates[ARRAY_LEN(makes)];
-    struct tls_server *s;
+    static const struct shown cases[] = {{"a.example", NULL, NULL, 0},
+                                         {"a.example", "RSA-PSS+SHA256", NULL, 1},
+                                         {"a.example", NULL, "ECDHE-RSA-AES128-GCM-SHA256", 1},
+                                         {"x.b.example", NULL, NULL, 2},
+                                         {"x.b.example", "RSA-PSS+SHA256", NULL, 1},
+                                         {"c.example", NULL, NULL, 3},
+                                         {"C.Example", NULL, NULL, 3},
+                                         {"nobody.example", NULL, NULL, 0},
+                                         {"nobody.example", "RSA-PSS+SHA256", NULL, 1},
+                                         {NULL, NULL, NULL, 0}};
 
     (void)state;
-    for (size_t i = 0; i < ARRAY_LEN(makes); i++) {
-        made[i] = make(makes[i]);
-        certificates[i] = load(&made[i]);
-    }
-    assert_int_equal(tls_server_new(&s, certificates, ARRAY_LEN(makes), tickets), 0);
-    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
-        struct tls_connect_options o = {.server_name = cases[i].name};
-        struct pair p = pair_new(s, &o);
+    assert_shown(makes, ARRAY_LEN(makes), cases, ARRAY_LEN(cases));
+}
 
-        if (cases[i].algorithms != NULL)
-            assert_int_equal(SSL_set1_sigalgs_list(p.client.tls->ssl, cases[i].algorithms), 1);
-        settle(&p);
-        assert_talks(&p);
-        assert_int_equal(
-            X509_cmp(SSL_get0_peer_certificate(p.client.tls->ssl), made[cases[i].expected].x509),
-            0);
-        pair_done(&p);
-    }
-    tls_server_unref(s);
-    for (size_t i = 0; i < ARRAY_LEN(makes); i++) {
-        tls_certificate_unref(certificates[i]);
-        unmake(&made[i]);
-    }
+/* Who asks for no name gets the first, and not another host's of a type that OpenSSL likes better;
+ * another host's only where it could verify no other. */
+static void test_server_first(void **state)
+{
+    static const struct make makes[] = {
+        {.file = "d-rsa", .names = "DNS:*.d.example,DNS:d.example", .rsa = true},
+        {.file = "e-ec", .names = "DNS:e.example"},
+        {.file = "e-rsa", .names = "DNS:e.example", .rsa = true}};
+    static const struct make more[] = {{.file = "f-rsa", .names = "DNS:*.f.example", .rsa = true},
+                                       {.file = "g-ec", .names = "DNS:g.example"},
+                                       {.file = "f-ec", .names = "DNS:*.F.example"}};
+    static const struct shown cases[] = {{NULL, NULL, NULL, 0},
+                                         {NULL, "ECDSA+SHA256", NULL, 1},
+                                         {NULL, NULL, "ECDHE-ECDSA-AES128-GCM-SHA256", 1},
+                                         {"nobody.example", NULL, NULL, 0},
+                                         {"e.example", NULL, NULL, 1},
+                                         {"e.example", NULL, "ECDHE-RSA-AES128-GCM-SHA256", 2}};
+    static const struct shown more_cases[] = {{NULL, "ECDSA+SHA256", NULL, 2},
+                                              {NULL, "RSA-PSS+SHA256", NULL, 0},
+                                              {"nobody.example", "ECDSA+SHA256", NULL, 2}};
+
+    (void)state;
+    assert_shown(makes, ARRAY_LEN(makes), cases, ARRAY_LEN(cases));
+    assert_shown(more, ARRAY_LEN(more), more_cases, ARRAY_LEN(more_cases));
 }
 
 static void assert_no_load(const char *chain, const char *key, int err, const char *words)
@@ -662,6 +703,7 @@ int main(void)
         cmocka_unit_test(test_no_renegotiation),
         cmocka_unit_test(test_answers_are_bounded),
         cmocka_unit_test(test_server_names),
+        cmocka_unit_test(test_server_first),
         cmocka_unit_test(test_files),
         cmocka_unit_test(test_no_authorities),
         cmocka_unit_test(test_idle_memory),

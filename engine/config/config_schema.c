@@ -995,11 +995,11 @@ static const struct config_section certificate_schema = {
     .doc =
         "What the engine shows to clients that want encryption: a list. A client that asks for a "
         "name (SNI) gets the first certificate of each type of key, ECDSA and RSA, that bears the "
-        "name; one that asks for none, or for one that no certificate bears, gets the first of "
-        "each "
-        "type. A reload reads the files again; of a file that is broken the certificate loaded "
-        "before stays, and the log says so. The engine must be able to read them after it has "
-        "become `user`.",
+        "name. One that asks for none, or for one that no certificate bears, gets the first of the "
+        "list, or the first of the other type that bears the same name. One that can verify none "
+        "of these gets the first of a type that it can. A reload reads the files again; of a file "
+        "that is broken the certificate loaded before stays, and the log says so. The engine must "
+        "be able to read them after it has become `user`.",
     .example = "certificates:\n"
                "  - {chain: /etc/hayauma/tls/mx.ecdsa.pem, key: /etc/hayauma/tls/mx.ecdsa.key}\n"
                "  - {chain: /etc/hayauma/tls/mx.rsa.pem, key: /etc/hayauma/tls/mx.rsa.key}\n",
