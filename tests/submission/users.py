@@ -109,6 +109,8 @@ def test_refused():
             (("add", "a\nb"), "x\n", ""), (("add", ""), "x\n", "is not"),
             (("add", "x"), "", "no password"), (("add", "x"), "\n", "no password"),
             (("add", "x"), "p" * 600 + "\n", "longer than 511"),
+            (("add", "x"), "secret\0more\n", "byte 7 of the password is a control byte (0x00)"),
+            (("passwd", "shop"), "secret\r\n", "(0x0d): lines are to end in LF alone"),
             (("add", "x", "--method", "bcrypt"), "p" * 73 + "\n", "bcrypt does not take"),
             (("add", "x", "--method", "md5"), "x\n", "--method is"),
             (("add", "x", "--senders", "a.example b.example"), "x\n", "no field"),

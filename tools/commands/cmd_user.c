@@ -60,12 +60,26 @@ struct options {
 
 /* --- the password --- */
 
+#define LINE_BYTES (PASSWORD_BYTES_MAX + 2)
+
+/* A line with its end, as far as there is room; how long it is. fgets() does not say it of one with
+ * a NUL, and would make a short password of it. */
+static size_t read_line(FILE *from, char line[static LINE_BYTES])
+{
+    size_t len = 0;
+    int c = 0;
+
+    while (len < LINE_BYTES - 1 && c != '\n' && (c = getc(from)) != EOF)
+        line[len++] = (char)c;
+    line[len] = '\0';
+    return len;
+}
+
 /* Without echo, from the terminal. */
-static bool ask(const char *prompt, char *line, size_t bytes)
+static bool ask(const char *prompt, char line[static LINE_BYTES], size_t *len)
 {
     struct termios before, silent;
     FILE *tty = fopen("/dev/tty", "r+e");
-    bool read;
 
     if (tty == NULL)
         return false;
@@ -78,46 +92,49 @@ static bool ask(const char *prompt, char *line, size_t bytes)
     silent.c_lflag &= ~(tcflag_t)ECHO;
     (void)tcsetattr(fileno(tty), TCSAFLUSH, &silent);
     fputs(prompt, tty);
-    read = fgets(line, (int)bytes, tty) != NULL;
+    *len = read_line(tty, line);
     (void)tcsetattr(fileno(tty), TCSAFLUSH, &before);
     fputc('\n', tty);
     fclose(tty);
-    return read;
+    return true;
 }
 
-/* The line without its end. False, with a line on stderr, when it is no password. */
-static bool is_password(char *line, size_t bytes)
+/* The line without its end. False, with a line on stderr, when it is no password. A control byte is
+ * in none (RFC 8265 4.2): it would be a NUL, or the CR of a file whose lines end in CRLF, and
+ * nobody could log in. */
+static bool is_password(char line[static LINE_BYTES], size_t len)
 {
-    size_t len = strcspn(line, "\n");
+    size_t i = 0;
 
-    if (line[len] != '\n' && len + 1 >= bytes) {
+    if (len == LINE_BYTES - 1 && line[len - 1] != '\n') {
         fprintf(stderr, "hayauma user: the password is longer than %d bytes\n", PASSWORD_BYTES_MAX);
         return false;
     }
-    line[len] = '\0';
+    if (len > 0 && line[len - 1] == '\n')
+        line[--len] = '\0';
+    while (i < len && !ascii_is_control(line[i]))
+        i++;
     if (len == 0)
         fputs("hayauma user: no password was given\n", stderr);
-    return len != 0;
+    else if (i < len)
+        fprintf(stderr, "hayauma user: byte %zu of the password is a control byte (0x%02x)%s\n",
+                i + 1, (unsigned)(uint8_t)line[i],
+                line[i] == '\r' ? ": lines are to end in LF alone" : "");
+    return len != 0 && i == len;
 }
-
-#define LINE_BYTES (PASSWORD_BYTES_MAX + 2)
 
 static bool read_password(const char *name, char line[LINE_BYTES])
 {
     char again[LINE_BYTES] = "", prompt[200];
+    size_t len = 0;
     bool same;
 
-    line[0] = '\0';
-    if (!isatty(STDIN_FILENO)) {
-        if (fgets(line, LINE_BYTES, stdin) == NULL)
-            line[0] = '\0';
-        return is_password(line, LINE_BYTES);
-    }
+    if (!isatty(STDIN_FILENO))
+        return is_password(line, read_line(stdin, line));
     snprintf(prompt, sizeof(prompt), "Password of %s: ", name);
-    if (!ask(prompt, line, LINE_BYTES) || !is_password(line, LINE_BYTES))
+    if (!ask(prompt, line, &len) || !is_password(line, len))
         return false;
-    same = ask("Once more: ", again, sizeof(again)) && is_password(again, sizeof(again)) &&
-           strcmp(line, again) == 0;
+    same = ask("Once more: ", again, &len) && is_password(again, len) && strcmp(line, again) == 0;
     explicit_bzero(again, sizeof(again));
     if (!same)
         fputs("hayauma user: the two differ\n", stderr);
