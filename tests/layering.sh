@@ -26,7 +26,7 @@ http: base io smtp queue dns tls sts config mail limits worker schedule outcome 
 control: base io smtp queue dns tls sts config mail limits worker schedule outcome deliver intake http; jansson.h
 run: base io smtp queue dns tls sts config mail limits worker schedule outcome deliver intake http control;
 tools/commands: base io smtp queue dns tls sts config mail limits worker schedule outcome deliver intake http control run; jansson.h gmime/ libfyaml.h
-tools/send: base io smtp queue dns tls sts config mail limits tools/commands tools/sink; gmime/ jansson.h curl/ libfyaml.h
+tools/send: base io smtp queue dns tls sts config mail limits http tools/commands tools/sink; gmime/ jansson.h curl/ libfyaml.h
 tools/sink: base io smtp queue dns tls sts config mail limits worker tools/commands; libfyaml.h
 tools: base config tools/commands;
 '

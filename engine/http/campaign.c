@@ -320,17 +320,6 @@ static void put_name(char out[FLOW_NAME_MAX + 1], struct str name)
 
 /* --- what changes while it runs --- */
 
-static bool take_rate(const json_t *root, struct campaign_order *order,
-                      struct json_mistake *mistake)
-{
-    const json_t *rate = json_member(root, "rate");
-
-    if (rate == NULL || campaign_set_rate(order, json_str(rate)) == 0)
-        return true;
-    json_mistake(mistake, 422, "rate", "is no rate: write \"500/s\", \"60/min\", or \"none\"");
-    return false;
-}
-
 static int read_set(const json_t *root, struct campaign_order *order, struct str *pool,
                     struct json_mistake *mistake)
 {
@@ -346,7 +335,7 @@ static int read_set(const json_t *root, struct campaign_order *order, struct str
     order->sets_priority = priority >= 0;
     order->set.priority = (uint8_t)(priority + 1);
     order->sets_pool = json_object_get(root, "pool") != NULL;
-    return take_rate(root, order, mistake) ? 0 : -EINVAL;
+    return mail_field_rate(root, order, mistake);
 }
 
 void handle_campaign_set(struct http_request *r)
@@ -375,50 +364,11 @@ void handle_campaign_set(struct http_request *r)
 /* --- create --- */
 
 struct create {
-    struct str name, tenant, pool, sender, dkim;
+    struct mail_fields_campaign said;
     struct dns_name dkim_domain; /* as it is kept */
-    struct buf tags;
-    int priority;
-    int64_t expires_ms, starts_ms;
-    struct campaign_order sets; /* its rate */
-    struct campaign as;         /* of an upload: its marks */
+    struct campaign_order sets;  /* its rate */
+    struct campaign as;          /* of an upload: its marks */
 };
-
-/* at is of an upload with its list, and so is start. */
-static int read_create(const json_t *root, bool upload, struct create *out,
-                       struct json_mistake *mistake)
-{
-    static const struct json_field fields[] = {
-        {"name", JSON_IS_STRING},
-        {"envelope_sender", JSON_IS_STRING},
-        {"content", JSON_IS_STRING | JSON_IS_OBJECT},
-        {"substitutions", JSON_IS_OBJECT | JSON_MAY_MISS},
-        {"template_dialect", JSON_IS_STRING | JSON_MAY_MISS},
-        {"missing_variables", JSON_IS_STRING | JSON_MAY_MISS},
-        {"partials", JSON_IS_OBJECT | JSON_MAY_MISS},
-        {"tenant", JSON_IS_STRING | JSON_MAY_MISS},
-        {"pool", JSON_IS_STRING | JSON_MAY_MISS},
-        {"priority", JSON_IS_NUMBER | JSON_MAY_MISS},
-        {"rate", JSON_IS_STRING | JSON_MAY_MISS},
-        {"expires", JSON_IS_STRING | JSON_IS_NUMBER | JSON_MAY_MISS},
-        {"dkim_domain", JSON_IS_STRING | JSON_MAY_MISS},
-        {"tags", JSON_IS_LIST | JSON_MAY_MISS},
-        {"start", JSON_IS_BOOLEAN | JSON_MAY_MISS},
-        {"at", JSON_IS_STRING | JSON_IS_NUMBER | JSON_MAY_MISS}};
-
-    if (json_fields_check(root, "", fields, ARRAY_LEN(fields) - (upload ? 0 : 2), mistake) < 0 ||
-        mail_field_time(root, "at", clock_wall_ms(), &out->starts_ms, mistake) < 0 ||
-        mail_field_time(root, "expires", clock_wall_ms(), &out->expires_ms, mistake) < 0 ||
-        !take_rate(root, &out->sets, mistake) ||
-        mail_field_name(root, "name", &out->name, mistake) < 0 ||
-        mail_field_name(root, "tenant", &out->tenant, mistake) < 0 ||
-        mail_field_name(root, "pool", &out->pool, mistake) < 0 ||
-        mail_field_sender(root, &out->sender, mistake) < 0 ||
-        mail_field_dkim_domain(root, &out->dkim, mistake) < 0 ||
-        mail_field_tags(root, &out->tags, mistake) < 0)
-        return -EINVAL;
-    return mail_field_priority(root, &out->priority, mistake);
-}
 
 /* The sender as it is kept. */
 static void put_sender(const struct create *create, struct buf *out)
@@ -426,9 +376,9 @@ static void put_sender(const struct create *create, struct buf *out)
     struct smtp_address address;
     int err;
 
-    if (create->sender.len == 0)
+    if (create->said.sender.len == 0)
         return;
-    err = smtp_address_parse(create->sender, true, &address);
+    err = smtp_address_parse(create->said.sender, true, &address);
     ASSERT(err == 0);
     (void)international_put_address(out, &address);
 }
@@ -441,7 +391,7 @@ static struct str pool_of(const struct http_request *r, const struct create *cre
                                            .tenant = str_of(what->tenant),
                                            .sender_domain = queue_name_domain(sender)};
 
-    return create->pool.len > 0 ? create->pool : config_pool_chosen(r->config, &q);
+    return create->said.pool.len > 0 ? create->said.pool : config_pool_chosen(r->config, &q);
 }
 
 /* NULL: memory is out. */
@@ -459,7 +409,7 @@ static struct message *make_content(struct http_request *r, const struct campaig
                                                          .origin = str_of(r->peer_text),
                                                          .dkim_domain = {create->dkim_domain.text,
                                                                          create->dkim_domain.len},
-                                                         .meta = buf_str(&create->tags)});
+                                                         .meta = buf_str(&create->said.tags)});
     buf_done(&recipe);
     buf_done(&feedback_id);
     return m;
@@ -476,8 +426,9 @@ static void put_about(const struct create *create, const json_t *root, struct bu
         buf_puts(out, ",\"dkim_domain\":");
         buf_put_json(out, (struct str){create->dkim_domain.text, create->dkim_domain.len});
     }
-    if (create->tags.len > 0)
-        buf_printf(out, ",%.*s", (int)create->tags.len - 1, (char *)create->tags.data + 1);
+    if (create->said.tags.len > 0)
+        buf_printf(out, ",%.*s", (int)create->said.tags.len - 1,
+                   (char *)create->said.tags.data + 1);
     else
         buf_putc(out, '}');
 }
@@ -492,16 +443,16 @@ static void create(struct http_request *r, const json_t *root, const struct crea
     msgid_source_init(&ids, rng_entropy());
     c->created_ms = clock_wall_ms();
     c->id = msgid_next(&ids, c->created_ms);
-    put_name(c->name, create->name);
-    put_name(c->tenant, r->token.tenant[0] != '\0' ? str_of(r->token.tenant) : create->tenant);
+    put_name(c->name, create->said.name);
+    put_name(c->tenant, r->token.tenant[0] != '\0' ? str_of(r->token.tenant) : create->said.tenant);
     w->order.set = create->sets.set;
     w->order.sets_rate = create->sets.sets_rate;
     put_sender(create, &sender);
     put_name(c->pool, pool_of(r, create, c, buf_str(&sender)));
-    c->expires_ms = create->expires_ms;
+    c->expires_ms = create->said.expires_ms;
     memcpy(c->upload_key, create->as.upload_key, sizeof(c->upload_key));
     memcpy(c->upload_body, create->as.upload_body, sizeof(c->upload_body));
-    c->priority = create->priority < 0 ? PRIORITY_DEFAULT : (uint8_t)create->priority;
+    c->priority = create->said.priority < 0 ? PRIORITY_DEFAULT : (uint8_t)create->said.priority;
     w->order.content = make_content(r, c, buf_str(&sender), create, root);
     put_about(create, root, &w->about);
     w->order.about = buf_str(&w->about);
@@ -533,7 +484,7 @@ static void sum_request(const struct http_request *r, struct campaign *out)
 static bool came_before(struct http_request *r, const struct create *what)
 {
     static const uint8_t no_key[CAMPAIGN_UPLOAD_BYTES];
-    struct str tenant = r->token.tenant[0] != '\0' ? str_of(r->token.tenant) : what->tenant;
+    struct str tenant = r->token.tenant[0] != '\0' ? str_of(r->token.tenant) : what->said.tenant;
     struct campaign c;
 
     if (memcmp(what->as.upload_key, no_key, sizeof(no_key)) == 0 ||
@@ -573,9 +524,9 @@ void campaign_upload_end(struct http_request *r)
 /* What is refused of a campaign that is new. One that came before was taken once. */
 static bool create_refused(struct http_request *r, struct create *what)
 {
-    return expires_refused(r, what->expires_ms, what->starts_ms, "at") ||
-           mail_refused(r, what->sender, what->tenant, what->pool) ||
-           dkim_refused(r, what->dkim, &what->dkim_domain);
+    return expires_refused(r, what->said.expires_ms, what->said.starts_ms, "at") ||
+           mail_refused(r, what->said.sender, what->said.tenant, what->said.pool) ||
+           dkim_refused(r, what->said.dkim, &what->dkim_domain);
 }
 
 /* The campaign that an upload begins with: its first line, which goes from the body. */
@@ -615,17 +566,18 @@ void handle_campaign_create(struct http_request *r)
         request_problem(r, 400, "", "the body must be an object");
     else if (bytes > r->held_bytes && !request_hold(r, bytes - r->held_bytes))
         campaign_shortage(r, -ENOMEM);
-    else if (read_create(root, r->ndjson, &what, &mistake) < 0 ||
+    else if (mail_fields_campaign(root, r->ndjson, &what.said, &mistake) < 0 ||
+             mail_field_rate(root, &what.sets, &mistake) < 0 ||
              recipe_read(root, &recipe, &mistake) < 0)
         campaign_mistake(r, &mistake);
     else if (!request_key_refused(r)) {
-        r->upload.starts = what.starts_ms != 0 || json_is_true(json_object_get(root, "start"));
-        r->upload.starts_ms = what.starts_ms;
+        r->upload.starts = what.said.starts_ms != 0 || json_is_true(json_object_get(root, "start"));
+        r->upload.starts_ms = what.said.starts_ms;
         if (!came_before(r, &what) && !create_refused(r, &what))
             create(r, root, &what);
     }
     recipe_free(recipe);
-    buf_done(&what.tags);
+    buf_done(&what.said.tags);
     json_decref(root);
 }
 

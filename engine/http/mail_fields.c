@@ -8,6 +8,8 @@
 #include <glib.h>
 #include <jansson.h>
 
+#include "base/clock.h"
+#include "intake/campaign.h"
 #include "mail/trace.h"
 #include "smtp/address.h"
 
@@ -134,4 +136,51 @@ int mail_field_tags(const json_t *root, struct buf *out, struct json_mistake *mi
     buf_printf(out, "{\"tags\":%s}", text);
     free(text);
     return 0;
+}
+
+int mail_field_rate(const json_t *root, struct campaign_order *order, struct json_mistake *mistake)
+{
+    const json_t *rate = json_member(root, "rate");
+
+    if (rate == NULL || campaign_set_rate(order, json_str(rate)) == 0)
+        return 0;
+    json_mistake(mistake, 422, "rate", "is no rate: write \"500/s\", \"60/min\", or \"none\"");
+    return -EINVAL;
+}
+
+int mail_fields_campaign(const json_t *root, bool upload, struct mail_fields_campaign *out,
+                         struct json_mistake *mistake)
+{
+    static const struct json_field fields[] = {
+        {"name", JSON_IS_STRING},
+        {"envelope_sender", JSON_IS_STRING},
+        {"content", JSON_IS_STRING | JSON_IS_OBJECT},
+        {"substitutions", JSON_IS_OBJECT | JSON_MAY_MISS},
+        {"template_dialect", JSON_IS_STRING | JSON_MAY_MISS},
+        {"missing_variables", JSON_IS_STRING | JSON_MAY_MISS},
+        {"partials", JSON_IS_OBJECT | JSON_MAY_MISS},
+        {"tenant", JSON_IS_STRING | JSON_MAY_MISS},
+        {"pool", JSON_IS_STRING | JSON_MAY_MISS},
+        {"priority", JSON_IS_NUMBER | JSON_MAY_MISS},
+        {"rate", JSON_IS_STRING | JSON_MAY_MISS},
+        {"expires", JSON_IS_STRING | JSON_IS_NUMBER | JSON_MAY_MISS},
+        {"dkim_domain", JSON_IS_STRING | JSON_MAY_MISS},
+        {"tags", JSON_IS_LIST | JSON_MAY_MISS},
+        {"start", JSON_IS_BOOLEAN | JSON_MAY_MISS},
+        {"at", JSON_IS_STRING | JSON_IS_NUMBER | JSON_MAY_MISS}};
+    struct campaign_order order = {0};
+
+    *out = (struct mail_fields_campaign){0};
+    if (json_fields_check(root, "", fields, ARRAY_LEN(fields) - (upload ? 0 : 2), mistake) < 0 ||
+        mail_field_time(root, "at", clock_wall_ms(), &out->starts_ms, mistake) < 0 ||
+        mail_field_time(root, "expires", clock_wall_ms(), &out->expires_ms, mistake) < 0 ||
+        mail_field_rate(root, &order, mistake) < 0 ||
+        mail_field_name(root, "name", &out->name, mistake) < 0 ||
+        mail_field_name(root, "tenant", &out->tenant, mistake) < 0 ||
+        mail_field_name(root, "pool", &out->pool, mistake) < 0 ||
+        mail_field_sender(root, &out->sender, mistake) < 0 ||
+        mail_field_dkim_domain(root, &out->dkim, mistake) < 0 ||
+        mail_field_tags(root, &out->tags, mistake) < 0)
+        return -EINVAL;
+    return mail_field_priority(root, &out->priority, mistake);
 }

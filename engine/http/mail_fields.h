@@ -25,5 +25,21 @@ int mail_field_dkim_domain(const struct json_t *root, struct str *out,
 /* tags, as what records have of them: appends {"tags": [...]}, or nothing where there are none. */
 int mail_field_tags(const struct json_t *root, struct buf *out,
                     struct json_mistake *mistake) MUST_USE;
+/* rate: the order sets it, if it is there. */
+struct campaign_order;
+int mail_field_rate(const struct json_t *root, struct campaign_order *order,
+                    struct json_mistake *mistake) MUST_USE;
+
+/* The body of POST /api/campaigns/v1, but for what recipe_read() reads. It may have no other
+ * fields. */
+struct mail_fields_campaign {
+    struct str name, tenant, pool, sender, dkim;
+    struct buf tags; /* the caller's to give back, also behind -EINVAL */
+    int priority;
+    int64_t expires_ms, starts_ms;
+};
+/* at and start are of an upload with its list. */
+int mail_fields_campaign(const struct json_t *root, bool upload, struct mail_fields_campaign *out,
+                         struct json_mistake *mistake) MUST_USE;
 
 #endif

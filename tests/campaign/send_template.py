@@ -71,6 +71,11 @@ def test_check_and_preview():
         send(engine, csv(0, 5), "--check", "--config", "/nowhere.yaml", status=2)
         done = send(engine, csv(0, 5), template={"content": {"text_body": "{{"}}, status=2)
         assert "spring.json: content" in done.stderr, done
+        for more, words in (({"poool": "a"}, "spring.json: poool: unknown field; did you mean 'pool'?"),
+                            ({"priority": 10}, "spring.json: priority: is not 0 (first) to 9 (last)"),
+                            ({"tags": "x"}, "spring.json: tags: must be a list")):
+            done = send(engine, csv(0, 5), "--check", template={**TEMPLATE, **more}, status=2)
+            assert words in done.stderr, done
         done = send(engine, "name\nx\n", status=2)
         assert "has no column 'email'" in done.stderr, done
         done = send(engine, csv(0, 5), "--campaign", b"spr\xffing", status=2)
@@ -120,9 +125,11 @@ def test_changes():
         for more, words in ((("--at", "2020-01-01T00:00:00Z"), "was given another time to start"),
                             (("--expires", far()), "was made with another letter, sender, time of expiry"),
                             (("--tag", "more"), "was made with another letter, sender, time of expiry"),
-                            (("--rate", "much"), "is no rate"), (("--pool", "none"), "there is no such pool")):
+                            (("--pool", "none"), "there is no such pool")):
             done = send(engine, csv(0, 5), *later, *more, status=1)
             assert words in done.stderr, done
+        done = send(engine, csv(0, 5), *later, "--rate", "much", status=2)
+        assert "--rate: is no rate" in done.stderr, done
         check("as it was", engine.show(one["id"]), one)
         done = send(engine, csv(0, 5), "--campaign", "when", "--at", "tomorrow", status=2)
         assert "'tomorrow' is no time" in done.stderr, done

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "config/config.h"
+#include "http/mail_fields.h"
 #include "mail/header.h"
 #include "mail/trace.h"
 #include "tools/commands/author_check.h"
@@ -73,6 +74,7 @@ struct order {
     const char *token_file, *config_file;
     uint64_t priority, preview;
     bool check, no_wait, quiet;
+    bool name_given;
     bool began; /* the campaign was there, and takes no more recipients */
     char name_room[NAME_BYTES];
     struct mailing mailing;
@@ -174,6 +176,7 @@ static void complete(struct order *o)
 {
     json_t *root = o->mailing.root, *name = json_member(root, "name");
 
+    o->name_given = o->name != NULL;
     if (o->name == NULL && json_is_string(name)) {
         o->name = json_string_value(name); /* the template's own, which stays where it is */
     } else {
@@ -533,6 +536,42 @@ static int open_config(const struct order *o, struct config **config)
     return o->config_file == NULL ? 0 : err;
 }
 
+/* The option that said what is wrong, or NULL: it is the template's. */
+static const char *option_of(const struct order *o, const char *field)
+{
+    const struct {
+        const char *field, *option;
+        bool given;
+    } rows[] = {{"name", "campaign", o->name_given},
+                {"envelope_sender", "from", o->from != NULL},
+                {"pool", "pool", o->pool != NULL},
+                {"rate", "rate", o->rate != NULL},
+                {"expires", "expires", o->expires != NULL},
+                {"dkim_domain", "dkim-domain", o->dkim_domain != NULL},
+                {"tags", "tag", o->tags != NULL}};
+    size_t i = 0;
+
+    while (i < ARRAY_LEN(rows) && (!rows[i].given || strcmp(rows[i].field, field) != 0))
+        i++;
+    return i < ARRAY_LEN(rows) ? rows[i].option : NULL;
+}
+
+/* What the engine would refuse of the template and the options, before anything is sent to it. */
+static bool is_campaign(const struct order *o)
+{
+    struct mail_fields_campaign fields;
+    struct json_mistake mistake;
+    int err = mail_fields_campaign(o->mailing.root, false, &fields, &mistake);
+    const char *option = err < 0 ? option_of(o, mistake.field) : NULL;
+
+    buf_done(&fields.tags);
+    if (option != NULL)
+        fprintf(stderr, "hayauma send: --%s: %s\n", option, mistake.text);
+    else if (err < 0)
+        (void)mailing_complain(&o->mailing, &mistake);
+    return err == 0;
+}
+
 static int run(struct order *o)
 {
     struct mailing_findings found;
@@ -547,6 +586,8 @@ static int run(struct order *o)
                 o->template_file);
         return EXIT_USAGE;
     }
+    if (!is_campaign(o))
+        return EXIT_USAGE;
     if (o->preview > 0) {
         if (mailing_preview(&o->mailing, o->preview, &out) < 0)
             return EXIT_USAGE;

@@ -56,8 +56,7 @@ static int read_yaml(struct mailing *m)
     return err;
 }
 
-/* A mistake of the template, with the line of the file that it is on where that is known. */
-static int complain_of_field(const struct mailing *m, const struct json_mistake *mistake)
+int mailing_complain(const struct mailing *m, const struct json_mistake *mistake)
 {
     const char *key = mistake->field;
     unsigned line = letter_yaml_place(m->places, mistake->field, &key);
@@ -107,7 +106,7 @@ static int read_template(struct mailing *m)
     err = recipe_read(strict, &m->recipe, &mistake);
     json_decref(strict);
     if (err < 0)
-        return complain_of_field(m, &mistake);
+        return mailing_complain(m, &mistake);
     strict = with_engine_variables(m->root);
     ASSERT(strict != NULL &&
            json_object_set_new(strict, "missing_variables", json_string("fail")) == 0);

@@ -39,6 +39,9 @@ struct mailing_findings {
  * or -errno, said on stderr. mailing_close() follows in any case. */
 int mailing_open(struct mailing *m, const char *template_file, const char *list_file) MUST_USE;
 void mailing_close(struct mailing *m);
+/* Says on stderr what is wrong with the template, with the line of the file that it is on where
+ * that is known. -EINVAL. */
+int mailing_complain(const struct mailing *m, const struct json_mistake *mistake);
 /* Begins at the list's first recipient. 0 or -errno, said on stderr. */
 int mailing_rewind(struct mailing *m) MUST_USE;
 /* The next that is a recipient, as /api/inject/v1 knows one, the caller's to give back. 1; 0 at the
