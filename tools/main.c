@@ -6,11 +6,13 @@
 
 #include "base/suggest.h"
 #include "tools/commands/commands.h"
+#include "tools/commands/options.h"
 
 struct command {
     const char *name;
     int (*run)(int argc, char **argv);
     const char *help;
+    bool asks; /* the engine, in JSON: its arguments are texts */
 };
 
 /* `hayauma source list` and its like are about the engine's sources. */
@@ -26,31 +28,33 @@ static int source(int argc, char **argv)
 
 /* In the order in which the help shows them. */
 static const struct command commands[] = {
-    {"serve", cmd_serve, "run the engine"},
-    {"send", cmd_send, "send a message to one recipient or to a list"},
-    {"sendmail", cmd_sendmail, "send a message from stdin, as sendmail does; mailq too"},
-    {"queue", cmd_queue, "look at the queue; hold, release, flush, cancel, export"},
-    {"campaign", cmd_campaign, "campaigns: list, show, report, start, pause, resume, cancel, set"},
-    {"suppress", cmd_suppress, "addresses that get no mail: add, remove, list, import"},
-    {"why", cmd_why, "what holds mail back, in a sentence or two"},
-    {"route", cmd_route, "where mail for an address would go, without sending"},
-    {"trace", cmd_trace, "the dialogue of sessions, live"},
-    {"status", cmd_status, "what the engine is doing, live"},
-    {"token", cmd_token, "tokens of the HTTP API: add, list, remove"},
-    {"pool", cmd_pool, "the pools and what is in them"},
-    {"site", cmd_site, "where mail goes, and the limits there: list, show"},
-    {"warmup", cmd_warmup, "new sources earn their volume: stages, history, plan"},
-    {"feedback", cmd_feedback, "tell the engine of complaints"},
-    {"rules", cmd_rules, "how refusals are read that say more than their code"},
-    {"config", cmd_config, "check a configuration, show it, print the reference"},
-    {"user", cmd_user, "who may log in to submit: add, passwd, remove, list"},
-    {"dkim", cmd_dkim, "make keys for signatures, compare them with DNS, try them"},
-    {"letters", cmd_letters, "make keys for return paths and unsubscribing, read what comes back"},
-    {"reload", cmd_reload, "make the engine read its configuration again"},
-    {"stop", cmd_stop, "make the engine finish what is under way, then exit"},
-    {"sink", cmd_sink, "a receiving server for tests, with DNS for its domains"},
-    {"source", source, "the addresses that mail is sent from; and a load generator"},
-    {"version", cmd_version, "print the version"},
+    {"serve", cmd_serve, "run the engine", false},
+    {"send", cmd_send, "send a message to one recipient or to a list", false},
+    {"sendmail", cmd_sendmail, "send a message from stdin, as sendmail does; mailq too", false},
+    {"queue", cmd_queue, "look at the queue; hold, release, flush, cancel, export", true},
+    {"campaign", cmd_campaign, "campaigns: list, show, report, start, pause, resume, cancel, set",
+     true},
+    {"suppress", cmd_suppress, "addresses that get no mail: add, remove, list, import", true},
+    {"why", cmd_why, "what holds mail back, in a sentence or two", true},
+    {"route", cmd_route, "where mail for an address would go, without sending", true},
+    {"trace", cmd_trace, "the dialogue of sessions, live", true},
+    {"status", cmd_status, "what the engine is doing, live", true},
+    {"token", cmd_token, "tokens of the HTTP API: add, list, remove", false},
+    {"pool", cmd_pool, "the pools and what is in them", true},
+    {"site", cmd_site, "where mail goes, and the limits there: list, show", true},
+    {"warmup", cmd_warmup, "new sources earn their volume: stages, history, plan", true},
+    {"feedback", cmd_feedback, "tell the engine of complaints", true},
+    {"rules", cmd_rules, "how refusals are read that say more than their code", false},
+    {"config", cmd_config, "check a configuration, show it, print the reference", false},
+    {"user", cmd_user, "who may log in to submit: add, passwd, remove, list", false},
+    {"dkim", cmd_dkim, "make keys for signatures, compare them with DNS, try them", false},
+    {"letters", cmd_letters, "make keys for return paths and unsubscribing, read what comes back",
+     false},
+    {"reload", cmd_reload, "make the engine read its configuration again", false},
+    {"stop", cmd_stop, "make the engine finish what is under way, then exit", false},
+    {"sink", cmd_sink, "a receiving server for tests, with DNS for its domains", false},
+    {"source", source, "the addresses that mail is sent from; and a load generator", true},
+    {"version", cmd_version, "print the version", false},
 };
 #define COMMANDS_LEN (sizeof(commands) / sizeof(commands[0]))
 
@@ -133,6 +137,8 @@ static int run(const struct command *command, int argc, char **argv)
 
     snprintf(title, sizeof(title), "hayauma %s", command->name);
     argv[0] = title;
+    if (command->asks && arguments_check(title, argc, argv) != EXIT_OK)
+        return EXIT_USAGE;
     return finish(command->run(argc, argv));
 }
 

@@ -123,9 +123,15 @@ def test_usage():
                     ("queue", "show"), ("queue", "export"), ("queue", "cancel"), ("status", "x"),
                     ("status", "--interval", "1"), ("reload", "x"), ("stop", "x"), ("config",),
                     ("config", "chek"), ("config", "docs", "x"), ("version", "x"),
-                    ("queue", "--json", "list")):
-        done = run(*command, status=3 if command in (
-            ("queue", "show"), ("queue", "export"), ("queue", "cancel")) else 2)
+                    ("queue", "--json", "list"), ("queue", "hold"), ("queue", "show", "a.example"),
+                    ("queue", "cancel", "a.example"), ("queue", "cancel", "--all"),
+                    ("queue", "hold", "a.example", "-n", "1"), ("queue", "quarantine", "export"),
+                    ("campaign", "cancel", "spring"), ("campaign", "recipients", "spring", "--state", "odd"),
+                    ("queue", "suspend", "\udcff"), ("queue", "list", "\udcff"), ("why", "\udcff"), ("route", "\udcff@a"),
+                    ("trace", "--client", "\udcff"), ("suppress", "add", "\udcff"), ("campaign", "show", "\udcff"),
+                    ("source", "show", "\udcff"), ("site", "show", "\udcff"), ("warmup", "pause", "\udcff"),
+                    ("warmup", "status", "\udcff"), ("pool", "show", "\udcff")):
+        done = run(*command, status=2)
         assert done.stderr and not done.stdout, command
 
 

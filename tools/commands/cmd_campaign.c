@@ -276,10 +276,6 @@ static bool agreed(const struct campaign_options *o, const json_t *one)
 
     if (strcmp(o->action, "cancel") != 0 || o->yes)
         return true;
-    if (!isatty(STDIN_FILENO)) {
-        fprintf(stderr, "hayauma %s: this cannot be undone; say --yes\n", o->channel.command);
-        return false;
-    }
     fprintf(stderr, "%lld recipients will get no letter. Go on? [y/N] ",
             reply_number(one, "queued"));
     return fgets(answer, sizeof(answer), stdin) != NULL && (*answer == 'y' || *answer == 'Y');
@@ -461,18 +457,26 @@ static int take_settings(struct campaign_options *o, int argc, char **argv)
     return optind + 1;
 }
 
-static bool take_question(struct campaign_options *o, int c)
+/* NULL, or what is wrong. */
+static const char *take_question(struct campaign_options *o, int c)
 {
     char *end = optarg;
 
-    if (c == OPT_STATE)
-        o->state = optarg;
-    else if (c == OPT_MATCH)
+    if (strcmp(o->action, "recipients") != 0)
+        return "--state, --match and --limit are of recipients";
+    if (c == OPT_MATCH) {
         o->match = optarg;
-    else
-        o->limit = strtoll(optarg, &end, 10);
-    return strcmp(o->action, "recipients") == 0 &&
-           (c != OPT_LIMIT || (end != optarg && *end == '\0' && o->limit > 0));
+        return NULL;
+    }
+    if (c == OPT_STATE) {
+        o->state = optarg;
+        return strcmp(optarg, "ready") == 0 || strcmp(optarg, "deferred") == 0 ||
+                       strcmp(optarg, "held") == 0
+                   ? NULL
+                   : "--state is ready, deferred or held";
+    }
+    o->limit = strtoll(optarg, &end, 10);
+    return end != optarg && *end == '\0' && o->limit > 0 ? NULL : "--limit takes a number";
 }
 
 static int options_parse(struct campaign_options *o, int argc, char **argv)
@@ -488,6 +492,7 @@ static int options_parse(struct campaign_options *o, int argc, char **argv)
                                           {"help", no_argument, NULL, 'h'},
                                           {NULL, 0, NULL, 0}};
     bool starts = strcmp(o->action, "start") == 0, lists = strcmp(o->action, "list") == 0;
+    const char *wrong;
     int c;
 
     optind = 2;
@@ -497,8 +502,9 @@ static int options_parse(struct campaign_options *o, int argc, char **argv)
         if (c == 'y') {
             o->yes = true;
         } else if (c == OPT_STATE || c == OPT_MATCH || c == OPT_LIMIT) {
-            if (!take_question(o, c))
-                return usage_error(o, "--state, --match and --limit (a number) are of recipients");
+            wrong = take_question(o, c);
+            if (wrong != NULL)
+                return usage_error(o, wrong);
         } else if (c == OPT_HTML) {
             if (strcmp(o->action, "report") != 0)
                 return usage_error(o, "--html is of report");
@@ -519,6 +525,8 @@ static int options_parse(struct campaign_options *o, int argc, char **argv)
     }
     if (o->html != NULL && o->channel.json)
         return usage_error(o, "say --json or --html");
+    if (strcmp(o->action, "cancel") == 0 && !o->yes && isatty(STDIN_FILENO) == 0)
+        return usage_error(o, "this cannot be undone; say --yes");
     if (strcmp(o->action, "set") == 0)
         argc = take_settings(o, argc, argv);
     if (argc < 0)

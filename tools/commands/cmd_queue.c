@@ -106,13 +106,9 @@ static bool confirm(const struct action *a, uint64_t matched)
     return fgets(answer, sizeof(answer), stdin) != NULL && (answer[0] == 'y' || answer[0] == 'Y');
 }
 
-/* Counts and asks before a mass action that cannot be undone. 0 to go on. */
-static int may_act(struct channel *ch, const struct action *a, const struct queue_options *o)
+/* What is wrong with the command line of an action, before the engine is asked anything. */
+static int check_action(const struct action *a, const struct queue_options *o)
 {
-    json_t *done = NULL;
-    uint64_t matched;
-    int code;
-
     if (json_object_size(o->filter) == 0 && !o->all) {
         fprintf(stderr, "hayauma %s: this means every %s of the queue; say which, or --all\n",
                 o->channel.command, a->noun);
@@ -122,12 +118,22 @@ static int may_act(struct channel *ch, const struct action *a, const struct queu
         fprintf(stderr, "hayauma %s: --limit is for what is shown\n", o->channel.command);
         return EXIT_USAGE;
     }
-    if (a->warning == NULL || o->yes || o->one_id != NULL)
-        return 0;
-    if (isatty(STDIN_FILENO) == 0) {
+    if (a->warning != NULL && !o->yes && o->one_id == NULL && isatty(STDIN_FILENO) == 0) {
         fprintf(stderr, "hayauma %s: this cannot be undone; say --yes\n", o->channel.command);
         return EXIT_USAGE;
     }
+    return 0;
+}
+
+/* Counts and asks before a mass action that cannot be undone. 0 to go on. */
+static int may_act(struct channel *ch, const struct action *a, const struct queue_options *o)
+{
+    json_t *done = NULL;
+    uint64_t matched;
+    int code;
+
+    if (a->warning == NULL || o->yes || o->one_id != NULL)
+        return 0;
     code = channel_ask(ch, queue_request(o, a->count), &done);
     matched = code == 0 ? (uint64_t)reply_number(done, "matched") : 0;
     json_decref(done);
@@ -244,17 +250,41 @@ static int run_action(struct channel *ch, const struct action *a, const struct q
 
 /* --- the command --- */
 
+static int check_show(const struct queue_options *o)
+{
+    const char *given = reply_text(o->filter, "queue"); /* no id is taken for a domain */
+
+    if (o->one_id != NULL)
+        return 0;
+    if (*given != 0)
+        fprintf(stderr, "hayauma queue show: '%s' is no message id: 32 hexadecimal digits\n",
+                given);
+    else
+        fputs("hayauma queue show: which message? Give an id, as 'queue list' shows it\n", stderr);
+    return EXIT_USAGE;
+}
+
+static int check_export(const struct queue_options *o)
+{
+    if (o->to != NULL || (o->one_id != NULL && !o->records))
+        return 0;
+    fprintf(stderr, "hayauma %s: say where: --to DIR%s\n", o->channel.command,
+            o->records ? "" : ", or give a message id");
+    return EXIT_USAGE;
+}
+
 static const struct view {
     const char *name;
     int (*run)(struct channel *ch, struct queue_options *o);
-} views[] = {{"summary", queue_view_summary},
-             {"list", queue_view_list},
-             {"show", queue_view_show},
-             {"export", queue_export},
-             {"quarantine", queue_view_quarantine},
-             {"quarantine list", queue_view_quarantine},
-             {"quarantine show", queue_view_quarantine_show},
-             {"quarantine export", queue_export_quarantine}};
+    int (*check)(const struct queue_options *o); /* of the command line; NULL: anything goes */
+} views[] = {{"summary", queue_view_summary, NULL},
+             {"list", queue_view_list, NULL},
+             {"show", queue_view_show, check_show},
+             {"export", queue_export, check_export},
+             {"quarantine", queue_view_quarantine, NULL},
+             {"quarantine list", queue_view_quarantine, NULL},
+             {"quarantine show", queue_view_quarantine_show, NULL},
+             {"quarantine export", queue_export_quarantine, check_export}};
 
 static const struct view *find_view(const char *name)
 {
@@ -344,10 +374,16 @@ int cmd_queue(int argc, char **argv)
     code = queue_options_parse(&o, argc - 1, argv + 1);
     if (code != 0)
         return code == -1 ? help(stdout) : code;
-    code = channel_open(&ch, &o.channel);
-    if (code == 0)
-        code = view != NULL ? view->run(&ch, &o) : run_action(&ch, action, &o);
-    channel_close(&ch);
+    if (view == NULL)
+        code = check_action(action, &o);
+    else if (view->check != NULL)
+        code = view->check(&o);
+    if (code == 0) {
+        code = channel_open(&ch, &o.channel);
+        if (code == 0)
+            code = view != NULL ? view->run(&ch, &o) : run_action(&ch, action, &o);
+        channel_close(&ch);
+    }
     queue_options_done(&o);
     return code;
 }

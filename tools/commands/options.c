@@ -67,6 +67,17 @@ int options_read(const struct option_row *rows, size_t len, void *of, const char
     return err < 0 ? -EINVAL : 0;
 }
 
+int arguments_check(const char *command, int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++) {
+        if (smtp_utf8_valid(str_of(argv[i])))
+            continue;
+        fprintf(stderr, "%s: argument %d is not UTF-8\n", command, i);
+        return EXIT_USAGE;
+    }
+    return EXIT_OK;
+}
+
 int action_unknown(const char *command, const struct suggest *near)
 {
     fprintf(stderr, "hayauma %s: no such action: '%.*s'", command, STR_FMT(near->word));

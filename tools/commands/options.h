@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/assert.h"
 #include "base/suggest.h"
 
 struct option_row {
@@ -45,6 +46,9 @@ struct option_row {
 int options_read(const struct option_row *rows, size_t len, void *of, const char *command,
                  const char *usage, int argc, char **argv);
 
+/* Whether all are UTF-8. JSON has no other texts: a name that it cannot have would be left out of a
+ * request, which would then be about everything. EXIT_OK, or EXIT_USAGE with a line on stderr. */
+int arguments_check(const char *command, int argc, char **argv) MUST_USE;
 /* Says that near's word is no action of the command, and which one is like it. EXIT_USAGE. */
 int action_unknown(const char *command, const struct suggest *near);
 

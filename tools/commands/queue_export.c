@@ -219,24 +219,20 @@ static int export_to(struct channel *ch, const struct export_kind *kind,
     return code == WRITE_FAILED ? EXIT_FAILED : code;
 }
 
+/* One of them is there: check_export() in cmd_queue.c. */
 int queue_export(struct channel *ch, struct queue_options *o)
 {
     int code;
 
     if (o->to != NULL)
         return export_to(ch, &recipients, o);
-    if (o->one_id == NULL) {
-        fprintf(stderr, "hayauma queue export: say where: --to DIR, or give a message id\n");
-        return EXIT_USAGE;
-    }
+    ASSERT(o->one_id != NULL);
     code = fetch(ch, "content", o->one_id, stdout, "stdout");
     return code == WRITE_FAILED ? EXIT_FAILED : code;
 }
 
 int queue_export_quarantine(struct channel *ch, struct queue_options *o)
 {
-    if (o->to != NULL)
-        return export_to(ch, &records, o);
-    fprintf(stderr, "hayauma queue quarantine export: say where: --to DIR\n");
-    return EXIT_USAGE;
+    ASSERT(o->to != NULL);
+    return export_to(ch, &records, o);
 }

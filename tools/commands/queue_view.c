@@ -312,17 +312,7 @@ int queue_view_show(struct channel *ch, struct queue_options *o)
     int code;
     json_t *reply;
 
-    if (o->one_id == NULL) {
-        const char *given = reply_text(o->filter, "queue"); /* no id is taken for a domain */
-
-        if (*given != 0)
-            fprintf(stderr, "hayauma queue show: '%s' is no message id: 32 hexadecimal digits\n",
-                    given);
-        else
-            fprintf(stderr,
-                    "hayauma queue show: which message? Give an id, as 'queue list' shows it\n");
-        return EXIT_USAGE;
-    }
+    ASSERT(o->one_id != NULL); /* check_show() in cmd_queue.c */
     code = channel_send(ch, json_pack("{s:s, s:s}", "op", "show", "id", o->one_id));
     if (code != 0)
         return code;
