@@ -231,7 +231,7 @@ static bool ended_by_tls(const struct delivery *d, const struct smtp_event *even
     if (d->worker->draining || (d->error == 0 && event->reply->code != 0))
         return false;
     return d->state == DELIVERY_HANDSHAKE || event->stage == SMTP_STAGE_STARTTLS ||
-           (d->secure.active && d->state == DELIVERY_GREETING);
+           (d->secure.active && d->state == DELIVERY_GREETING && event->stage != SMTP_STAGE_AUTH);
 }
 
 /* Mail waits until somebody mends this, so he should hear of it: a line a minute. */
@@ -239,16 +239,19 @@ static void login_failed(struct delivery *d, const struct smtp_event *event)
 {
     struct site *site = d->site;
     uint64_t now_ms = io_now_ms(d->worker->io);
+    char code[8] = ""; /* 0: the words are ours */
 
     counter_add(&d->worker->counters.logins_out_failed, 1);
     if (now_ms < site->login_complaint_ms)
         return;
     site->login_complaint_ms = now_ms + LOGIN_COMPLAINT_MS;
+    if (event->reply->code != 0)
+        snprintf(code, sizeof(code), "%u ", event->reply->code);
     log_warn("delivery.auth_failed",
-             "session=%s site=%s host=%s address=%s user=\"%s\" reply=\"%u %.*s\" action=\"mail "
+             "session=%s site=%s host=%s address=%s user=\"%s\" reply=\"%s%.*s\" action=\"mail "
              "waits; mend the credentials, or what the reply names\"",
              d->id, site->name, d->dial.peer_name, d->dial.peer_addr, d->channel->options.auth_user,
-             event->reply->code, (int)event->reply->text_len, event->reply->text);
+             code, (int)event->reply->text_len, event->reply->text);
 }
 
 /* The source's proxy gave no connection. Where that is the proxy's own fault the destination has

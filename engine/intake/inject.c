@@ -188,6 +188,8 @@ static void on_timer(struct timer *timer)
         say_and_end(s, "421 4.4.2 timeout waiting for you, closing\r\n");
         deadline_set(s, LAST_WORD_MS);
     } else {
+        if (s->state == INJECT_PROXY)
+            inject_proxy_late(s);
         inject_end(s);
     }
 }

@@ -31,7 +31,7 @@ struct inject_listener {
     size_t index;       /* in shared->listener_sessions: that of the start, whatever reloads do */
     int fd;             /* -1: closed */
     bool complained;    /* of accepting, since it worked last */
-    bool proxy_complained; /* of a balancer, since one last sent a header */
+    uint64_t proxy_complaint_ms; /* monotonic: when a balancer's wrong header may be told again */
 };
 
 /* Binds the listeners of w->config. 0 or -errno; *which is the listener that failed. */

@@ -190,6 +190,8 @@ bool inject_proxy_expected(const struct inject *s);
 /* What came of the header. PROXY_HEADER_DONE: s->peer is the client's; what follows the header is
  * pending. */
 enum proxy_header_status inject_proxy_input(struct inject *s, const uint8_t *data, size_t len);
+/* It did not come in time: a balancer that sends none waits for our greeting, and so for ever. */
+void inject_proxy_late(struct inject *s);
 /* Whether the client is a proxy that may say whose commands follow (XCLIENT); answers when it does.
  */
 bool inject_may_name_client(const struct inject *s);

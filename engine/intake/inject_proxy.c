@@ -12,19 +12,27 @@ bool inject_proxy_expected(const struct inject *s)
                                                           (const struct sockaddr *)&s->peer));
 }
 
-/* One line for a balancer that is set up wrongly, however often it connects. */
-static void complain(struct inject *s)
+#define COMPLAINT_MS 60000
+
+/* A balancer that is set up wrongly gets a line a minute, however often it connects. */
+static void complain(struct inject *s, const char *error)
 {
+    uint64_t now_ms = io_now_ms(s->worker->io);
     char balancer[PEER_TEXT_BYTES];
 
-    if (s->listener->proxy_complained)
+    if (now_ms < s->listener->proxy_complaint_ms)
         return;
-    s->listener->proxy_complained = true;
+    s->listener->proxy_complaint_ms = now_ms + COMPLAINT_MS;
     peer_text((const struct sockaddr *)&s->peer, NULL, balancer);
     log_warn("smtp.proxy_header_wrong",
-             "listener=%s balancer=%s action=\"closed; have it send the PROXY protocol (HAProxy: "
-             "send-proxy-v2), or take it out of proxy_from\"",
-             s->settings->name, balancer);
+             "listener=%s balancer=%s error=\"%s\" action=\"closed; have it send the PROXY "
+             "protocol (HAProxy: send-proxy-v2), or take it out of proxy_from\"",
+             s->settings->name, balancer, error);
+}
+
+void inject_proxy_late(struct inject *s)
+{
+    complain(s, "there was no header within 5 s");
 }
 
 enum proxy_header_status inject_proxy_input(struct inject *s, const uint8_t *data, size_t len)
@@ -35,13 +43,12 @@ enum proxy_header_status inject_proxy_input(struct inject *s, const uint8_t *dat
     buf_put(&s->pending, data, len);
     status = proxy_header_parse(s->pending.data, s->pending.len, &header);
     if (status == PROXY_HEADER_BAD)
-        complain(s);
+        complain(s, "it begins with something else than a header");
     if (status != PROXY_HEADER_DONE)
         return status;
     buf_consume(&s->pending, header.len);
     if (s->pending.len == 0)
         buf_done(&s->pending);
-    s->listener->proxy_complained = false;
     s->proxied = true;
     s->nobody = header.client.ss_family == AF_UNSPEC;
     if (!s->nobody)

@@ -189,10 +189,11 @@ static void take_challenge(struct smtp_client *c, const struct smtp_reply *reply
 }
 
 /* Whether another mechanism is tried. Not where somebody else may have refused this one, to be
- * shown the password by the next. */
-static bool try_next(struct smtp_client *c)
+ * shown the password by the next. Where it was shown already, only behind 504, by which a server
+ * says that it has not the mechanism, although it offers it (RFC 4954 4). */
+static bool try_next(struct smtp_client *c, unsigned code)
 {
-    if (!c->trust_proved || !c->auth->hides)
+    if (!c->trust_proved || (!c->auth->hides && code != 504))
         return false;
     c->auth_refused |= c->auth->bit;
     if (c->auth->bit == SMTP_AUTH_SCRAM_PLUS) /* the keys are the same */
@@ -215,7 +216,7 @@ void client_auth_reply(struct smtp_client *c, const struct smtp_reply *reply)
     } else if (class == 2) {
         c->authenticated = true;
         client_be_ready(c);
-    } else if (class != 5 || !try_next(c)) {
+    } else if (class != 5 || !try_next(c, reply->code)) {
         client_start_close(c, SMTP_STAGE_AUTH, reply);
     }
 }

@@ -530,14 +530,34 @@ static void refuse_line(struct smtp_server *s, struct buf *out, const char *text
     server_refuse(s, out, text);
 }
 
+/* How long the line may be that has begun. AUTH may bring a response of its mechanism's length
+ * whatever the limit of commands is (RFC 4954 4). */
+static size_t line_bytes_max(const struct smtp_server *s, const struct smtp_server_input *in)
+{
+    static const char verb[] = "AUTH ";
+    size_t max = s->options->line_bytes_max, i = 0;
+
+    if (s->mode == MODE_AUTH)
+        return SERVER_AUTH_LINE_BYTES_MAX;
+    if (max >= SERVER_AUTH_LINE_BYTES_MAX || s->options->auth == 0)
+        return max;
+    while (verb[i] != '\0' && i < s->line.len + in->len) {
+        uint8_t c = i < s->line.len ? s->line.data[i] : in->data[i - s->line.len];
+
+        if (ascii_lower((char)c) != ascii_lower(verb[i]))
+            return max;
+        i++;
+    }
+    return verb[i] == '\0' ? SERVER_AUTH_LINE_BYTES_MAX : max;
+}
+
 /* The next line without its CRLF. False: there is none yet, or it was refused. */
 static bool take_line(struct smtp_server *s, struct smtp_server_input *in, struct buf *out,
                       struct str *line)
 {
     static const char *const bare = "500 5.5.2 lines must end in CRLF: bare CR or LF";
     bool auth = s->mode == MODE_AUTH;
-    size_t max = auth ? SERVER_AUTH_LINE_BYTES_MAX : s->options->line_bytes_max;
-    size_t room = max - s->line.len;
+    size_t room = line_bytes_max(s, in) - s->line.len;
     size_t n = in->len < room ? in->len : room;
     const uint8_t *lf = memchr(in->data, '\n', n);
 

@@ -867,6 +867,23 @@ static void test_auth_bounds(void **state)
     check(&o, (char *)in.data,
           WITH_R "334 \n500 5.5.6 line too long\n500 5.5.6 line too long\n" LOGIN_USER LOGIN_PASS
               SHAPE_R LOGIN_PASS SHAPE_R "250 2.0.0 OK\n");
+    /* A response of a mechanism's length is taken, however short commands are to be. */
+    buf_clear(&in);
+    o.line_bytes_max = 512;
+    buf_puts(&in, WITH "AUTH PLAIN ");
+    for (size_t i = 0; i < 1300; i++)
+        buf_putc(&in, 'A');
+    buf_puts(&in, "\r\nauth LOGIN ");
+    for (size_t i = 0; i < 3000; i++)
+        buf_putc(&in, 'A');
+    buf_puts(&in, "\r\nAUTHS ");
+    for (size_t i = 0; i < 600; i++)
+        buf_putc(&in, 'A');
+    buf_puts(&in, "\r\nNOOP\r\n");
+    buf_putc(&in, '\0');
+    check(&o, (char *)in.data,
+          WITH_R SHAPE_R "500 5.5.2 line too long\n500 5.5.2 line too long\n250 2.0.0 OK\n");
+    o.line_bytes_max = defaults.line_bytes_max;
     buf_clear(&in);
     o.errors_max = 1000;
     buf_puts(&in, WITH);

@@ -126,7 +126,7 @@ def test_others():
 
 
 def test_wrong_headers():
-    """A balancer's connection without a good header ends without a word; it has five seconds."""
+    """A balancer's connection without a good header ends without a word."""
     with Behind() as b:
         for header in (b"EHLO c.example\r\n", b"PROXY TCP4 10.1.2.3 x 1 2\r\n", b"PROXY TCP4 " + b"1" * 200,
                        SIGNATURE + b"\x31\x11\0\x0c" + bytes(12), SIGNATURE + b"\x21\x11\xff\xff",
@@ -140,15 +140,22 @@ def test_wrong_headers():
             client.expect(client.reply(), 220)
             client.send(v1("10.1.9.9"))
             assert client.reply().startswith("500 ")
-        began = time.monotonic()
-        with b.connect(v2()[:10]) as client:
-            assert client.ended(timeout_s=30) and time.monotonic() - began > 3
         # A check that only connects, and one that goes in the middle.
         b.connect().close()
         b.connect(v2()[:10]).close()
         b.connect(v2()[:10]).reset()
         assert not b.engine.records("Rejection") or all(
             r["response"]["code"] in (421, 500) for r in b.engine.records("Rejection"))
+
+
+def test_late_headers():
+    """A balancer has five seconds; that one sends none at all is said, for it waits for our greeting."""
+    with Behind() as b:
+        began = time.monotonic()
+        with b.connect() as silent, b.connect(v2()[:10]) as partial:
+            for client in (silent, partial):
+                assert client.ended(timeout_s=30) and time.monotonic() - began > 3
+        assert 'error="there was no header within 5 s"' in b.engine.log()
 
 
 def test_limits():

@@ -184,6 +184,10 @@ def test_logs_in():
             shown_nowhere(engine)
 
 
+def goes(*_):
+    raise OSError
+
+
 def test_refused():
     """A refused password costs no mail: it waits, the record and the log say why, and it goes when
     that is mended. To a server without AUTH, or with such as we do not know, it is not sent."""
@@ -193,7 +197,9 @@ def test_refused():
             "535 5.7.8 bad credentials", "454 4.7.0 later", "521 5.7.0 locked")]
         without = [stack.enter_context(Hop(offer=o)) for o in (
             None, "AUTH DIGEST-MD5 XOAUTH2", "AUTHORIZE PLAIN")]
-        engine = stack.enter_context(Relay(temp.path / "engine", *refuse, *without,
+        gone = stack.enter_context(Hop(tls=Authority(temp.path / "authority").self_signed("localhost")))
+        gone.login = goes
+        engine = stack.enter_context(Relay(temp.path / "engine", *refuse, *without, gone,
                                            auth_without_tls=True))
         engine.send(3)
         records = engine.deferred()
@@ -202,7 +208,10 @@ def test_refused():
             assert response["code"] == int(hop.refuse[:3]) and response["command"] == "AUTH", record
             assert record["bounce_classification"] == "BadConfiguration"
             hop.refuse = None
-        for hop, record in zip(without, records[3:]):
+        # TLS was well: the password does not go in plaintext next.
+        assert "reply to AUTH: the peer closed" in records[6]["response"]["content"], records[6]
+        del gone.login
+        for hop, record in zip(without, records[3:6]):
             assert "offers neither AUTH SCRAM-SHA-256, PLAIN" in record["response"]["content"], record
             assert not hop.said("AUTH") and not hop.said("MAIL")
             hop.offer = "AUTH PLAIN"
