@@ -10,10 +10,8 @@
 #include "base/msgid.h"
 #include "tls/mac.h"
 
-#define LETTER_MARK_RETURN_CHARS 45 /* in a return path */
-/* A local part has at most 64 bytes (RFC 5321 4.5.3.1.1). */
-#define LETTER_MARK_PREFIX_MAX (64 - LETTER_MARK_RETURN_CHARS)
-#define LETTER_MARK_PREVIEW    UINT32_MAX /* index of a letter that is shown and not sent */
+#define LETTER_MARK_RETURN_CHARS 45         /* in a return path */
+#define LETTER_MARK_PREVIEW      UINT32_MAX /* index of a letter that is shown and not sent */
 
 enum letter_mark_kind { LETTER_MARK_RETURN, LETTER_MARK_TOKEN };
 

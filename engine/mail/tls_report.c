@@ -11,7 +11,6 @@
 
 #define GZIP_WINDOW       (15 + 16) /* zlib's: with gzip's header */
 #define HTTPS_PORT        443
-#define DATE_TIME_BYTES   32
 #define ADDRESS_BYTES_MAX 254 /* RFC 5321 4.5.3.1.3, without <> */
 
 const char *tls_report_policy_name(enum tls_report_policy_type type)

@@ -10,8 +10,6 @@
 #include "smtp/reply.h"
 #include "worker/shared.h"
 
-#define SUPPRESS_EACH 1000 /* of an order, more or less: one transaction */
-
 struct suppress_order;
 
 struct suppress_order *suppress_order_new(void);

@@ -59,11 +59,6 @@ static uint32_t expected_slots(const struct smtp_client_options *options)
     return slots;
 }
 
-size_t smtp_client_bytes(void)
-{
-    return sizeof(struct smtp_client);
-}
-
 struct smtp_client *smtp_client_new(const struct smtp_client_options *options)
 {
     uint32_t slots = expected_slots(options);

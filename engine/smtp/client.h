@@ -194,7 +194,6 @@ enum smtp_tls {
     SMTP_TLS_REQUIRED, /* without it there is no session */
 };
 
-size_t smtp_client_bytes(void); /* size of a client without its buffers, for memory accounting */
 /* NULL when memory is out. */
 struct smtp_client *smtp_client_new(const struct smtp_client_options *options);
 /* Before anything is received; SMTP_TLS_NONE else. */
