@@ -70,7 +70,6 @@ int tls_client_new(struct tls_client **out, const struct tls_client_options *opt
 
     if (c == NULL)
         return -ENOMEM;
-    c->refs = 1;
     c->ctx = SSL_CTX_new(TLS_client_method());
     if (c->ctx != NULL && SSL_CTX_set_min_proto_version(c->ctx, TLS1_2_VERSION) == 1 &&
         SSL_CTX_set1_groups_list(c->ctx, TLS_GROUPS) == 1 &&
@@ -80,21 +79,15 @@ int tls_client_new(struct tls_client **out, const struct tls_client_options *opt
     }
     ERR_clear_error();
     if (err < 0)
-        tls_client_unref(c);
+        tls_client_free(c);
     else
         *out = c;
     return err;
 }
 
-struct tls_client *tls_client_ref(struct tls_client *c)
+void tls_client_free(struct tls_client *c)
 {
-    atomic_fetch_add(&c->refs, 1);
-    return c;
-}
-
-void tls_client_unref(struct tls_client *c)
-{
-    if (c == NULL || atomic_fetch_sub(&c->refs, 1) != 1)
+    if (c == NULL)
         return;
     SSL_CTX_free(c->ctx);
     free(c);

@@ -93,8 +93,8 @@ struct tls_client_options {
 /* 0 or -errno, then error has a line. Not for a worker: it reads files. */
 int tls_client_new(struct tls_client **out, const struct tls_client_options *options,
                    struct buf *error) MUST_USE;
-struct tls_client *tls_client_ref(struct tls_client *c);
-void tls_client_unref(struct tls_client *c); /* NULL is accepted */
+/* Connections that were begun with it go on. NULL is accepted. */
+void tls_client_free(struct tls_client *c);
 
 /* --- connections --- */
 

@@ -30,7 +30,6 @@ struct tls_server {
 };
 
 struct tls_client {
-    _Atomic uint32_t refs;
     SSL_CTX *ctx;
 };
 

@@ -641,7 +641,7 @@ static void test_no_authorities(void **state)
     assert_true(str_starts_nocase(buf_str(&error), STR("/nowhere/ca: ")));
     buf_done(&error);
     assert_int_equal(tls_client_new(&c, &(struct tls_client_options){0}, &error), 0);
-    tls_client_unref(c);
+    tls_client_free(c);
 }
 
 /* What an open connection that waits takes, both versions, both sides. Sanitizers count nothing. */

@@ -131,7 +131,7 @@ static inline int teardown(void **state)
     char command[64];
 
     (void)state;
-    tls_client_unref(client);
+    tls_client_free(client);
     tls_server_unref(server);
     tls_tickets_unref(tickets);
     tls_certificate_unref(certificate);

@@ -180,7 +180,7 @@ static int teardown(void **state)
     streams_done(&all); /* asserts that no buffer is left out */
     io_close(io);
     tls_server_unref(server);
-    tls_client_unref(client);
+    tls_client_free(client);
     return 0;
 }
 

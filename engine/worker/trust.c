@@ -112,7 +112,7 @@ void trust_unref(struct trust *t)
 {
     if (t == NULL || atomic_fetch_sub(&t->refs, 1) != 1)
         return;
-    tls_client_unref(t->client);
+    tls_client_free(t->client);
     certificates_free(t->certificates);
     for (size_t i = 0; i < t->authorities_len; i++) {
         tls_authorities_unref(t->authorities[i].authorities);
