@@ -57,17 +57,16 @@ static void sum_up(struct governor_sums *sums, enum report_type type, const char
                                   memory_order_relaxed);
 }
 
-static void record(struct worker *w, const struct judge_context *c, enum report_type type,
-                   const struct recipient *r, const struct smtp_reply *reply, const char *command,
-                   const char *classification, const struct config_rule *rule, bool suppresses,
-                   int64_t next_ms, struct buf *out)
+/* The attempt at r that was made in c, and reply, which ended it. The caller adds what follows. */
+static struct report_event attempt_event(struct worker *w, const struct judge_context *c,
+                                         enum report_type type, const struct recipient *r,
+                                         const struct smtp_reply *reply)
 {
     struct report_event event =
         report_event_of(type, w->config->node_id, worker_wall_ms(w), r->message, r);
 
     event.site = c->site;
     event.reply = reply;
-    event.command = command;
     event.peer_name = c->peer_name;
     event.peer_addr = c->peer_addr;
     event.source_name = c->source_name;
@@ -80,18 +79,18 @@ static void record(struct worker *w, const struct judge_context *c, enum report_
     event.tls = c->tls;
     event.connect_ms = span_ms(c->started_ms, c->connected_ms);
     event.transaction_ms = span_ms(c->begun_ms, io_now_ms(w->io));
-    event.classification = classification;
-    if (rule != NULL) {
-        event.rule = rule->name;
-        event.no_suppression = rule->no_suppression;
-    }
-    event.suppresses = suppresses;
-    event.next_attempt_ms = next_ms;
     event.signers = c->signers;
+    return event;
+}
+
+/* Counts event, of an attempt at r that was made in c, and appends its record. */
+static void attempt_record(const struct judge_context *c, const struct recipient *r,
+                           const struct report_event *event, struct buf *out)
+{
     if (c->sums != NULL)
-        sum_up(c->sums, type, classification);
-    sum_up_flow(r->lane == NULL ? NULL : r->lane->names, type, classification);
-    report_line(out, &event);
+        sum_up(c->sums, event->type, event->classification);
+    sum_up_flow(r->lane == NULL ? NULL : r->lane->names, event->type, event->classification);
+    report_line(out, event);
 }
 
 static void count_refusal(struct worker *w, enum report_type type, const char *classification)
@@ -111,6 +110,7 @@ static void record_entry(struct judge_batch *b, enum report_type type, struct ju
 {
     const struct outcome *o = &e->outcome;
     const struct config_rule *rule = type == REPORT_EXPIRATION ? NULL : o->rule;
+    struct report_event event = attempt_event(b->worker, b->context, type, e->recipient, &o->reply);
 
     if (rule != NULL && rule->classification != NULL)
         e->classification = rule->classification;
@@ -118,9 +118,15 @@ static void record_entry(struct judge_batch *b, enum report_type type, struct ju
         e->classification = o->class == OUTCOME_DELIVERED ? NULL : classify_bounce(o);
     if (e->classification != NULL)
         count_refusal(b->worker, type, e->classification);
-    record(b->worker, b->context, type, e->recipient, &o->reply,
-           o->local ? NULL : classify_command(o->stage), e->classification, rule, e->suppresses,
-           next_ms, &b->records);
+    event.command = o->local ? NULL : classify_command(o->stage);
+    event.classification = e->classification;
+    if (rule != NULL) {
+        event.rule = rule->name;
+        event.no_suppression = rule->no_suppression;
+    }
+    event.suppresses = e->suppresses;
+    event.next_attempt_ms = next_ms;
+    attempt_record(b->context, e->recipient, &event, &b->records);
 }
 
 /* For the sheet of a content whose recipients are counted: queue/sheet.h. */
@@ -646,6 +652,7 @@ void judge_delivered(struct worker *w, const struct judge_context *context, stru
                      const struct smtp_reply *reply)
 {
     bool counted = r->message->recipients == 0;
+    struct report_event event;
     struct queue_note note;
     struct queue_row row;
 
@@ -660,8 +667,9 @@ void judge_delivered(struct worker *w, const struct judge_context *context, stru
     ASSERT((r->message->flags & MESSAGE_RECIPE) == 0); /* its letter was delivered */
     r->attempts++;
     buf_clear(&w->record);
-    record(w, context, REPORT_DELIVERY, r, reply, classify_command(SMTP_STAGE_BODY), NULL, NULL,
-           false, 0, &w->record);
+    event = attempt_event(w, context, REPORT_DELIVERY, r, reply);
+    event.command = classify_command(SMTP_STAGE_BODY);
+    attempt_record(context, r, &event, &w->record);
     counter_add(&w->counters.delivered, 1);
     warmup_set_count(&context->warmup, WARMUP_EVENT_DELIVERED);
     warmup_set_ride(&w->shared->warmup, &context->warmup, false, r->lane->shard);
