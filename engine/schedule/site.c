@@ -497,6 +497,33 @@ const struct config_destination *site_destination(const struct config *config, s
     return dest;
 }
 
+/* A site is one set of exchangers, or one static route (name), under one set of limits: domains
+ * with limits of their own get sessions of their own. */
+static void site_put_key(struct buf *key, const char *name, const struct config_provider *provider,
+                         const struct config_destination *dest)
+{
+    if (provider != NULL && dest == &provider->dest)
+        buf_printf(key, "provider:%s|%s", provider->name, name);
+    else
+        buf_printf(key, "%s|%s%s%s", dest->pattern, name, provider != NULL ? "|provider:" : "",
+                   provider != NULL ? provider->name : "");
+}
+
+/* What else sets the sessions to the same hosts apart. */
+static void site_put_key_terms(struct buf *key, const struct config_route *target,
+                               const struct sts_policy *sts, bool dane)
+{
+    if (dane) /* another domain may name the same hosts, and its answer is not validated */
+        buf_puts(key, "|dane");
+    /* Who cannot be sent to under a policy may well get what is under none: that has another entry
+     * in the governor, which stops what does not get through. */
+    if (sts != NULL && sts->mode == STS_ENFORCE)
+        buf_puts(key, "|mta-sts");
+    /* The same host without AUTH is another, and so it is for another user. */
+    if (target != NULL && target->credentials != NULL)
+        buf_printf(key, "|auth|%s", target->credentials->user);
+}
+
 struct site *site_get(struct worker *w, struct str domain, const struct config_route *target,
                       struct dns_route *route, struct sts_policy *sts, bool no_dane)
 {
@@ -513,22 +540,8 @@ struct site *site_get(struct worker *w, struct str domain, const struct config_r
         free(name);
         return NULL;
     }
-    /* One set of exchangers (or one static route) under one set of limits: domains with limits of
-     * their own get sessions of their own. */
-    if (provider != NULL && dest == &provider->dest)
-        buf_printf(&key, "provider:%s|%s", provider->name, name);
-    else
-        buf_printf(&key, "%s|%s%s%s", dest->pattern, name, provider != NULL ? "|provider:" : "",
-                   provider != NULL ? provider->name : "");
-    if (dane) /* another domain may name the same hosts, and its answer is not validated */
-        buf_puts(&key, "|dane");
-    /* Who cannot be sent to under a policy may well get what is under none: that has another entry
-     * in the governor, which stops what does not get through. */
-    if (sts != NULL && sts->mode == STS_ENFORCE)
-        buf_puts(&key, "|mta-sts");
-    /* The same host without AUTH is another, and so it is for another user. */
-    if (target != NULL && target->credentials != NULL)
-        buf_printf(&key, "|auth|%s", target->credentials->user);
+    site_put_key(&key, name, provider, dest);
+    site_put_key_terms(&key, target, sts, dane);
     hash = hash_bytes(key.data, key.len, w->hash_seed);
     if (sts != NULL)
         hash = hash_bytes(sts->mx, sts->mx_bytes, hash);
