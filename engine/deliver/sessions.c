@@ -193,11 +193,17 @@ bool sessions_contended(const struct channel *c)
     return rollup_presses(c);
 }
 
-static void slots_give(struct channel *c, size_t len, bool urgent)
+/* Gives back what slot_take() took under the first len limits. */
+static void slot_undo(struct channel *c, size_t len, bool urgent)
 {
     for (size_t i = 0; i < len; i++)
         if (is_under(c, i, urgent))
             governor_session_give(c->limits[i].entry);
+}
+
+static void slot_give(struct channel *c, bool urgent)
+{
+    slot_undo(c, CHANNEL_LIMITS, urgent);
 }
 
 /* Whether the sessions of single exchangers leave room for one of c, which is not another's. A
@@ -236,7 +242,7 @@ static bool slot_take(struct channel *c, bool urgent)
         if (!is_under(c, i, urgent) ||
             (!claimed && governor_session_take(c->limits[i].entry, w->index, now_ns)))
             continue;
-        slots_give(c, i, urgent);
+        slot_undo(c, i, urgent);
         if (i == CHANNEL_SITE)
             make_room(c);
         return false;
@@ -256,13 +262,6 @@ static bool keeps_urgent(const struct channel *c)
 static bool urgent_slot_take(struct channel *c)
 {
     return keeps_urgent(c) && slot_take(c, true);
-}
-
-static void slot_give(struct channel *c, bool urgent)
-{
-    slots_give(c, CHANNEL_LIMITS, urgent);
-    for (size_t i = 0; i < CHANNEL_LIMITS; i++)
-        rollup_freed(c->rollups[i]);
 }
 
 static void slot_withdraw(struct channel *c)
@@ -343,7 +342,7 @@ static bool connect_new(struct channel *c, bool urgent)
     struct io *io = c->site->worker->io;
 
     if (limits_connect(c->limits, CHANNEL_LIMITS, io_now_ns(io)) < 0) {
-        slots_give(c, CHANNEL_LIMITS, urgent); /* another worker has opened one just now */
+        slot_give(c, urgent); /* another worker has opened one just now */
         open_later(c, io_now_ms(io) + SLOT_RETRY_MS);
         return false;
     }
@@ -352,7 +351,7 @@ static bool connect_new(struct channel *c, bool urgent)
         return true;
     }
     limits_unconnect(c->limits, CHANNEL_LIMITS, io_now_ns(io)); /* no descriptors or memory */
-    slots_give(c, CHANNEL_LIMITS, urgent);
+    slot_give(c, urgent);
     channel_wake(c, io_now_ms(io) + MEMORY_RETRY_MS);
     return false;
 }
@@ -430,6 +429,33 @@ static void urgent_work(struct channel *c)
     }
 }
 
+/* Sessions without work get some. */
+static void idle_work(struct channel *c)
+{
+    struct list_node *n;
+
+    while ((n = list_first(&c->idle)) != NULL && channel_has_work(c)) {
+        struct delivery *d = LIST_ENTRY(n, struct delivery, idle_node);
+
+        if (!delivery_work(d) && list_first(&c->idle) == n)
+            break; /* a limit says wait */
+    }
+    if (c->urgent_len > 0)
+        urgent_work(c);
+}
+
+/* For how many recipients c wants sessions. Where none of those that wait is c's in the turns it
+ * wants one all the same: while the next session is kept for it, while it stands in line, or to
+ * have it open when its rate lets mail go. */
+static uint32_t waiting_for_sessions(struct channel *c)
+{
+    uint32_t waiting = channel_waiting(c);
+
+    if (waiting == 0 && (c->site->claimant == c || is_in_line(c)))
+        waiting = channel_has_mail(c);
+    return waiting != 0 ? waiting : channel_opens_ahead(c);
+}
+
 static void dispatch(struct channel *c)
 {
     uint32_t waiting;
@@ -441,23 +467,11 @@ static void dispatch(struct channel *c)
     open = channel_look(c);
     while ((c->site->lanes == 0 || c->suspended) && (n = first_idle(c)) != NULL)
         delivery_quit(LIST_ENTRY(n, struct delivery, idle_node));
-    if (open) {
-        while ((n = list_first(&c->idle)) != NULL && channel_has_work(c)) {
-            struct delivery *d = LIST_ENTRY(n, struct delivery, idle_node);
-
-            if (!delivery_work(d) && list_first(&c->idle) == n)
-                break; /* a limit says wait */
-        }
-    }
-    if (open && c->urgent_len > 0)
-        urgent_work(c);
-    waiting = channel_waiting(c);
+    if (open)
+        idle_work(c);
     if (c->site->claimant == c && c->busy_until_ms <= io_now_ms(c->site->worker->io))
         c->site->claimant = NULL;
-    if (waiting == 0 && (c->site->claimant == c || is_in_line(c)))
-        waiting = channel_has_mail(c);
-    if (waiting == 0)
-        waiting = channel_opens_ahead(c);
+    waiting = waiting_for_sessions(c);
     if (waiting == 0 || !list_empty(&c->idle)) {
         look_lacks(c, false);
         rollup_leave(c);
@@ -591,6 +605,8 @@ void sessions_ended(struct channel *c, struct delivery *d)
     before = atomic_fetch_sub_explicit(&c->state->shared.sessions, 1, memory_order_relaxed);
     ASSERT(before > 0 && c->yielding <= c->sessions_len && c->connecting <= c->sessions_len);
     slot_give(c, d->session.urgent);
+    for (size_t i = 0; i < CHANNEL_LIMITS; i++)
+        rollup_freed(c->rollups[i]); /* who stands in line there hears of it */
     if (c->sessions_len == 0 && !channel_has_mail(c))
         slot_withdraw(c);
     /* Another worker wants a slot. Without a pause this worker, which sees the freed slot first,
