@@ -164,6 +164,25 @@ bool lane_expired(const struct recipient *r, int64_t now_ms)
                          r->due_ms == expires_ms ? expires_ms + LANE_LAST_TRY_MS : expires_ms);
 }
 
+/* r, which was read and is not in memory, comes into it. One whose lifetime is over ends here, so
+ * that an expired backlog goes nearly as fast as it can be read, even where the destination is down
+ * and is only probed. In the window it is found by the sweep, or when its turn comes. */
+static void load_take_in(struct lane *lane, struct recipient *r, int64_t now_ms)
+{
+    struct worker *w = lane->worker;
+
+    lane_memory_put(lane, r);
+    counter_add(&w->counters.loaded, 1);
+    if (w->expired >= EXPIRED_MAX || !lane_expired(r, now_ms)) {
+        lane_window_insert(lane, r, false);
+        return;
+    }
+    r->state = PLACE_FLIGHT;
+    lane->in_flight++;
+    w->expired++;
+    w->lane_hooks->expired(r);
+}
+
 static void load_adopt(struct lane *lane, struct queue_load *load)
 {
     struct list_node *n;
@@ -193,19 +212,7 @@ static void load_adopt(struct lane *lane, struct queue_load *load)
             lane_kept(lane, r);
             recipient_free(r);
         } else {
-            lane_memory_put(lane, r);
-            counter_add(&lane->worker->counters.loaded, 1);
-            if (lane->worker->expired < EXPIRED_MAX && lane_expired(r, now_ms)) {
-                r->state = PLACE_FLIGHT;
-                lane->in_flight++;
-                /* r ends here, so that an expired backlog goes nearly as fast as it can be read,
-                 * even where the destination is down and is only probed. In the window it is
-                 * found by the sweep, or when its turn comes. */
-                lane->worker->expired++;
-                lane->worker->lane_hooks->expired(r);
-            } else {
-                lane_window_insert(lane, r, false);
-            }
+            load_take_in(lane, r, now_ms);
         }
     }
     lane_zombies_drop(lane);
@@ -269,35 +276,33 @@ static void refill_adapt(struct lane *lane)
         lane->refill /= 2;
 }
 
-static void load_start(struct lane *lane)
+static void scan_begin(struct lane *lane)
 {
     struct worker *w = lane->worker;
-    uint32_t max;
-    struct lane_load *l = lane->load;
+    struct lane_load *l = calloc(1, sizeof(*l));
 
-    ASSERT((l == NULL) == (lane->scan == LANE_SCAN_NONE) && lane->scan != LANE_SCAN_READS);
-    ASSERT(w->loads < LOADS_MAX);
-    if (l == NULL) {
-        l = calloc(1, sizeof(*l));
-        ASSERT(l != NULL);
-        l->lane = lane;
-        l->load.flow = lane->flow;
-        l->load.queue = lane_name(lane);
-        l->load.on_done = on_loaded;
-        l->load.owner = l;
-        l->load.from_ms = lane->loaded_until_ms;
-        /* All loads of a scan use one now_ms, so that the scan's end says: what was due then is
-         * read. */
-        l->load.now_ms = worker_wall_ms(w) - LANE_HANDOVER_MS;
-        lane_seen(lane, io_now_ms(w->io) - LANE_HANDOVER_MS);
-        l->wall_ahead_ms = wall_ahead_ms(w);
-        lane->load = l;
-    }
-    if (l->load.now_ms > worker_wall_ms(w) - LANE_HANDOVER_MS) /* it was set back amid the scan */
-        l->load.now_ms = worker_wall_ms(w) - LANE_HANDOVER_MS;
-    refill_adapt(lane);
-    max = refill_max(lane);
-    list_init(&l->load.rcpts);
+    ASSERT(l != NULL && lane->load == NULL && lane->scan == LANE_SCAN_NONE);
+    l->lane = lane;
+    l->load.flow = lane->flow;
+    l->load.queue = lane_name(lane);
+    l->load.on_done = on_loaded;
+    l->load.owner = l;
+    l->load.from_ms = lane->loaded_until_ms;
+    /* All loads of a scan use one now_ms, so that the scan's end says: what was due then is read.
+     */
+    l->load.now_ms = worker_wall_ms(w) - LANE_HANDOVER_MS;
+    lane_seen(lane, io_now_ms(w->io) - LANE_HANDOVER_MS);
+    l->wall_ahead_ms = wall_ahead_ms(w);
+    lane->load = l;
+}
+
+/* How much the next load of l may bring. */
+static void load_set_bounds(struct lane *lane, struct lane_load *l)
+{
+    struct worker *w = lane->worker;
+    uint32_t max = refill_max(lane);
+
+    ASSERT(l->reserved == 0);
     l->load.rows_max = max - (lane->window_len < max ? lane->window_len : max - 1);
     l->load.bytes_max = LOAD_BYTES_MAX;
     if (lane->site == NULL && lane_memory_tight(w)) {
@@ -312,6 +317,23 @@ static void load_start(struct lane *lane)
     l->load.alive_bytes_max =
         w->loads < LOADS_SURE ? UINT64_MAX : w->config->queue.memory_bytes_max / 2;
     ASSERT(l->load.rows_max > 0 && l->load.bytes_max > 0);
+}
+
+static void load_start(struct lane *lane)
+{
+    struct worker *w = lane->worker;
+    struct lane_load *l;
+
+    ASSERT((lane->load == NULL) == (lane->scan == LANE_SCAN_NONE));
+    ASSERT(lane->scan != LANE_SCAN_READS && w->loads < LOADS_MAX);
+    if (lane->load == NULL)
+        scan_begin(lane);
+    l = lane->load;
+    if (l->load.now_ms > worker_wall_ms(w) - LANE_HANDOVER_MS) /* it was set back amid the scan */
+        l->load.now_ms = worker_wall_ms(w) - LANE_HANDOVER_MS;
+    refill_adapt(lane);
+    list_init(&l->load.rcpts);
+    load_set_bounds(lane, l);
     lane_set_scan(lane, LANE_SCAN_READS);
     w->loads++;
     counter_add(&w->counters.loads, 1);
