@@ -133,6 +133,39 @@ int worker_turn(struct worker *w, uint32_t wait_ms)
 
 /* --- start --- */
 
+static void lists_init(struct worker *w)
+{
+    for (size_t i = 0; i < ARRAY_LEN(w->idle); i++)
+        list_init(&w->idle[i]);
+    list_init(&w->injects);
+    list_init(&w->injects_dirty);
+    list_init(&w->injects_dead);
+    list_init(&w->login_wait);
+    list_init(&w->load_wait);
+    list_init(&w->proxy_looks);
+    list_init(&w->conversions);
+    list_init(&w->suspension_walks);
+    list_init(&w->supply_walks);
+    list_init(&w->route_asks);
+    list_init(&w->suspension_changes);
+    list_init(&w->supplies_dirty);
+    list_init(&w->channels_dirty);
+    list_init(&w->sites_dead);
+    list_init(&w->deliveries_dirty);
+    list_init(&w->deliveries_dead);
+    list_init(&w->settles_under_way);
+    list_init(&w->settles_spare);
+}
+
+static void pools_init(struct worker *w)
+{
+    pool_init(&w->inject_pool, "inject", sizeof(struct inject), SIZE_MAX);
+    pool_init(&w->answer_pool, "answer", sizeof(struct inject_answer), SIZE_MAX);
+    pool_init(&w->output_pool, "output", SMTP_CLIENT_OUTPUT_BYTES, SIZE_MAX);
+    pool_init(&w->delivery_pool, "delivery", sizeof(struct delivery), SIZE_MAX);
+    pool_init(&w->transaction_pool, "transaction", transaction_bytes(), SIZE_MAX);
+}
+
 static int maps_init(struct worker *w)
 {
     return map_init(&w->lanes, 64) < 0 || map_init(&w->sites, 256) < 0 ||
@@ -162,39 +195,16 @@ int worker_open(struct worker *w, struct engine *engine, uint32_t index)
     rng_seed(&w->rng, rng_entropy());
     msgid_source_init(&w->ids, rng_entropy());
     w->hash_seed = rng_next(&w->rng);
-    for (size_t i = 0; i < ARRAY_LEN(w->idle); i++)
-        list_init(&w->idle[i]);
-    list_init(&w->injects);
-    list_init(&w->injects_dirty);
-    list_init(&w->injects_dead);
-    list_init(&w->login_wait);
-    list_init(&w->load_wait);
-    list_init(&w->proxy_looks);
-    list_init(&w->conversions);
+    lists_init(w);
     signings_init(w);
     recipes_init(w);
-    list_init(&w->suspension_walks);
-    list_init(&w->supply_walks);
-    list_init(&w->route_asks);
-    list_init(&w->suspension_changes);
     crew_desk_init(&w->desk, wake_worker, w);
-    list_init(&w->supplies_dirty);
-    list_init(&w->channels_dirty);
-    list_init(&w->sites_dead);
-    list_init(&w->deliveries_dirty);
-    list_init(&w->deliveries_dead);
-    list_init(&w->settles_under_way);
-    list_init(&w->settles_spare);
     err = worker_notes_open(w);
     if (err == 0)
         err = maps_init(w);
     if (err < 0)
         return err;
-    pool_init(&w->inject_pool, "inject", sizeof(struct inject), SIZE_MAX);
-    pool_init(&w->answer_pool, "answer", sizeof(struct inject_answer), SIZE_MAX);
-    pool_init(&w->output_pool, "output", SMTP_CLIENT_OUTPUT_BYTES, SIZE_MAX);
-    pool_init(&w->delivery_pool, "delivery", sizeof(struct delivery), SIZE_MAX);
-    pool_init(&w->transaction_pool, "transaction", transaction_bytes(), SIZE_MAX);
+    pools_init(w);
     err = io_open(&w->io, &options);
     if (err < 0) {
         if (engine_start_failed(engine, err))
@@ -358,42 +368,51 @@ void worker_run(struct worker *w)
     }
 }
 
+/* What worker_start() began: turns from here on only end operations. */
+static void worker_close_mail(struct worker *w)
+{
+    crew_collect(&w->desk);
+    (void)worker_notes_take(w, NULL, NULL); /* of after the last turn */
+    suspend_close(w);
+    suspended_names_done(&w->suspended_names);
+    sources_look_end(w);
+    warm_close(w);
+    lane_suspensions_abandon(w);
+    campaign_close(w);
+    backend_routes_abandon(w);
+    settle_abandon(w);
+    lane_close_all(w);
+    site_reap(w);
+    dns_close(w->dns);
+    free(w->root_question);
+    sts_lookups_close(w);
+    buf_done(&w->tls_texts);
+    queue_port_close(w->port);
+    tls_reports_close(w); /* the end of a post may have changed records just now */
+    sweep_close(w);
+    lanes_find_close(w);
+    w->port = NULL;
+}
+
+static void worker_close_io(struct worker *w)
+{
+    inject_drain(w, true);
+    worker_turn(w, 0); /* what was cancelled ends */
+    worker_turn(w, 0);
+    proxy_looks_reap(w);
+    if (w->handshakes.io != NULL)
+        handshakes_done(&w->handshakes);
+    inject_close(w);
+    io_close(w->io);
+}
+
 void worker_close(struct worker *w)
 {
     w->draining = true;
-    if (w->port != NULL) {
-        crew_collect(&w->desk);
-        (void)worker_notes_take(w, NULL, NULL); /* of after the last turn */
-        suspend_close(w);
-        suspended_names_done(&w->suspended_names);
-        sources_look_end(w);
-        warm_close(w);
-        lane_suspensions_abandon(w);
-        campaign_close(w);
-        backend_routes_abandon(w);
-        settle_abandon(w);
-        lane_close_all(w);
-        site_reap(w);
-        dns_close(w->dns);
-        free(w->root_question);
-        sts_lookups_close(w);
-        buf_done(&w->tls_texts);
-        queue_port_close(w->port);
-        tls_reports_close(w); /* the end of a post may have changed records just now */
-        sweep_close(w);
-        lanes_find_close(w);
-        w->port = NULL; /* turns from here on only end operations */
-    }
-    if (w->io != NULL) {
-        inject_drain(w, true);
-        worker_turn(w, 0); /* what was cancelled ends */
-        worker_turn(w, 0);
-        proxy_looks_reap(w);
-        if (w->handshakes.io != NULL)
-            handshakes_done(&w->handshakes);
-        inject_close(w);
-        io_close(w->io);
-    }
+    if (w->port != NULL)
+        worker_close_mail(w);
+    if (w->io != NULL)
+        worker_close_io(w);
     worker_notes_close(w);
     free(w->settles);
     buf_done(&w->record);
