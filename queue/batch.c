@@ -124,10 +124,11 @@ static int reference(struct batch *b, const struct message *m, int delta, enum t
 static int apply_note(struct batch *b, const struct queue_change *c, const struct queue_note *note)
 {
     const struct queue_row *row = &c->rows[note->row];
-    const struct message *m = row->rcpt->message;
+    const struct message *m;
     struct refs_delta *d;
 
     ASSERT(note->row < c->rows_len && row->kind != QUEUE_ROW_ADD);
+    m = row->rcpt->message;
     if (row->missing || row->count == TALLY_NONE || m->recipients != 0)
         return 0;
     d = refs_of(b, &m->id);
