@@ -12,8 +12,8 @@
 #include "outcome/notice_text.h"
 #include "smtp/address.h"
 
-#define FIELD_BYTES_MAX                                                                            \
-    900 /* the longest value: below the line limit of 998 even without a place to fold */
+/* The longest value of a field: its line stays below 998 even where it has no place to fold. */
+#define FIELD_BYTES_MAX   900
 #define FOLD_COLUMN       76
 #define HEADERS_BYTES_MAX 65536 /* of the original's header that are returned */
 #define BOUNDARY_BYTES    64

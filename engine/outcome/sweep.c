@@ -33,10 +33,10 @@
 #define ALL_LANES_MIN 4
 #define ALL_LANES_MAX 4096
 #define TAKEN_MAX     2000 /* lanes, in a turn */
-#define CLOCK_PASSES                                                                               \
-    2 /* what was under way at the jump may be stored behind the first's cursor                    \
-       */
-#define STEP_LANES 200
+/* Over all rows when the clock was set back. The second finds what was under way at that moment,
+ * which may have been stored behind the cursor of the first. */
+#define CLOCK_PASSES 2
+#define STEP_LANES   200
 
 enum sweep_kind {
     SWEEP_TIMES, /* walks over all rows of a shard: puts due times right, learns when stored rows

@@ -17,8 +17,9 @@
 #define PROBE_LOOK_MS 1000 /* whether a probe that is under way has its answer */
 #define HEADS_MAX     16   /* other lanes looked at for recipients of the same message */
 #define SPLITS_MAX    64   /* recipients that go over to another flow, in a take */
-#define COUNTED_MAX                                                                                \
-    64 /* messages of a channel before all can see that they were sent, while more wait */
+/* A channel tells its source, where all see it, of the messages that it took when there are so many
+ * of them, or when no more wait. */
+#define COUNTED_MAX   64
 #define ASIDE_LOOKED  64     /* shares of which the session may have nothing, in a take */
 #define QUIET_LOOK_MS 600000 /* the wall clock may be set meanwhile */
 #define ALL_FAMILIES  (1 << SOURCE_IPV4 | 1 << SOURCE_IPV6)
@@ -255,9 +256,10 @@ const struct config_destination *channel_quiet(struct channel *c)
     return c->quiet;
 }
 
-/* Its own limits. The site's, over all sources, is not among them: that one is no reason to leave
- * the turns, or who comes back first would take what is another's. Nor is what it shares with other
- * sites without a session: of the many sites that may be those with one would all wake to it. */
+/* Its own limits. The site's limit over all sources is not among them: a channel that left the
+ * turns for it would lose its turn to whichever channel came back first. A channel without a
+ * session does not ask the limits that it shares with other sites either: when such a limit lets
+ * one message go, all these sites, of which there may be many, would wake for it. */
 int channel_limits_ask(const struct channel *c, struct limit_denial *why)
 {
     size_t len = channel_has_session(c) ? CHANNEL_SOURCE + 1 : CHANNEL_OWN + 1;
@@ -274,8 +276,9 @@ int channel_limits_ask(const struct channel *c, struct limit_denial *why)
     return -EAGAIN;
 }
 
-/* What answers lowered the limits to, and how far the source has come behind a pause. Nobody tells
- * channels of a new cap: whoever is about to send looks. */
+/* Brings the governor's entry up to date: what answers lowered its limits to, and how far the
+ * source has come back behind a pause. Nobody tells channels of a new cap, so each looks before it
+ * sends. */
 static void caps_look(struct channel *c)
 {
     struct worker *w = c->site->worker;
@@ -588,14 +591,16 @@ enum channel_shut channel_shut(struct channel *c, uint64_t *until_ms)
     enum channel_shut shut = shut_by_others(c, until_ms);
     struct limit_denial why;
 
-    /* Or a session would be opened for when the limit's time comes: channel_opens_ahead(). */
-    if (shut != CHANNEL_OPEN && c->held.kind != LIMIT_NONE)
-        look_held(c, NULL);
-    if (shut != CHANNEL_OPEN)
+    if (shut != CHANNEL_OPEN) {
+        /* It does not wait for the limit now: channel_opens_ahead() must open no session for it. */
+        if (c->held.kind != LIMIT_NONE)
+            look_held(c, NULL);
         return shut;
+    }
     caps_look(c);
     if (channel_limits_ask(c, &why) < 0) {
-        /* A channel that waits is out of the turns and takes nothing: it asks here. */
+        /* A channel that waits is out of the turns, so it says here, and nowhere else, that it
+         * waits for warm-up. */
         warmup_doubt(&c->site->worker->shared->warmup, c->warmup, worker_wall_ms(c->site->worker),
                      io_now_ns(c->site->worker->io));
         look_held(c, &why);
@@ -653,7 +658,8 @@ static void set_usable(struct channel *c, bool usable)
     }
 }
 
-/* What its rate gives next is for its most urgent mail, before others' of a worse priority. */
+/* Claims what its rate gives next for its most urgent mail, before mail of a worse priority of
+ * other workers and sites. */
 static void claim(const struct channel *c)
 {
     uint8_t best = FLOW_PRIORITIES;
@@ -669,7 +675,8 @@ static void claim(const struct channel *c)
         governor_claim(c->held.entry, site_who(c->site), best, io_now_ns(c->site->worker->io));
 }
 
-/* Who waits for a rate and has no session looks earlier: channel_opens_ahead(). */
+/* When a channel that is shut looks again. One that waits for a limit and has no session looks
+ * earlier, to open one ahead: channel_opens_ahead(). */
 static uint64_t look_ms(const struct channel *c, enum channel_shut shut, uint64_t until_ms)
 {
     uint64_t now_ms = io_now_ms(c->site->worker->io);
@@ -972,7 +979,8 @@ static void sessions_leave(const struct entered *in, size_t len)
             site_share_undo(in->limits[i], in->began[i]);
 }
 
-/* Whether session has had mail of limit's tenant or campaign, or nobody asks. */
+/* Whether session counts as one that has had mail of limit's tenant or campaign before: it does
+ * where the limit does not count how fast sessions begin. */
 static bool has_begun(const struct channel_session *session, const struct limit *limit)
 {
     uint64_t id = site_share_id(limit);
@@ -1034,8 +1042,8 @@ static bool take_leave(struct channel *c, struct recipient *r, struct channel_se
     return false;
 }
 
-/* The rates of the session's exchanger let nothing go, while those of another may: it rests. They
- * come back one behind the other. */
+/* The rates of the session's exchanger let nothing go, while those of another may: the session
+ * rests. Sessions that rest for one exchanger come back one behind the other. */
 static void session_rests(const struct channel *c, const struct lane *lane,
                           struct channel_session *session, const struct limit_denial *why)
 {

@@ -17,8 +17,7 @@ enum channel_limits {
     CHANNEL_SOURCE,         /* the source, over all sites */
     CHANNEL_SITE,           /* the site, over all sources */
     CHANNEL_PROVIDER_TOTAL, /* the provider, over all sources */
-    CHANNEL_BULK, /* the source at the site or provider: sessions that are not kept for urgent mail
-                   */
+    CHANNEL_BULK,           /* the source's sessions there that are not kept for urgent mail */
     CHANNEL_LIMITS
 };
 

@@ -22,8 +22,8 @@
 
 struct lane;
 
-#define FEED_IDLE_MAX                                                                              \
-    16 /* shares kept without lanes, so that one that comes and goes costs no memory call */
+/* Shares kept without lanes, so that one that comes and goes costs no memory call. */
+#define FEED_IDLE_MAX 16
 
 /* What a lane's shares may send there, beside others' limits; each is given back by put_limit().
  * NULL: no such limit. */

@@ -12,9 +12,8 @@
 
 #define TXT_PREFIX "_mta-sts."
 
-#define ANSWERS_MAX                                                                                \
-    500 /* lanes may wait for one policy by the thousand; so many hear in a turn                   \
-         */
+/* Lanes that hear of a policy in a turn; thousands may wait for one. */
+#define ANSWERS_MAX 500
 
 _Static_assert(sizeof(TXT_PREFIX) >= sizeof(STS_HOST_PREFIX), "what fits one fits the other");
 

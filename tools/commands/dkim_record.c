@@ -1,8 +1,7 @@
 #include "tools/commands/dkim_record.h"
 
-#define STRING_BYTES_MAX                                                                           \
-    200 /* of a zone file's string; 255 are allowed, and long lines get cut                        \
-         */
+/* Of a string in a zone file: 255 are allowed, but some programs cut long lines. */
+#define STRING_BYTES_MAX 200
 
 static const char *key_type(const struct dkim_key *key)
 {
