@@ -554,6 +554,9 @@ struct config {
 int config_load(const char *file, struct config **out, struct buf *errors) MUST_USE;
 /* The same without the files that it names, of which some are only for the engine to read. */
 int config_load_file(const char *file, struct config **out, struct buf *errors) MUST_USE;
+/* What config_load() does behind that: reads the users, passwords and keys of letters. -errno: at
+ * least one of these files is of no use; errors has lines of each that is not. */
+int config_load_secrets(struct config *c, struct buf *errors) MUST_USE;
 /* The control_socket that file names (to be freed), whatever else is wrong in it: an engine whose
  * file was just spoilt must stay within reach. NULL and lines in errors when it is no YAML. */
 char *config_control_socket(const char *file, struct buf *errors);

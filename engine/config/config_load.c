@@ -273,20 +273,27 @@ static int load_named(struct config *c, const char *key, const char *named,
     return err;
 }
 
+int config_load_secrets(struct config *c, struct buf *errors)
+{
+    const int errs[] = {
+        load_named(c, "auth.users_file", c->auth.users_file, config_load_users, errors),
+        load_named(c, "credentials_file", c->credentials_file, config_load_credentials, errors),
+        config_load_proxies(c, errors),
+        load_named(c, "letter_keys", c->letter_keys_file, config_load_letter_keys, errors)};
+
+    for (size_t i = 0; i < ARRAY_LEN(errs); i++)
+        if (errs[i] != 0)
+            return errs[i];
+    return 0;
+}
+
 int config_load(const char *file, struct config **out, struct buf *errors)
 {
     struct config *c = NULL;
     int err = config_load_file(file, &c, errors);
 
     if (err == 0)
-        err = load_named(c, "auth.users_file", c->auth.users_file, config_load_users, errors);
-    if (err == 0)
-        err =
-            load_named(c, "credentials_file", c->credentials_file, config_load_credentials, errors);
-    if (err == 0)
-        err = config_load_proxies(c, errors);
-    if (err == 0)
-        err = load_named(c, "letter_keys", c->letter_keys_file, config_load_letter_keys, errors);
+        err = config_load_secrets(c, errors);
     if (err == 0)
         *out = c;
     else

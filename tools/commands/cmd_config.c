@@ -36,38 +36,40 @@ struct options {
     bool defaults, quiet;
 };
 
-/* The configuration, or NULL with its mistakes printed. keys: those of signatures are read too. */
-static struct config *load(const struct options *o, bool keys)
+/* The configuration, or NULL with its mistakes printed. The files that it names are not read, of
+ * which some are only for the engine's user. */
+static struct config *load(const struct options *o)
 {
     struct config *c = NULL;
     struct buf errors = {0};
 
     if (o->defaults)
         return config_default();
-    if (config_load(o->file, &c, &errors) == 0 && keys && keyring_open(c, &errors) != 0) {
-        config_unref(c);
+    if (config_load_file(o->file, &c, &errors) != 0)
         c = NULL;
-    }
     fprintf(stderr, "%.*s", STR_FMT(buf_str(&errors)));
     buf_done(&errors);
     return c;
 }
 
-/* Whether the files that c names are of use; else they are named. Of certificates that are, warns
- * when they are not valid for long. */
-static bool files_good(const struct config *c)
+/* Whether the files that c names are of use; else all that are not are named, so that whoever mends
+ * them need not come again for the next. Of certificates that are, warns when they are not valid
+ * for long. */
+static bool files_good(struct config *c)
 {
-    struct buf errors = {0};
+    struct buf errors = {0}, warnings = {0};
     struct trust *trust = NULL;
-    bool good = trust_load(&trust, c, NULL, &errors) == 0;
+    bool good = config_load_secrets(c, &errors) == 0;
 
-    if (good) {
+    good = keyring_open(c, &errors) == 0 && good;
+    if (trust_load(&trust, c, NULL, &errors) == 0) {
         buf_put_str(&errors, buf_str(&trust->certificates->complaints));
-        good = errors.len == 0;
-        trust_warnings(trust, (int64_t)time(NULL), &errors);
+        trust_warnings(trust, (int64_t)time(NULL), &warnings);
     }
-    fprintf(stderr, "%.*s", STR_FMT(buf_str(&errors)));
+    good = good && errors.len == 0;
+    fprintf(stderr, "%.*s%.*s", STR_FMT(buf_str(&errors)), STR_FMT(buf_str(&warnings)));
     buf_done(&errors);
+    buf_done(&warnings);
     trust_unref(trust);
     return good;
 }
@@ -148,7 +150,7 @@ static void warn_as_user(const struct config *c)
 
 static int check(const struct options *o)
 {
-    struct config *c = load(o, true);
+    struct config *c = load(o);
     struct buf warnings = {0};
 
     if (c == NULL)
@@ -179,7 +181,7 @@ static int print(struct buf *text)
 
 static int show(const struct options *o)
 {
-    struct config *c = load(o, false);
+    struct config *c = load(o);
     struct buf text = {0};
 
     if (c == NULL)
