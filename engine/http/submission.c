@@ -581,8 +581,8 @@ static bool sender_refused(struct http_request *r, struct str sender)
     }
     if (config_may_send(rule.senders, address.local_part, domain))
         return false;
-    request_problem(r, 403, "envelope_sender",
-                    "this sender is none of those that are for the tenant '%s'", r->token.tenant);
+    request_problem(r, 403, "envelope_sender", "this sender is not in the list of tenant %s",
+                    r->token.tenant);
     return true;
 }
 
@@ -615,8 +615,7 @@ bool dkim_refused(struct http_request *r, struct str domain, struct dns_name *ou
                         "dkim_domain: no key of dkim.keys is of this domain");
     else if (rule.senders != NULL &&
              !config_may_send(rule.senders, STR(""), (struct str){out->text, out->len}))
-        request_problem(r, 403, "dkim_domain",
-                        "this domain is none of those that are for the tenant '%s'",
+        request_problem(r, 403, "dkim_domain", "this domain is not in the list of tenant %s",
                         r->token.tenant);
     return r->answered;
 }

@@ -532,7 +532,7 @@ const char *inject_sender_refusal(struct inject *s, const struct smtp_address *s
         const char *refusal;
 
         config_put_sender_rule(&rule, &who);
-        refusal = inject_refusal(s, "553 5.7.1 this sender is none of those that are for %.*s",
+        refusal = inject_refusal(s, "553 5.7.1 this sender is not in the list of %.*s",
                                  STR_FMT(buf_str(&who)));
         buf_done(&who);
         return refusal;

@@ -11,9 +11,9 @@ bool authorship_check(const struct config_sender_rule *rule, const uint8_t *cont
                       struct buf *refusal)
 {
     static const char *const why[] = {
-        [AUTHORS_NONE] = "From: has no address",
-        [AUTHORS_OTHERS] = "From: has an address that is none",
-        [AUTHORS_UNCLEAR] = "From: can be read in several ways, and must be one",
+        [AUTHORS_NONE] = "From: has no address, and needs one that is",
+        [AUTHORS_OTHERS] = "From: has an address that is not",
+        [AUTHORS_UNCLEAR] = "From: can be read in several ways, and must have an address that is",
     };
     enum authors authors;
 
@@ -22,7 +22,7 @@ bool authorship_check(const struct config_sender_rule *rule, const uint8_t *cont
     authors = authors_check(content, len, may_write, rule->senders);
     if (authors == AUTHORS_GOOD)
         return true;
-    buf_printf(refusal, "550 5.7.1 %s of those that are for ", why[authors]);
+    buf_printf(refusal, "550 5.7.1 %s in the list of ", why[authors]);
     config_put_sender_rule(rule, refusal);
     return false;
 }

@@ -506,9 +506,9 @@ def test_from_rules():
                 ("free", "x@theirs.example", b"Subject: x\r\n\r\nx\r\n")):
             reply = said(name, sender, data)
             assert reply.startswith("250 "), (name, data, reply)
-        other = "550 5.7.1 From: has an address that is none of those that are for user "
+        other = "550 5.7.1 From: has an address that is not in the list of user "
         for name, sender, data, want in (
-                ("shop", "x@theirs.example", b"", "553 5.7.1 this sender is none of those that are for user shop"),
+                ("shop", "x@theirs.example", b"", "553 5.7.1 this sender is not in the list of user shop"),
                 ("shop", "x@shop.example", mail_from("a@theirs.example"), other + "shop"),
                 ("shop", "x@shop.example", mail_from("a@shop.example, b@theirs.example"), other + "shop"),
                 ("shop", "x@shop.example", mail_from("a@shop.example", b"From: b@theirs.example\r\n"),
