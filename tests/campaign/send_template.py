@@ -41,15 +41,15 @@ def test_check_and_preview():
         rows = ("email,name,code\n" "a@x1.example,Ann,1\n" "no address,Bob,2\n" "b@x1.example,Bob\n"
                 'c@x1.example,"Car,l",3\n' "a@X1.example,Ann,1\n")
         done = send(engine, rows, "--check", status=1)
-        check("summary", done.stdout, "2 recipients; lines that are none: 2, that are there already: 1, without a letter: 0, "
-              + "with missing variables: 0, with the Message-ID of another: 0; "
-              + done.stdout[done.stdout.index("letters of"):])
+        check("summary", done.stdout, "2 recipients; lines without one: 2, that name one again: 1; "
+              "letters that cannot be made: 0, with missing variables: 0, with the Message-ID of another: 0; "
+              + done.stdout[done.stdout.index("the largest"):])
         for words in ("list.csv:3: is no mail address", "list.csv:4: has not as many cells",
                       "list.csv:6: email: is there already"):
             assert words in done.stderr, done.stderr
         template = {**TEMPLATE, "content": {**TEMPLATE["content"], "text_body": "{{ nmae }}{{ code.x.y }}"}}
         done = send(engine, "email,name,code\na@x1.example,Ann,1\n", "--check", template=template, status=1)
-        assert "without a letter: 1" in done.stdout and "content.text_body: template, line 1" in done.stderr, done
+        assert "cannot be made: 1" in done.stdout and "content.text_body: template, line 1" in done.stderr, done
         done = send(engine, "email,name,code\na@x1.example,Ann,1\n", template=template, status=2)
         assert "letters cannot be made; nothing was sent" in done.stderr, done
         template["content"]["text_body"] = "{{ nmae }}"

@@ -72,13 +72,13 @@ def test_letter():
           ("表紙.png", "image/x-other", "<cover@x>"))
     check("attached", (attached.get_filename(), attached.get_content_type(), attached.get_payload(decode=True)),
           ("logo.png", "image/png", b"\x89PNG\0\xff"))
-    check("checked", "1 recipient; lines that are none: 0" in send(LETTER, "--check").stdout, True)
+    check("checked", "1 recipient; lines without one: 0" in send(LETTER, "--check").stdout, True)
 
 
 def test_unsubscribe_url():
     """What the engine may know of each letter is not missing here."""
     said = send(LETTER.replace("text: |", "missing_variables: fail\ntext: |\n  {{unsubscribe_url}}"), "--check").stdout
-    check("no variable is missing", "without a letter: 0, with missing variables: 0" in said, True)
+    check("no variable is missing", "cannot be made: 0, with missing variables: 0" in said, True)
 
 
 def test_mistakes():

@@ -45,18 +45,24 @@ int options_read(const struct option_row *rows, size_t len, void *of, const char
                  const char *usage, int argc, char **argv)
 {
     struct option longs[ROWS_MAX] = {{0}};
-    int option, err = 0;
+    int option, config = '?', err = 0;
 
     ASSERT(len + 2 <= ROWS_MAX);
-    for (size_t i = 0; i < len; i++)
+    for (size_t i = 0; i < len; i++) {
         longs[i] = (struct option){rows[i].name, rows[i].flag ? no_argument : required_argument,
                                    NULL, FIRST + (int)i};
+        if (strcmp(rows[i].name, "config") == 0)
+            config = FIRST + (int)i;
+    }
     longs[len] = (struct option){"help", no_argument, NULL, FIRST + (int)len};
-    while (err == 0 && (option = getopt_long(argc, argv, "", longs, NULL)) != -1) {
-        if (option == FIRST + (int)len) {
+    while (err == 0 &&
+           (option = getopt_long(argc, argv, config == '?' ? "h" : "c:h", longs, NULL)) != -1) {
+        if (option == 'h' || option == FIRST + (int)len) {
             fputs(usage, stdout);
             return 1;
         }
+        if (option == 'c')
+            option = config;
         err = option == '?' ? -EINVAL : option_take(&rows[option - FIRST], of, optarg);
         if (err < 0 && option != '?') /* getopt has said what is wrong */
             fprintf(stderr, "hayauma %s: --%s: cannot use '%s': %s\n", command,

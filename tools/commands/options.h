@@ -41,7 +41,8 @@ struct option_row {
         .name = (name_), .take = (take_)                                                           \
     }
 
-/* Reads argv into *of. 0, with optind at the first argument; 1 when --help was printed; or -EINVAL,
+/* Reads argv into *of; -h is --help, and -c, where there is such an option, --config, as in all
+ * commands. 0, with optind at the first argument; 1 when --help was printed; or -EINVAL,
  * said on stderr. command: "send". */
 int options_read(const struct option_row *rows, size_t len, void *of, const char *command,
                  const char *usage, int argc, char **argv);

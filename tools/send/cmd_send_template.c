@@ -49,7 +49,7 @@ static const char usage[] =
     "                    are too long, equal Message-IDs, no List-Unsubscribe field, no DKIM key "
     "of\n"
     "                    the From field's domain, or none that DNS has\n"
-    "  --config FILE     the engine's configuration, which has the DKIM keys and says how long\n"
+    "  -c, --config FILE the engine's configuration, which has the DKIM keys and says how long\n"
     "                    letters may be (" CONFIG_FILE " if it can be read)\n"
     "  --preview N       print the first N letters, and send nothing\n"
     "  --api URL         of the engine's HTTP (default http://127.0.0.1:8000)\n"
@@ -504,9 +504,9 @@ static int send_campaign(struct order *o)
 
 static int print_findings(const struct mailing_findings *f, bool has_config)
 {
-    printf("%lu recipient%s; lines that are none: %lu, that are there already: %lu, without a "
-           "letter: %lu, with missing variables: %lu, with the Message-ID of another: %lu; letters "
-           "of up to %lu bytes%s\n",
+    printf("%lu recipient%s; lines without one: %lu, that name one again: %lu; letters that cannot "
+           "be made: %lu, with missing variables: %lu, with the Message-ID of another: %lu; the "
+           "largest has %lu bytes%s\n",
            f->recipients, f->recipients == 1 ? "" : "s", f->invalid, f->twice, f->without_letter,
            f->with_missing, f->same_id, f->letter_bytes_max,
            f->has_unsubscribe || f->letter_bytes_max == 0 ? "" : "; no List-Unsubscribe field");
