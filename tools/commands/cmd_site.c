@@ -164,7 +164,9 @@ static void put_sources(struct buf *out, const json_t *route)
         buf_printf(out, "%-12s ", i == 0 ? "in use" : "");
         put_text(out, reply_text(one, "name"), 0, false);
         if (json_object_get(one, "sessions") == NULL)
-            buf_puts(out, ": nothing, it has had no turn there");
+            buf_puts(out, json_object_get(one, "counters") == NULL
+                              ? ": nothing, it has had no turn there"
+                              : ": nothing now");
         else
             buf_printf(out, ": %lld sessions of %lld", reply_number(one, "sessions"),
                        reply_number(one, "sessions_max"));

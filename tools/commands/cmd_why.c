@@ -90,11 +90,12 @@ static void put_ceiling(struct buf *out, const json_t *hold)
     buf_puts(out, ".\n");
 }
 
-static void put_where(struct buf *out, const json_t *hold)
+/* " for mx.example.com from pool bulk". */
+static void put_where(struct buf *out, const char *preposition, const json_t *hold)
 {
     if (*reply_text(hold, "site") == 0)
         return;
-    buf_puts(out, " for ");
+    buf_puts(out, preposition);
     put_text(out, reply_text(hold, "site"), 0, false);
     buf_puts(out, " from pool ");
     put_text(out, reply_text(hold, "pool"), 0, false);
@@ -107,7 +108,7 @@ static void put_hold(struct buf *out, const json_t *hold, int64_t now_ms)
 
     if (waits) {
         put_recipients(out, hold, "waits", "wait");
-        put_where(out, hold);
+        put_where(out, " for ", hold);
         buf_puts(out, ": ");
         put_wait_whole(out, hold, now_ms);
     } else if (strcmp(state, "later") == 0) {
@@ -122,7 +123,7 @@ static void put_hold(struct buf *out, const json_t *hold, int64_t now_ms)
     } else {
         put_recipients(out, hold, "is", "are");
         buf_puts(out, " being sent");
-        put_where(out, hold);
+        put_where(out, " to ", hold);
     }
     buf_puts(out, ".\n");
     put_ceiling(out, hold);

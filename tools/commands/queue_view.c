@@ -67,19 +67,22 @@ static int view(struct channel *ch, const struct queue_options *o, const char *o
 #define LIST_COLUMNS (ID_COLUMNS + 22) /* in front of the recipient */
 #define WIDE_COLUMNS 120               /* from here on what holds a row stands in its line */
 
-static void put_due(struct buf *out, const json_t *row)
+/* in: what stands in front of a time, "" or "in ". */
+static void put_due(struct buf *out, const char *in, const json_t *row)
 {
     int64_t due_ms = reply_number(row, "due_ms"), until_ms = wait_until_ms(row);
     int64_t now_ms = clock_wall_ms();
 
     if (until_ms > due_ms)
         due_ms = until_ms;
-    if (strcmp(reply_text(row, "state"), "held") == 0)
+    if (strcmp(reply_text(row, "state"), "held") == 0) {
         buf_puts(out, "held");
-    else if (due_ms > now_ms)
+    } else if (due_ms > now_ms) {
+        buf_puts(out, in);
         put_age(out, due_ms - now_ms);
-    else
+    } else {
         buf_puts(out, wait_holds(row) ? "waits" : "now");
+    }
 }
 
 /* Columns of the recipient: a pipe gets all of it, a terminal what it has room for. */
@@ -133,7 +136,7 @@ static void print_row(const struct queue_options *o, const json_t *row)
     pad_from(&line, from, 6, true);
     buf_putc(&line, ' ');
     from = line.len;
-    put_due(&line, row);
+    put_due(&line, "", row);
     pad_from(&line, from, 6, true);
     buf_printf(&line, " %5lld ", reply_number(row, "attempts"));
     from = line.len;
@@ -287,7 +290,7 @@ static void print_recipient(const json_t *row)
     buf_printf(&line, ": %s, ", reply_text(row, "state"));
     if (strcmp(reply_text(row, "state"), "held") != 0) {
         buf_puts(&line, "next attempt ");
-        put_due(&line, row);
+        put_due(&line, "in ", row);
         buf_puts(&line, ", ");
     }
     buf_printf(&line, "%lld attempt%s", reply_number(row, "attempts"),

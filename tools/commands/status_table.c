@@ -139,16 +139,17 @@ static void put_queue(const struct frame *f)
     uint64_t map = number(f->now, "queue", "map_bytes");
     uint64_t used = number(f->now, "queue", "map_used_bytes");
     uint64_t reusable = number(f->now, "queue", "map_reusable_bytes");
+    uint64_t rows = number(f->now, "queue", "rows"), messages = number(f->now, "queue", "messages");
     struct buf text = {0}, *out = &text;
 
     buf_puts(out, "queue     ");
-    put_count(out, number(f->now, "queue", "rows"));
-    buf_printf(out, " recipients%s, ",
+    put_count(out, rows);
+    buf_printf(out, " recipient%s%s, ", rows == 1 ? "" : "s",
                json_is_false(json_object_get(json_object_get(f->now, "queue"), "rows_complete"))
                    ? " (still counting)"
                    : "");
-    put_count(out, number(f->now, "queue", "messages"));
-    buf_puts(out, " messages, ");
+    put_count(out, messages);
+    buf_printf(out, " message%s, ", messages == 1 ? "" : "s");
     put_size(out, used > reusable ? used - reusable : 0);
     if (map != 0)
         buf_printf(out, " (%.0f%% of the map)",

@@ -48,7 +48,7 @@ static void put_name(struct buf *out, const json_t *object, const char *name, un
 static void put_signs(struct buf *out, const json_t *o)
 {
     static const char *const signs[] = {"deferred", "bounced", "complained"};
-    static const char *const words[] = {"deferred", "bounced", "complaints"};
+    static const char *const words[] = {"deferred", "bounced", "complaint"};
     const char *before = "; today ";
 
     for (size_t i = 0; i < ARRAY_LEN(signs); i++) {
@@ -56,7 +56,8 @@ static void put_signs(struct buf *out, const json_t *o)
             continue;
         buf_puts(out, before);
         put_short_count(out, (uint64_t)reply_number(o, signs[i]));
-        buf_printf(out, " %s", words[i]);
+        buf_printf(out, " %s%s", words[i],
+                   strcmp(words[i], "complaint") == 0 && reply_number(o, signs[i]) != 1 ? "s" : "");
         before = ", ";
     }
 }
