@@ -470,6 +470,17 @@ static int append_to(const char *file, int *fd)
     return -errno;
 }
 
+/* For somebody who looks on: where mail is taken, that of the behaviour file's addresses too. */
+static void print_where(const struct sink_command *c)
+{
+    fputs("takes mail at", stderr);
+    for (size_t i = 0; i < c->sink.listeners_len; i++)
+        fprintf(stderr, " %s", c->sink.listeners[i].text);
+    if (c->dns.len != 0)
+        fprintf(stderr, ", answers DNS at %s", c->dns.text);
+    fputs("; Ctrl-C ends it, with a summary\n", stderr);
+}
+
 static int sink_run(struct sink_command *c)
 {
     struct sink *sink = &c->sink;
@@ -494,6 +505,8 @@ static int sink_run(struct sink_command *c)
     signal(SIGPIPE, SIG_IGN);
     c->started_ns = clock_mono_ns();
     err = start_workers(c, default_addresses);
+    if (err == 0 && isatty(STDERR_FILENO))
+        print_where(c);
     if (err == 0)
         watch(c, &signals);
     return err;
