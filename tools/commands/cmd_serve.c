@@ -369,6 +369,10 @@ static void serve_signals(struct serve *s)
 static void serve_note_intake(struct serve *s, uint64_t now)
 {
     static const char *const names[] = {"ok", "map_full", "disk_full", "failed"};
+    static const char *const actions[] = {
+        "", "it resumes as mail leaves; or raise queue.map_size and restart",
+        "less than 64 MiB are free there: make room; it resumes by itself",
+        "the lines above say what failed"};
     enum queue_intake worst = QUEUE_INTAKE_OK, one;
 
     for (uint32_t i = 0; i < queue_shards(s->engine.shared.queue); i++)
@@ -379,9 +383,8 @@ static void serve_note_intake(struct serve *s, uint64_t now)
     if (worst == QUEUE_INTAKE_OK)
         log_info("queue.intake_resumed", "was=%s", names[s->intake]);
     else
-        log_warn("queue.intake_refused",
-                 "reason=%s path=%s action=\"make room; it resumes by itself\"", names[worst],
-                 s->config->queue.path);
+        log_warn("queue.intake_refused", "reason=%s path=%s action=\"%s\"", names[worst],
+                 s->config->queue.path, actions[worst]);
     s->intake = worst;
     s->intake_ms = now;
 }
