@@ -193,6 +193,13 @@ def test_config():
     said = run("config", "check", good).stderr
     assert "warning: dns.servers: 192.0.2.53 is beyond loopback" in said, said
     assert ("warning: no 'user': started by root" in said) == (os.geteuid() == 0), said
+    bad.write_text("auth: {users_file: /none/users}\ncredentials_file: /none/credentials\n"
+                   "dkim: {keys: [{domain: a.example, selector: s, file: /none/key}]}\n"
+                   "certificates: [{chain: /none/chain, key: /none/key}]\n")
+    said = run("config", "check", bad, status=1).stderr  # all at once
+    for name in ("/none/users", "/none/credentials", "/none/key cannot", "/none/chain"):
+        assert name in said, said
+    assert "users_file: /none/users" in run("config", "show", bad).stdout
     assert run("config", "docs").stdout == (TREE / "docs/configuration.md").read_text()
 
 

@@ -164,10 +164,10 @@ static int check(const struct options *o)
     fprintf(stderr, "%.*s", STR_FMT(buf_str(&warnings)));
     buf_done(&warnings);
     if (!o->quiet)
-        printf("%s: good (%zu listener%s, %zu route%s, %zu destination%s)\n", o->file,
-               c->listeners_len, c->listeners_len == 1 ? "" : "s", c->routes_len,
-               c->routes_len == 1 ? "" : "s", c->destinations_len,
-               c->destinations_len == 1 ? "" : "s");
+        printf("%s: good (%zu listener%s, %zu route%s, %zu destination%s)\n",
+               o->defaults ? "the defaults" : o->file, c->listeners_len,
+               c->listeners_len == 1 ? "" : "s", c->routes_len, c->routes_len == 1 ? "" : "s",
+               c->destinations_len, c->destinations_len == 1 ? "" : "s");
     config_unref(c);
     return EXIT_OK;
 }
