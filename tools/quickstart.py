@@ -231,7 +231,9 @@ def reason(record):
     numbers = [str(response.get("code") or "")]
     if code:
         numbers.append("{class}.{subject}.{detail}".format(**code))
-    words = (response.get("content") or "").split(": ")[0]
+    words, _, rest = (response.get("content") or "").partition(": ")
+    if words.startswith("while waiting for"):  # where it broke, and behind that how: that is the reason
+        words = rest
     return " ".join([*filter(None, numbers), words])[:50].strip()
 
 
