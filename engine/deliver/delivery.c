@@ -462,6 +462,7 @@ static void delivery_free(struct delivery *d)
     delivery_set_yielding(d, false);
     sessions_ended(d->channel, d);
     dial_done(&d->dial);
+    buf_done(&d->session.began);
     w->deliveries--;
     atomic_fetch_sub_explicit(&w->shared->sessions_out, 1, memory_order_relaxed);
     gauge_set(&w->counters.sessions_out, w->deliveries);

@@ -983,12 +983,23 @@ static void sessions_leave(const struct entered *in, size_t len)
  * where the limit does not count how fast sessions begin. */
 static bool has_begun(const struct channel_session *session, const struct limit *limit)
 {
+    const uint64_t *began = (const uint64_t *)(const void *)session->began.data;
     uint64_t id = site_share_id(limit);
 
-    for (size_t i = 0; id != 0 && i < CHANNEL_BEGAN; i++)
-        if (session->began[i] == id)
+    for (size_t i = 0; id != 0 && i < session->began.len / sizeof(id); i++)
+        if (began[i] == id)
             return true;
     return id == 0;
+}
+
+static void note_begun(struct channel_session *session, uint64_t id)
+{
+    size_t at = session->began_next++ % CHANNEL_BEGAN * sizeof(id);
+
+    if (at == session->began.len)
+        buf_put(&session->began, &id, sizeof(id));
+    else
+        memcpy(session->began.data + at, &id, sizeof(id));
 }
 
 /* Takes a place for session among those of lane's tenant and campaign, where these are limited.
@@ -1017,7 +1028,7 @@ static void sessions_began(struct channel_session *session, const struct entered
     for (size_t i = 0; i < in->len; i++) {
         taken->sessions[i] = in->limits[i];
         if (!in->began[i])
-            session->began[session->began_next++ % CHANNEL_BEGAN] = site_share_id(in->limits[i]);
+            note_begun(session, site_share_id(in->limits[i]));
     }
 }
 

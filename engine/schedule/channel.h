@@ -85,7 +85,9 @@ void channel_dirty(struct channel *c);
 /* The channel is looked at when at_ms (monotonic) has come, or earlier. */
 void channel_wake(struct channel *c, uint64_t at_ms);
 
-#define CHANNEL_BEGAN 4 /* tenants and campaigns of which a session knows that it has had mail */
+/* Tenants and campaigns of which a session knows that it has had mail: those whose sessions a rate
+ * lets begin. */
+#define CHANNEL_BEGAN 1024
 
 /* The session that takes. */
 struct channel_session {
@@ -97,8 +99,8 @@ struct channel_session {
     uint64_t rests_ns;        /* monotonic: so long these let nothing go; 0: they do */
     uint64_t rested_since_ns; /* since when it rests, and for ... */
     enum governor_counts rests_for;
-    uint64_t began[CHANNEL_BEGAN]; /* site_share_id(); beyond so many it begins anew */
-    uint32_t began_next;
+    struct buf began;    /* uint64_t: site_share_id(). Beyond so many each of the oldest ... */
+    uint32_t began_next; /* ... makes room, and begins anew */
 };
 /* What channel_take() took. */
 struct channel_taken {

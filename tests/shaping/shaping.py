@@ -497,6 +497,20 @@ def test_tenant_sessions():
             raise Failure(f"sessions at a time: {most}")
 
 
+def test_tenants_in_turn():
+    """A session that serves many tenants in turn begins to have the mail of each once."""
+    sink = Receiver()
+    sink.behaviour = sink.dir / "world.yaml"
+    sink.behaviour.write_text(
+        f'classes: [{{name: p, domains: ["*"], address: {HOST}, exchanger: p.example}}]\n')
+    config = settings(sink, [1], routes={}, workers=1, destinations={"*": {"sessions_max": 1}},
+                      tenants={"*": {"sites": {"*": {"connect_rate": "1/h"}}}})
+    with sink, Engine(config) as engine, Client(engine) as client:
+        client.messages([("a@sender.example", f"r{i}@d.example",
+                          f"X-Hayauma-Tenant: t{i % 6}\r\nSubject: x\r\n\r\nx\r\n") for i in range(30)])
+        sink.wait_mails(30)
+
+
 def test_tenant_sessions_at_a_provider():
     """The sites of a provider take turns at what a tenant may have there: one with much mail keeps no others."""
     sink = Receiver()
