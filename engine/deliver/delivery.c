@@ -271,16 +271,18 @@ void delivery_own_words(const struct delivery *d, enum smtp_stage stage,
 {
     struct str unfinished = smtp_client_unfinished(d->client);
     char said[SMTP_REPLY_TEXT_MAX] = "";
+    bool ended = d->error == -EPIPE || d->error == -ECONNRESET;
 
     _Static_assert(sizeof(said) >= PROXYING_WHY, "");
     if (d->error == 0) {
         classify_io_reply(stage, -EPROTO, (struct str){client->text, client->text_len}, out);
         return;
     }
+    if (proxying_to(d) != NULL)
+        proxying_put_name(d, ended, said);
     if (unfinished.len > 0)
-        snprintf(said, sizeof(said), "an unfinished reply: %.*s", STR_FMT(unfinished));
-    else if (stage == SMTP_STAGE_BANNER && proxying_to(d) != NULL)
-        proxying_put_name(d, said); /* it may be the proxy that closed */
+        snprintf(said + strlen(said), sizeof(said) - strlen(said), "%san unfinished reply: %.*s",
+                 said[0] == 0 ? "" : ": ", STR_FMT(unfinished));
     classify_io_reply(stage, d->error, str_of(said), out);
 }
 

@@ -134,12 +134,12 @@ void proxying_opened(struct delivery *d)
     peer_text((const struct sockaddr *)&from, NULL, d->source_addr);
 }
 
-void proxying_put_name(const struct delivery *d, char out[PROXYING_WHY])
+void proxying_put_name(const struct delivery *d, bool ended, char out[PROXYING_WHY])
 {
     char proxy[SOURCE_PROXY_TEXT];
 
     source_proxy_text(source_of(d), proxy);
-    snprintf(out, PROXYING_WHY, "through %s", proxy);
+    snprintf(out, PROXYING_WHY, "through %s%s", proxy, ended ? ", which may be what ended it" : "");
 }
 
 bool proxying_over(struct delivery *d, char why[PROXYING_WHY])

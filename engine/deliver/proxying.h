@@ -37,8 +37,8 @@ void proxying_opened(struct delivery *d);
  * connect, and could not, or did not answer; why is what there is to say of that. */
 #define PROXYING_WHY 256
 bool proxying_over(struct delivery *d, char why[PROXYING_WHY]);
-/* "through haproxy 10.0.0.5:2525". */
-void proxying_put_name(const struct delivery *d, char out[PROXYING_WHY]);
+/* "through haproxy 10.0.0.5:2525"; ended: the connection did, and nobody knows by whom. */
+void proxying_put_name(const struct delivery *d, bool ended, char out[PROXYING_WHY]);
 void proxying_end(struct delivery *d);
 
 #endif

@@ -147,7 +147,8 @@ def test_exchanger_fails():
     sink.behaviour = sink.dir / "world.yaml"
     sink.behaviour.write_text("classes:\n" + "".join(
         f"  - {{name: {mode}, domains: [{mode}.example], address: {address}}}\n"
-        for mode, address in addresses.items()))
+        for mode, address in addresses.items()) +
+        "  - {name: slow, domains: [slow.example], address: 127.0.0.44, latency: {dot: 2s}}\n")
     with sink, OddProxy(source(1)["ipv4"]) as proxy:
         config = settings(sink, (), routes={}, destinations={
             "*": {"retry": ["1s"], "timeouts": {"connect": "1s"}}})
@@ -163,6 +164,13 @@ def test_exchanger_fails():
             check("a1", states(engine), {"a1": "ok"})
             proxy.modes = {}
             sink.wait_mails(len(words))
+            # One that ends within a transaction: who ended it nobody can tell.
+            inject(engine, 1, ["slow.example"], first=9)
+            wait_until("its transaction", lambda: "in transactions now" in engine.command("why", "slow.example"))
+            proxy.cut()
+            record = engine.wait_records("TransientFailure", recipient="r9@slow.example")[0]
+            if f"through socks5 {proxy.address}, which may be what ended it" not in record["response"]["content"]:
+                raise Failure(f"what the proxy ended: {record}")
 
 
 if __name__ == "__main__":
