@@ -8,9 +8,11 @@
 #include "control/control_private.h"
 #include "worker/queue_name.h"
 
-#define WHY_ROWS     100  /* of a message, asked for at a time */
-#define WHY_LANES    100  /* of a domain, likewise */
-#define LANE_ROWS    1000 /* of a lane that nobody has counted */
+#define WHY_ROWS  100  /* of a message, asked for at a time */
+#define WHY_LANES 100  /* of a domain, likewise */
+#define LANE_ROWS 1000 /* of a lane that nobody has counted */
+#define UNROUTED_WHOLE                                                                             \
+    8 /* domains that could not be looked up, told apart; the last place is all others' */
 #define LOOK_ROWS    10   /* of a queue, looked at for what its lane does not know */
 #define PER_HOUR_MAX 1e15 /* more is no bound, and perhaps no whole number of JSON's */
 
@@ -31,6 +33,12 @@ struct control_why_work {
 
 /* --- adding up --- */
 
+/* A domain that could not be looked up is a destination of its own: others have other answers. */
+static bool is_unrouted(const struct control_hold *h)
+{
+    return h->wait.reason != NULL && str_eq(str_of(h->wait.reason), STR("no_route"));
+}
+
 /* Whether both wait for the same; whole: at the same site, from the same pool and source too. */
 static bool is_same(const struct control_hold *a, const struct control_hold *b, bool whole)
 {
@@ -40,14 +48,25 @@ static bool is_same(const struct control_hold *a, const struct control_hold *b, 
         strcmp(wa->name, wb->name) != 0 || wa->limit.name != wb->limit.name)
         return false;
     return !whole || (strcmp(a->site, b->site) == 0 && strcmp(a->pool, b->pool) == 0 &&
-                      strcmp(wa->source, wb->source) == 0);
+                      strcmp(wa->source, wb->source) == 0 &&
+                      (!is_unrouted(a) || strcmp(a->queue, b->queue) == 0));
 }
 
 static struct control_hold *find(struct control_why *why, const struct control_hold *h)
 {
-    for (uint32_t i = 0; i < why->len && i < CONTROL_HOLDS_WHOLE; i++)
+    struct control_hold *unrouted = NULL;
+    uint32_t unrouted_len = 0;
+
+    for (uint32_t i = 0; i < why->len && i < CONTROL_HOLDS_WHOLE; i++) {
         if (is_same(&why->holds[i], h, true))
             return &why->holds[i];
+        if (!is_unrouted(h) || !is_same(&why->holds[i], h, false))
+            continue;
+        unrouted = &why->holds[i];
+        unrouted_len++;
+    }
+    if (unrouted_len >= UNROUTED_WHOLE)
+        return unrouted;
     for (uint32_t i = CONTROL_HOLDS_WHOLE; i < why->len; i++)
         if (is_same(&why->holds[i], h, false))
             return &why->holds[i];
@@ -68,6 +87,8 @@ struct control_hold *control_why_add(struct control_why *why, const struct contr
             to->site[0] = to->pool[0] = to->wait.source[0] = 0;
         return to;
     }
+    if (is_unrouted(to) && strcmp(to->queue, h->queue) != 0)
+        to->queue[0] = to->wait.error[0] = 0; /* several domains, with an answer each */
     to->lanes += h->lanes;
     to->rows += h->rows;
     to->in_flight += h->in_flight;

@@ -29,7 +29,7 @@ WORLD = {"classes": [
     {"name": "later", "domains": ["later.example"],
      "defer": {"rate": 1, "reply": "450 4.2.0 come later"}},
     {"name": "silent", "domains": ["silent.example"], "dns": "timeout"},
-    {"name": "broken", "domains": ["broken.example"], "dns": "servfail"}]}
+    {"name": "broken", "domains": ["broken.example", "cracked.example"], "dns": "servfail"}]}
 
 
 def settings(sink):
@@ -95,7 +95,7 @@ class Waiting(Engine):
         self.command("source", "suspend", "idle", "--reason", "listed")
         self.command("source", "suspend", "spare")
         for domain in ("busy", "paced", "paced-all", "slow", "two", "begun", "hosted", "daily", "quiet", "later",
-                       "broken", "s1", "s4"):
+                       "broken", "cracked", "s1", "s4"):
             inject(self, f"{domain}.example")
         inject(self, "s2.example", campaign="spring")
         inject(self, "s3.example", tenant="acme")
@@ -205,7 +205,11 @@ def check_destinations(engine):
                 "; answered ", host="mx1.busy.example", error="421 4.3.2 no room today")
     if not 0 < time.time() * 1000 - hold["wait"]["answered_ms"] < 60000:
         raise Failure(f"when did it answer? {hold}")
-    told(engine, ["broken.example"], "no_route", "no route, again in ")
+    told(engine, ["broken.example"], "no_route", " for broken.example from pool main: no route, again in ")
+    told(engine, ["cracked.example"], "no_route", " for cracked.example from pool main: no route, again in ")
+    check("domains without a route, told apart", sorted(
+        h["queue"] for h in engine.why("plain")["holds"] if h.get("wait", {}).get("reason") == "no_route"),
+        ["broken.example", "cracked.example"])
     told(engine, ["heating"], "warmup", "of 24 today", "stage 1 of 3", "warmup.sources['new']",
          f"{engine.file}:", " an hour through", source="new")
     told(engine, ["lost.example"], "source", "no source of its pool has an address or a proxy to send from")

@@ -90,13 +90,18 @@ static void put_ceiling(struct buf *out, const json_t *hold)
     buf_puts(out, ".\n");
 }
 
-/* " for mx.example.com from pool bulk". */
+/* " for mx.example.com from pool bulk"; a domain without a route has no site. */
 static void put_where(struct buf *out, const char *preposition, const json_t *hold)
 {
-    if (*reply_text(hold, "site") == 0)
+    const char *site = reply_text(hold, "site"),
+               *reason = reply_text(json_object_get(hold, "wait"), "reason");
+
+    if (strcmp(reason, "no_route") == 0)
+        site = reply_text(hold, "queue");
+    if (*site == 0)
         return;
     buf_puts(out, preposition);
-    put_text(out, reply_text(hold, "site"), 0, false);
+    put_text(out, site, 0, false);
     buf_puts(out, " from pool ");
     put_text(out, reply_text(hold, "pool"), 0, false);
 }
