@@ -226,8 +226,10 @@ static void on_source(void *arg, const struct config_source *of, struct control_
         out->part[i].since_ms = atomic_load_explicit(&s->shared.since_ms[i], memory_order_relaxed);
         out->part[i].error = atomic_load_explicit(&s->shared.error[i], memory_order_relaxed);
     }
-    for (int i = 0; i < SOURCE_FAMILIES; i++)
+    for (int i = 0; i < SOURCE_FAMILIES; i++) {
         out->no_route_ms[i] = atomic_load_explicit(&s->shared.no_route_ms[i], memory_order_relaxed);
+        source_unrouted_text(&all->sources, s, (enum source_part)i, out->unrouted[i]);
+    }
 }
 
 static void on_warmup(void *arg, int64_t wall_ms, void (*visit)(void *, const struct warmup_view *),

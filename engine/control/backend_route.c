@@ -328,15 +328,18 @@ static void put_source_suspension(const struct site *site, const struct config_s
 static const char *source_state(struct site *site, const struct config_source *s)
 {
     const struct source *state = sources_get(&site->worker->shared->sources, s);
+    uint8_t families = source_families(state);
+    uint8_t routed = families & (uint8_t)~channel_families_unrouted(site, s, state);
 
     if (channel_source_suspended(site, s, NULL))
         return "suspended";
-    if (exchangers_usable(&site->exchangers, source_families(state)) > 0 &&
-        source_families(state) != 0)
+    if (exchangers_usable(&site->exchangers, routed) > 0 && families != 0)
         return "ok";
     if (source_away_ns(state, SOURCE_PROXY) != 0)
         return "proxy_down";
-    return source_families(state) == 0 ? "missing" : "no_address";
+    if (families == 0)
+        return "missing";
+    return exchangers_usable(&site->exchangers, families) > 0 ? "no_route" : "no_address";
 }
 
 static void put_sources(struct site *site, const struct config_pool *pool, uint32_t bound,

@@ -2,8 +2,8 @@
 
 #include <stdio.h>
 
+#include "schedule/channel.h"
 #include "schedule/flow_lower.h"
-#include "schedule/supply.h"
 #include "worker/shared.h"
 #include "worker/worker.h"
 
@@ -116,32 +116,60 @@ static void take_quiet(void *arg, const char *key, struct str value, struct str 
     snprintf(out->text, sizeof(out->text), "%.*s", STR_FMT(value));
 }
 
-/* The proxy that keeps the source from sending, or where none is named the first of the pool's. */
-static void put_proxy(const struct lane *lane, const struct lane_wait *wait,
-                      struct control_wait *out)
+static const struct config_address *own_address(const struct config_source *of, int part)
 {
-    const struct supply *s = lane->supply;
+    return part == SOURCE_IPV4 ? &of->ipv4 : &of->ipv6;
+}
 
-    for (uint32_t i = 0; s != NULL && i < s->seats_len; i++) {
-        const struct config_source *of = s->seats[i].source;
-        char proxy[SOURCE_PROXY_TEXT], error[SOCKS5_TEXT];
-        const struct source *state;
-        struct buf text = {0};
+/* What keeps the source from sending at the site. False: nothing. */
+static bool put_lack(const struct site *site, const struct config_source *of, struct buf *out)
+{
+    const struct source *state = sources_get(&site->worker->shared->sources, of);
+    uint8_t unrouted = channel_families_unrouted(site, of, state);
+    char proxy[SOURCE_PROXY_TEXT], error[SOCKS5_TEXT];
 
-        if (wait->source != NULL && wait->source != of)
-            continue;
-        state = sources_get(&lane->worker->shared->sources, of);
-        if (source_away_ns(state, SOURCE_PROXY) == 0)
-            continue;
+    if (source_away_ns(state, SOURCE_PROXY) != 0) {
         source_proxy_text(of, proxy);
         source_error_text(
             atomic_load_explicit(&state->shared.error[SOURCE_PROXY], memory_order_relaxed), error);
-        text_copy(out->source, sizeof(out->source), of->name);
-        buf_printf(&text, "%s is down: %s", proxy, error);
-        snprintf(out->text, sizeof(out->text), "%.*s", STR_FMT(buf_str(&text)));
-        buf_done(&text);
-        return;
+        buf_printf(out, "%s is down: %s", proxy, error);
+        return true;
     }
+    for (int part = 0; part < SOURCE_FAMILIES; part++) {
+        const char *between = out->len == 0 ? "" : ", ";
+
+        if (source_away_ns(state, (enum source_part)part) != 0)
+            buf_printf(out, "%s%s is none of this machine's addresses", between,
+                       own_address(of, part)->text);
+        else if ((unrouted & 1 << part) != 0)
+            buf_printf(out, "%sthis machine has no route over %s from %s", between,
+                       part == SOURCE_IPV4 ? "IPv4" : "IPv6", own_address(of, part)->text);
+    }
+    if (out->len == 0 && exchangers_usable(&site->exchangers, source_families(state)) == 0)
+        buf_puts(out, "the exchangers have no address of its family");
+    return out->len > 0;
+}
+
+/* What keeps the source from sending, or where none is named the first of the pool's that lacks
+ * something. */
+static void put_lacking(const struct lane *lane, const struct lane_wait *wait,
+                        struct control_wait *out)
+{
+    const struct supply *s = lane->supply;
+    struct buf text = {0};
+    bool found = false;
+
+    for (uint32_t i = 0; s != NULL && i < s->seats_len && !found; i++) {
+        const struct config_source *of = s->seats[i].source;
+
+        if (wait->source != NULL && wait->source != of)
+            continue;
+        found = put_lack(s->site, of, &text);
+        if (found)
+            text_copy(out->source, sizeof(out->source), of->name);
+    }
+    snprintf(out->text, sizeof(out->text), "%.*s", STR_FMT(buf_str(&text)));
+    buf_done(&text);
 }
 
 void backend_wait(struct lane *lane, struct str source, struct control_wait *out)
@@ -161,7 +189,7 @@ void backend_wait(struct lane *lane, struct str source, struct control_wait *out
     else if (wait.reason == LANE_WAIT_WARMUP)
         put_warmup(lane->worker, &wait, out);
     else if (wait.reason == LANE_WAIT_SOURCE)
-        put_proxy(lane, &wait, out);
+        put_lacking(lane, &wait, out);
     else if (wait.quiet != NULL)
         config_limits_visit(lane->site->config, wait.quiet, take_quiet, out);
     else if (wait.limit.kind != LIMIT_NONE)

@@ -73,6 +73,7 @@ struct control_source {
         int error;
     } part[3];              /* IPv4, IPv6, the proxy: enum source_part */
     int64_t no_route_ms[2]; /* IPv4, IPv6: as struct source has them */
+    char unrouted[2][PEER_TEXT_BYTES];
 };
 
 #define CONTROL_SHARD_ANY UINT32_MAX

@@ -35,6 +35,7 @@ static void put_no_route(const struct control_source *state, struct buf *out)
             continue;
         buf_putc(out, '{');
         json_text(out, "family", str_of(names[i]));
+        json_text(out, "address", str_of(state->unrouted[i]));
         json_number(out, "since_ms", state->no_route_ms[i]);
         json_end(out);
         buf_putc(out, ',');

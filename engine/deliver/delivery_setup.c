@@ -126,6 +126,8 @@ bool delivery_open(struct channel *c, bool urgent)
             ; /* another worker took the last session of the exchangers just now */
         } else if (dial_addresses(c) == 0) {
             (void)channel_look(c); /* the source's address is gone: the channel leaves its turns */
+        } else if (dial_is_lost(&d->dial)) {
+            channel_unrouted(c);
         } else {
             if (!dial_in_doubt(&d->dial, site))
                 log_warn("delivery.socket_failed", "site=%s address=%s error=\"%s\"", site->name,
@@ -168,6 +170,11 @@ static void address_failed(struct delivery *d, struct outcome *outcome,
     dial_failed(&d->dial, d->channel, d->state == DELIVERY_CONNECTING ? d->error : 0);
     d->refused_for_now |= verdict->class != OUTCOME_FAILED;
     d->reopen = verdict->next_host && dial_may_go_on(&d->dial, d->channel) && !d->worker->draining;
+    if (!d->reopen && dial_is_lost(&d->dial)) {
+        delivery_close(d);
+        channel_unrouted(d->channel);
+        return;
+    }
     if (policy_of(verdict->slow_down ? POLICY_SETUP_SLOWER : POLICY_SETUP_FAILED)->one_less)
         governor_slow_down(channel_told(d->channel), io_now_ns(d->worker->io));
     else if (others_have_all(d))
@@ -321,7 +328,8 @@ void delivery_setup_ready(struct delivery *d)
     delivery_set_state(d, DELIVERY_OPEN);
     delivery_arm_timer(d);
     source_describe(d);
-    source_routed(d->channel->state, d->dial.exchanger.addr.sa.sa_family, true, 0);
+    source_connected(d->channel->state, d->channel->source, d->dial.exchanger.addr.sa.sa_family,
+                     d->worker);
     proxying_end(d);
     sessions_works(d->channel);
     delivery_idle(d);
@@ -441,6 +449,8 @@ bool delivery_reopen(struct delivery *d)
         sessions_shortage(d->channel, err);
     else if (dial_addresses(d->channel) == 0)
         (void)channel_look(d->channel);
+    else if (dial_is_lost(&d->dial))
+        channel_unrouted(d->channel);
     else if (err != -EBUSY) /* other exchangers have as many sessions as they may */
         no_socket(d, err == -ENOENT ? -EHOSTUNREACH : err);
     return false;

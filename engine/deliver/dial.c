@@ -18,7 +18,6 @@ bool dial_is_shortage(int err)
 static bool has_no_route(const struct dial *d, const struct channel *c, int err)
 {
     const struct exchanger *to = &d->exchanger;
-    const struct config_address *from = source_address(c->source, to->addr.sa.sa_family);
 
     if (config_source_proxy(c->source) != NULL) /* it connects from elsewhere */
         return false;
@@ -34,9 +33,7 @@ static bool has_no_route(const struct dial *d, const struct channel *c, int err)
         return false;
     }
     return to->addr.sa.sa_family != AF_UNIX &&
-           io_route(c->site->worker->io, &to->addr.sa, to->len,
-                    from == NULL ? NULL : (const struct sockaddr *)&from->addr,
-                    from == NULL ? 0 : from->len) < 0;
+           !source_has_route(c->source, &to->addr.sa, c->site->worker);
 }
 
 void dial_failed(struct dial *d, struct channel *c, int err)
@@ -49,7 +46,7 @@ void dial_failed(struct dial *d, struct channel *c, int err)
     if (!has_no_route(d, c, err))
         return;
     d->no_route++;
-    source_routed(c->state, family, false, worker_wall_ms(w));
+    d->lost += source_no_route(c->state, c->source, &d->exchanger.addr.sa, w);
     /* These errors concern the whole family; a route to nowhere may be that of one network. */
     if ((err == -ENETUNREACH || err == -EAFNOSUPPORT || err == -EADDRNOTAVAIL) &&
         families_no_route(&w->families, family, io_now_ms(w->io)))
@@ -58,6 +55,11 @@ void dial_failed(struct dial *d, struct channel *c, int err)
                  "this stays so, set dns.%s: no\"",
                  family == AF_INET6 ? "ipv6" : "ipv4", d->peer_addr, strerror(-err),
                  family == AF_INET6 ? "ipv6" : "ipv4");
+}
+
+bool dial_is_lost(const struct dial *d)
+{
+    return d->lost > 0 && d->lost == d->tried;
 }
 
 bool dial_lacked(const struct dial *d, const struct channel *c, int err)

@@ -15,6 +15,7 @@ struct dial {
     uint16_t offset;
     uint16_t tried;    /* addresses */
     uint16_t no_route; /* of them: no route from this host; these cost nothing of addresses_max */
+    uint16_t lost;     /* of these: the source has no route over the family to anywhere */
     bool both;         /* of either family */
     bool again;        /* the session has connected before: its next attempts have no leave */
     struct exchanger exchanger; /* its host: peer_name, for the site may get another route; for that
@@ -40,6 +41,8 @@ void dial_done(struct dial *d);
 void dial_rename(struct dial *d, const char *host);
 /* The address did not give a session. err: of the connection, or 0. */
 void dial_failed(struct dial *d, struct channel *c, int err);
+/* Whether all that was tried was lost so: it is the source's failure, and no attempt. */
+bool dial_is_lost(const struct dial *d);
 /* Whether there is another address to try, and this session may (addresses_max). */
 bool dial_may_go_on(const struct dial *d, const struct channel *c);
 /* How many addresses of the site the channel's source can connect to. */

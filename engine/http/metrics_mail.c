@@ -83,7 +83,7 @@ void metrics_put_refusals(struct buf *out, const struct shared *shared)
 static uint64_t source_up(const struct config_source *of, const struct source *s)
 {
     (void)of;
-    return source_families(s) != 0;
+    return (source_families(s) & ~source_families_lost(s)) != 0;
 }
 
 static uint64_t source_sessions(const struct config_source *of, const struct source *s)
@@ -111,7 +111,9 @@ void metrics_put_sources(struct buf *out, struct shared *shared, const struct co
         uint64_t (*of)(const struct config_source *of, const struct source *s);
     } families[] = {
         {"source_up", "gauge",
-         "1: an address of the source can be sent from, and its proxy works; 0: none", source_up},
+         "1: an address of the source can be sent from, and its proxy works; 0: none, or without a "
+         "route",
+         source_up},
         {"source_sessions", "gauge", "Sessions out from the source", source_sessions},
         {"source_messages", "counter", "Messages handed to sessions of the source",
          source_messages},

@@ -19,10 +19,11 @@
 #define SPLITS_MAX    64   /* recipients that go over to another flow, in a take */
 /* A channel tells its source, where all see it, of the messages that it took when there are so many
  * of them, or when no more wait. */
-#define COUNTED_MAX   64
-#define ASIDE_LOOKED  64     /* shares of which the session may have nothing, in a take */
-#define QUIET_LOOK_MS 600000 /* the wall clock may be set meanwhile */
-#define ALL_FAMILIES  (1 << SOURCE_IPV4 | 1 << SOURCE_IPV6)
+#define COUNTED_MAX    64
+#define ASIDE_LOOKED   64     /* shares of which the session may have nothing, in a take */
+#define ROUTES_LOOK_MS 10000  /* whether a site has its own route over a family that is lost */
+#define QUIET_LOOK_MS  600000 /* the wall clock may be set meanwhile */
+#define ALL_FAMILIES   (1 << SOURCE_IPV4 | 1 << SOURCE_IPV6)
 
 static void on_channel_timer(struct timer *timer)
 {
@@ -535,22 +536,65 @@ static bool is_suspended(struct channel *c)
     return c->suspended;
 }
 
+uint8_t channel_families_unrouted(const struct site *site, const struct config_source *source,
+                                  const struct source *state)
+{
+    const struct exchangers *x = &site->exchangers;
+    uint8_t unrouted = source_families_lost(state);
+
+    for (uint16_t i = 0; i < x->len && unrouted != 0; i++) {
+        const struct sockaddr *to = &x->list[i].addr.sa;
+        int family = source_family(to->sa_family);
+
+        if (family >= 0 && (unrouted & 1 << family) != 0 &&
+            source_has_route(source, to, site->worker))
+            unrouted &= (uint8_t) ~(1 << family);
+    }
+    return unrouted;
+}
+
+static void routes_look(struct channel *c)
+{
+    const struct worker *w = c->site->worker;
+    uint32_t changed = atomic_load_explicit(&w->shared->sources.changed, memory_order_relaxed);
+    uint64_t now_ms = io_now_ms(w->io);
+
+    if (source_families_lost(c->state) == 0) {
+        c->unrouted = 0;
+        return;
+    }
+    if (c->routes_seen == changed && now_ms < c->routes_look_ms)
+        return;
+    c->routes_seen = changed;
+    c->routes_look_ms = now_ms + ROUTES_LOOK_MS;
+    c->unrouted = channel_families_unrouted(c->site, c->source, c->state);
+}
+
+void channel_unrouted(struct channel *c)
+{
+    c->routes_look_ms = 0;
+    (void)channel_look(c);
+}
+
 /* Whether it could send if limits and the receiver let it. */
 static enum channel_shut unusable(struct channel *c, uint64_t *until_ms)
 {
-    uint8_t families = channel_families(c);
+    uint8_t families;
 
     *until_ms = UINT64_MAX;
     if (is_suspended(c))
         return CHANNEL_SUSPENDED;
+    routes_look(c);
+    families = channel_families(c);
     if (families == ALL_FAMILIES)
         return CHANNEL_OPEN;
     if (exchangers_usable(&c->site->exchangers, families) > 0)
         return CHANNEL_OPEN;
-    if (source_look_ns(c->state) == 0)
-        return CHANNEL_FAMILY;
-    *until_ms = source_look_ns(c->state) / 1000000 + 1;
-    return CHANNEL_AWAY;
+    if (source_look_ns(c->state) != 0)
+        *until_ms = source_look_ns(c->state) / 1000000 + 1;
+    if (c->unrouted != 0 && c->routes_look_ms < *until_ms)
+        *until_ms = c->routes_look_ms;
+    return *until_ms == UINT64_MAX ? CHANNEL_FAMILY : CHANNEL_AWAY;
 }
 
 /* It waits for a limit (why), or for none (NULL). */

@@ -64,6 +64,11 @@ struct channel {
      * among those of limits, or NULL. */
     struct limit_denial lacks;
     uint64_t lacks_ns;
+    /* A bit for each family of the source's that is lost, and that no exchanger has a route of its
+     * own over; looked at again when a source has changed, and at routes_look_ms (monotonic). */
+    uint8_t unrouted;
+    uint32_t routes_seen; /* sources.changed then */
+    uint64_t routes_look_ms;
     bool usable;       /* neither suspended nor away, at the last look */
     bool down;         /* nothing gets through; the next success wakes the lanes of all workers */
     uint32_t ups_seen; /* governor_ups() when it went down */
@@ -160,8 +165,14 @@ bool channel_source_suspended(const struct site *site, const struct config_sourc
 /* A bit for each family that it may connect over; see source_families(). */
 static inline uint8_t channel_families(const struct channel *c)
 {
-    return source_families(c->state);
+    return source_families(c->state) & (uint8_t)~c->unrouted;
 }
+/* A bit for each family of the source's that is lost, and over which no exchanger of the site has a
+ * route of its own. */
+uint8_t channel_families_unrouted(const struct site *site, const struct config_source *source,
+                                  const struct source *state);
+/* A session found the families lost that it would connect over: the channel looks anew. */
+void channel_unrouted(struct channel *c);
 
 /* Where what the receiver says of its limits is kept: it means the source, at all exchangers of a
  * provider. */

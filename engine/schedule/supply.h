@@ -19,7 +19,8 @@ struct channel;
 enum channel_shut {
     CHANNEL_OPEN,
     CHANNEL_SUSPENDED, /* an operator suspended its source */
-    CHANNEL_AWAY,      /* this machine does not hold the source's address; its proxy is down */
+    CHANNEL_AWAY,      /* this machine does not hold the source's address, or has no route from it;
+                          its proxy is down */
     CHANNEL_FAMILY,    /* the site has no address of a family that the source has */
     CHANNEL_STOPPED,   /* nothing gets through: until the next probe */
     CHANNEL_LIMIT,     /* a limit says so */

@@ -1,5 +1,6 @@
 #include "worker/sources.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,7 @@
 
 #define LOOK_MS     1000 /* behind the first look in vain; doubled with each */
 #define LOOK_MS_MAX 60000
+#define NO_ROUTE_MS 60000 /* behind the last connect that had none, one that has some is news */
 #define NS_PER_MS   UINT64_C(1000000)
 
 int sources_init(struct sources *s)
@@ -87,17 +89,6 @@ int source_family(sa_family_t family)
     return family == AF_INET ? SOURCE_IPV4 : family == AF_INET6 ? SOURCE_IPV6 : -1;
 }
 
-void source_routed(struct source *s, sa_family_t family, bool routed, int64_t wall_ms)
-{
-    int at = source_family(family);
-    int64_t was_ms =
-        at < 0 ? 0 : atomic_load_explicit(&s->shared.no_route_ms[at], memory_order_relaxed);
-
-    if (at >= 0 && routed == (was_ms != 0)) /* it is news */
-        atomic_store_explicit(&s->shared.no_route_ms[at], routed ? 0 : wall_ms,
-                              memory_order_relaxed);
-}
-
 static const struct config_address *address_of(const struct config_source *of,
                                                enum source_part part)
 {
@@ -137,6 +128,16 @@ uint64_t source_look_ns(const struct source *s)
             first_ns = away_ns;
     }
     return first_ns;
+}
+
+uint8_t source_families_lost(const struct source *s)
+{
+    uint8_t lost = 0;
+
+    for (int i = 0; i < SOURCE_FAMILIES; i++)
+        if (s->has[i] && atomic_load_explicit(&s->shared.no_route_ms[i], memory_order_relaxed) != 0)
+            lost |= (uint8_t)(1 << i);
+    return lost;
 }
 
 void source_error_text(int err, char out[SOCKS5_TEXT])
@@ -222,24 +223,188 @@ static bool is_missing(int err)
     return err == -EADDRNOTAVAIL || err == -EAFNOSUPPORT || err == -EACCES || err == -EINVAL;
 }
 
-static void look(struct worker *w, struct source *s, const struct config_source *of,
-                 enum source_part part)
+static void look_address(struct worker *w, struct source *s, const struct config_source *of,
+                         enum source_part part)
 {
     const struct config_address *a = address_of(of, part);
-    int fd;
+    int fd = io_stream(w->io, a->addr.ss_family, (const struct sockaddr *)&a->addr, a->len);
 
-    ASSERT(s->has[part]);
-    if (part == SOURCE_PROXY) {
-        proxy_look(w, s, of);
-        return;
-    }
-    fd = io_stream(w->io, a->addr.ss_family, (const struct sockaddr *)&a->addr, a->len);
     if (fd >= 0) {
         io_close_fd(w->io, fd, true);
         source_found(s, of, part, w);
     } else if (is_missing(fd)) {
         source_missing(s, of, part, fd, w);
     }
+}
+
+/* --- whether a family has a route --- */
+
+/* Addresses of a root name server stand for the internet. Nothing is sent to them. */
+static const struct sockaddr *internet(enum source_part part, struct sockaddr_storage *out)
+{
+    struct sockaddr_in *in = (void *)out;
+    struct sockaddr_in6 *in6 = (void *)out;
+
+    *out = (struct sockaddr_storage){.ss_family = part == SOURCE_IPV4 ? AF_INET : AF_INET6};
+    if (part == SOURCE_IPV4) {
+        in->sin_port = htons(25);
+        (void)inet_pton(AF_INET, "193.0.14.129", &in->sin_addr);
+    } else {
+        in6->sin6_port = htons(25);
+        (void)inet_pton(AF_INET6, "2001:7fd::1", &in6->sin6_addr);
+    }
+    return (const struct sockaddr *)out;
+}
+
+static socklen_t length_of(const struct sockaddr *a)
+{
+    return a->sa_family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
+}
+
+bool source_has_route(const struct config_source *of, const struct sockaddr *to, struct worker *w)
+{
+    const struct config_address *from = source_address(of, to->sa_family);
+
+    return io_route(w->io, to, length_of(to),
+                    from == NULL ? NULL : (const struct sockaddr *)&from->addr,
+                    from == NULL ? 0 : from->len) >= 0;
+}
+
+static const char *family_word(enum source_part part)
+{
+    return part == SOURCE_IPV4 ? "ipv4" : "ipv6";
+}
+
+bool source_no_route(struct source *s, const struct config_source *of, const struct sockaddr *to,
+                     struct worker *w)
+{
+    struct sources *all = &w->shared->sources;
+    struct sockaddr_storage far;
+    int part = source_family(to->sa_family);
+    char text[PEER_TEXT_BYTES];
+    int64_t none = 0;
+
+    if (part < 0 || source_has_route(of, internet((enum source_part)part, &far), w))
+        return false;
+    if (s->has[part]) /* from an address that is gone nothing has a route */
+        look_address(w, s, of, (enum source_part)part);
+    if (source_away_ns(s, (enum source_part)part) != 0)
+        return true;
+    pthread_mutex_lock(&all->lock);
+    memcpy(&s->unrouted[part], to, length_of(to));
+    pthread_mutex_unlock(&all->lock);
+    atomic_store_explicit(&s->shared.no_route_ns[part], io_now_ns(w->io), memory_order_relaxed);
+    if (!atomic_compare_exchange_strong_explicit(&s->shared.no_route_ms[part], &none,
+                                                 worker_wall_ms(w), memory_order_relaxed,
+                                                 memory_order_relaxed) ||
+        !s->has[part])
+        return s->has[part];
+    atomic_fetch_add_explicit(&all->changed, 1, memory_order_relaxed);
+    peer_text(to, NULL, text);
+    log_warn("source.no_route",
+             "source=%s family=%s from=%s to=%s action=\"give this machine a route; the source is "
+             "left out where only such addresses take the mail, until there is one\"",
+             of->name, family_word((enum source_part)part),
+             address_of(of, (enum source_part)part)->text, text);
+    return true;
+}
+
+static void route_found(struct source *s, const struct config_source *of, enum source_part part,
+                        struct worker *w)
+{
+    if (atomic_exchange_explicit(&s->shared.no_route_ms[part], 0, memory_order_relaxed) == 0 ||
+        !s->has[part])
+        return;
+    atomic_fetch_add_explicit(&w->shared->sources.changed, 1, memory_order_relaxed);
+    log_info("source.route_back", "source=%s family=%s", of->name, family_word(part));
+}
+
+/* That some sites have a route, and others do not, is no news each time. */
+void source_connected(struct source *s, const struct config_source *of, sa_family_t family,
+                      struct worker *w)
+{
+    int part = source_family(family);
+
+    if (part < 0 || atomic_load_explicit(&s->shared.no_route_ms[part], memory_order_relaxed) == 0)
+        return;
+    if (!s->has[part] || atomic_load_explicit(&s->shared.no_route_ns[part], memory_order_relaxed) +
+                                 NO_ROUTE_MS * NS_PER_MS <
+                             io_now_ns(w->io))
+        route_found(s, of, (enum source_part)part, w);
+}
+
+static void unrouted_copy(struct sources *all, const struct source *s, enum source_part part,
+                          struct sockaddr_storage *out)
+{
+    pthread_mutex_lock(&all->lock);
+    *out = s->unrouted[part];
+    pthread_mutex_unlock(&all->lock);
+}
+
+void source_unrouted_text(struct sources *all, const struct source *s, enum source_part part,
+                          char out[PEER_TEXT_BYTES])
+{
+    struct sockaddr_storage to;
+
+    out[0] = '\0';
+    if (atomic_load_explicit(&s->shared.no_route_ms[part], memory_order_relaxed) == 0)
+        return;
+    unrouted_copy(all, s, part, &to);
+    peer_text((const struct sockaddr *)&to, NULL, out);
+}
+
+static void look_route(struct worker *w, struct source *s, const struct config_source *of,
+                       enum source_part part)
+{
+    struct sockaddr_storage to, far;
+
+    if (atomic_load_explicit(&s->shared.no_route_ms[part], memory_order_relaxed) == 0)
+        return;
+    unrouted_copy(&w->shared->sources, s, part, &to);
+    if (source_has_route(of, (const struct sockaddr *)&to, w) ||
+        source_has_route(of, internet(part, &far), w))
+        route_found(s, of, part, w);
+}
+
+static bool is_loopback(const struct config_address *a)
+{
+    const struct sockaddr_in *in = (const void *)&a->addr;
+    const struct sockaddr_in6 *in6 = (const void *)&a->addr;
+
+    return a->addr.ss_family == AF_INET ? ntohl(in->sin_addr.s_addr) >> 24 == 127
+                                        : IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr);
+}
+
+/* At the start nobody knows yet where mail will go: all that can be said is that the internet is
+ * out of reach. */
+static void look_internet(struct worker *w, struct source *s, const struct config_source *of,
+                          enum source_part part)
+{
+    const struct config_address *a = address_of(of, part);
+    struct sockaddr_storage far;
+
+    if (s->looked[part] || source_away_ns(s, part) != 0)
+        return;
+    s->looked[part] = true;
+    if (!is_loopback(a) && !source_has_route(of, internet(part, &far), w))
+        log_info("source.no_internet",
+                 "source=%s family=%s from=%s action=\"where the source is to send to the internet "
+                 "over this family, give this machine a route\"",
+                 of->name, family_word(part), a->text);
+}
+
+/* --- looks --- */
+
+static void look(struct worker *w, struct source *s, const struct config_source *of,
+                 enum source_part part)
+{
+    ASSERT(s->has[part]);
+    if (part == SOURCE_PROXY) {
+        proxy_look(w, s, of);
+        return;
+    }
+    look_address(w, s, of, part);
+    look_internet(w, s, of, part);
 }
 
 /* Whether there is an address or a proxy that may be away. */
@@ -261,6 +426,8 @@ static bool look_at_all(struct worker *w, bool all)
             any = true;
             if (all || (away_ns != 0 && away_ns <= now_ns))
                 look(w, s, of, part);
+            if (part != SOURCE_PROXY)
+                look_route(w, s, of, part);
         }
     }
     return any;

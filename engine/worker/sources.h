@@ -13,6 +13,7 @@
 #include "base/ring.h"
 #include "base/socks5.h"
 #include "config/config.h"
+#include "worker/peer_text.h"
 
 struct worker;
 
@@ -26,23 +27,26 @@ struct source {
     /* An address of its own (without one of either family the kernel chooses, or the proxy); a
      * proxy, of whose machine the addresses are then. */
     bool has[SOURCE_PARTS];
-    bool looking; /* of the worker that looks: a look at the proxy is under way */
+    bool looking;                 /* of the worker that looks: a look at the proxy is under way */
+    bool looked[SOURCE_FAMILIES]; /* likewise: whether there is a route to the internet */
+    struct sockaddr_storage unrouted[SOURCE_FAMILIES]; /* of sources->lock: what had no route */
     /* Written by whichever worker has news. Relaxed: each is true by itself. */
     struct {
         _Alignas(CACHE_LINE_BYTES) _Atomic uint64_t away_ns[SOURCE_PARTS];
         _Atomic uint32_t looks[SOURCE_PARTS]; /* in vain, in a row */
         _Atomic int error[SOURCE_PARTS];      /* of the last: see source_error_text() */
         _Atomic int64_t since_ms[SOURCE_PARTS];
-        /* Wall clock: since when connects over the family have failed for the lack of a route; 0:
-         * the last one did not. To be shown: who sends finds out for each destination. */
+        /* Wall clock: since when the family has had no route, neither to `unrouted` nor to the
+         * internet; 0: it has one. */
         _Atomic int64_t no_route_ms[SOURCE_FAMILIES];
+        _Atomic uint64_t no_route_ns[SOURCE_FAMILIES]; /* monotonic: when that was last seen */
         _Atomic uint32_t sessions;
         _Atomic uint64_t messages, connects, connect_failures;
     } shared;
 };
 
 struct sources {
-    pthread_mutex_t lock; /* of by_key */
+    pthread_mutex_t lock; /* of by_key, and of each source's unrouted */
     struct map by_key;
     _Atomic uint32_t changed; /* how often a part went, or came back; relaxed: a hint */
 };
@@ -74,15 +78,29 @@ void source_missing(struct source *s, const struct config_source *of, enum sourc
 /* A look found the part there. Logs that it is back. */
 void source_found(struct source *s, const struct config_source *of, enum source_part part,
                   struct worker *w);
-/* Whether a connect over the family has found a route; wall_ms: now. */
-void source_routed(struct source *s, sa_family_t family, bool routed, int64_t wall_ms);
+/* This host has no route from s to `to`, an IP address. True: nor to the internet, and s has an
+ * address of the family: the family is lost, at all sites that have no route of their own. It is
+ * looked for once a second. Logs the first time. */
+bool source_no_route(struct source *s, const struct config_source *of, const struct sockaddr *to,
+                     struct worker *w);
+/* A connect over the family has found a route. */
+void source_connected(struct source *s, const struct config_source *of, sa_family_t family,
+                      struct worker *w);
+/* Whether this host has a route from the source to `to`, an IP address. */
+bool source_has_route(const struct config_source *of, const struct sockaddr *to, struct worker *w);
+/* A bit for each family that is lost, as source_families() has them. */
+uint8_t source_families_lost(const struct source *s);
+/* What had no route over the family that has none, into out; empty: it has one. */
+void source_unrouted_text(struct sources *all, const struct source *s, enum source_part part,
+                          char out[PEER_TEXT_BYTES]);
 void source_error_text(int err, char out[SOCKS5_TEXT]);
 /* "socks5 10.0.0.5:1080", of one that has a proxy. */
 #define SOURCE_PROXY_TEXT 128
 void source_proxy_text(const struct config_source *of, char out[SOURCE_PROXY_TEXT]);
 
 /* In the worker that has shard 0: looks at all addresses and proxies of w->config now, and from
- * then on once a second at those that are away. Called again behind a reload. */
+ * then on once a second at those that are away, and at families that are lost. Called again behind
+ * a reload. */
 void sources_look(struct worker *w);
 void sources_look_end(struct worker *w);
 

@@ -95,17 +95,21 @@ def test_family():
 
 
 def test_no_route():
-    """A source whose only family has no route to the exchanger is told, another one sends its mail, and it sends
-    again when there is a route."""
+    """A source whose only family has no route to the exchanger is told and takes no turns, another one sends its
+    mail. What is bound to it waits, nobody's failure. Mail for a site that has a route still goes. It sends again
+    when there is a route."""
     far = ("-6", "address", "del", "2001:db8:9::1/128", "dev", "lo")
     ip("address", "add", "10.7.0.31/32", "dev", "lo")
-    for address in ("fd00:7::32", "2001:db8:9::1"):
+    for address in ("fd00:7::32", "2001:db8:9::1", "2001:db8:8::1"):
         ip("-6", "address", "add", f"{address}/128", "dev", "lo", "nodad")
     sink = Receiver(host="127.0.0.1")
     sink.behaviour = sink.dir / "world.yaml"
     sink.behaviour.write_text(
-        "classes: [{name: two, domains: [x.example], address: [10.7.0.31, '2001:db8:9::1']}]\n")
-    with sink, Engine({**settings(sink, (), routes={}, destinations={"*": {"idle": "200ms"}}), "sources": {
+        "classes:\n- {name: two, domains: [x.example], address: [10.7.0.31, '2001:db8:9::1']}\n"
+        "- {name: near, domains: [near.example], address: '2001:db8:8::1'}\n")
+    pools = {"both": {"sources": {"four": {}, "six": {}}}, "six": {"sources": {"six": {}}}}
+    with sink, Engine({**settings(sink, (), pools, routes={}, default_pool="both", destinations={
+            "*": {"idle": "200ms"}}), "sources": {
             "four": {"ipv4": "10.7.0.31"}, "six": {"ipv6": "fd00:7::32"}}, "dns": sink.dns(ipv6=True)}) as engine:
         def from_six(first):
             before = len(sink.ledger())
@@ -114,19 +118,41 @@ def test_no_route():
             peers = sink.peers()
             return any("fd00:7::32" in peers[row[1]][0] for row in sink.ledger()[before:])
 
+        def waits():
+            return [row.get("wait", {}) for row in engine.rows("queue", "list", "--limit", "5")]
+
         wait_until("six to send", lambda: from_six(0))
         wait_until("all sessions to end", lambda: engine.status()["gauges"]["sessions_out"] == 0)
         ip(*far)
         wait_until("six to lack a route", lambda: not from_six(100) and
                    states(engine) == {"four": "ok", "six": "no_route"})
         for words in (["source", "show", "six"], ["why", "six"]):
-            if not re.search("no route +over ipv6, since|has had no route over IPv6", engine.command(*words)):
+            if not re.search(r"no route +over ipv6, to \[2001:db8:9::1\]|has had no route over IPv6 .*2001:db8:9::1",
+                             engine.command(*words)):
                 raise Failure(f"{words} says\n{engine.command(*words)}")
+        connects = engine.status()["sources"][1]["connects"]
+        before = len(sink.ledger())
+        inject(engine, 3, first=300, header="X-Hayauma-Pool: six\r\n")
+        wait_until("the mail to wait for a route", lambda: len(waits()) == 3 and all(
+            w.get("source") == "six" and w.get("text") == "this machine has no route over IPv6 from fd00:7::32"
+            for w in waits()))
+        inject(engine, 1, ["near.example"], header="X-Hayauma-Pool: six\r\n")
+        sink.wait_mails(before + 1)
+        if engine.status()["sources"][1]["connects"] > connects + 1:
+            raise Failure(f"six tried more than what has a route: {engine.status()['sources'][1]}")
+        if "no_route" not in engine.command("route", "x@x.example", "--json"):
+            raise Failure(f"route says\n{engine.command('route', 'x@x.example')}")
+        ip("-6", "address", "add", "2001:db8:9::1/128", "dev", "lo", "nodad")
+        sink.wait_mails(before + 4)
+        wait_until("six to send again", lambda: from_six(200) and states(engine)["six"] == "ok")
         if engine.records("TransientFailure"):
             raise Failure(f"deferred: {engine.records('TransientFailure')[0]}")
-        ip("-6", "address", "add", "2001:db8:9::1/128", "dev", "lo", "nodad")
-        engine.command("queue", "flush", "--all")
-        wait_until("six to send again", lambda: from_six(200) and states(engine)["six"] == "ok")
+        log = engine.log()
+        for event in ("no_route", "route_back"):
+            if log.count(f"source.{event} source=six ") != 1:
+                raise Failure(f"source.{event} is not there once:\n{log}")
+        if "source.no_internet source=six family=ipv6" not in log:
+            raise Failure(f"nothing of the internet:\n{log}")
 
 
 if __name__ == "__main__":

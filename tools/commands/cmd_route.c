@@ -184,6 +184,7 @@ static void put_source(struct buf *out, const json_t *s, int64_t now_ms)
                   {"suspended", "suspended"},
                   {"missing", "this machine holds none of its addresses"},
                   {"no_address", "the exchangers have no address of its family"},
+                  {"no_route", "this machine has no route to the exchangers over its family"},
                   {"proxy_down", "its proxy is down"}};
     const char *ipv4 = reply_text(s, "ipv4"), *ipv6 = reply_text(s, "ipv6");
 

@@ -127,6 +127,7 @@ static void put_state(struct buf *out, const json_t *source, int64_t now_ms)
         {"suspended", ", suspended"},
         {"missing", ", this machine holds none of its addresses"},
         {"no_address", ", the exchangers have no address of its family"},
+        {"no_route", ", this machine has no route to the exchangers over its family"},
         {"proxy_down", ", its proxy is down"}};
     const char *state = reply_text(source, "state");
 

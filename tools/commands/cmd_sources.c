@@ -162,7 +162,8 @@ static void print_no_route(const json_t *one)
 {
     struct buf text = {0};
 
-    buf_printf(&text, "over %s, since ", reply_text(one, "family"));
+    buf_printf(&text, "over %s, to %s, since ", reply_text(one, "family"),
+               reply_text(one, "address"));
     put_age(&text, clock_wall_ms() - reply_number(one, "since_ms"));
     buf_putc(&text, '\0');
     print_field("no route", (const char *)text.data);

@@ -205,7 +205,7 @@ static void put_own(struct buf *out, const json_t *why, int64_t now_ms)
         buf_printf(out, "This host has had no route over %s from it for ",
                    strcmp(reply_text(one, "family"), "ipv6") == 0 ? "IPv6" : "IPv4");
         put_age(out, now_ms - reply_number(one, "since_ms"));
-        buf_puts(out, ".\n");
+        buf_printf(out, ", to %s or to the internet.\n", reply_text(one, "address"));
     }
     one = json_object_get(source, "proxy");
     if (one == NULL || json_object_get(one, "error") == NULL)
