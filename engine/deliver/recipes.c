@@ -4,10 +4,8 @@
 #include <stdlib.h>
 
 #include "deliver/render.h"
-#include "worker/crew.h"
 #include "worker/shared.h"
 
-#define FULL_RETRY_MS 20    /* until a crew that had no room is asked again */
 #define AT_ONCE_STEPS 20000 /* of templates, in a worker's turn: a millisecond */
 #define AT_ONCE_BYTES (512u << 10)
 #define LETTER_BYTES  4096 /* the first of a recipe, about */
@@ -16,18 +14,11 @@
 #define BYTES_PER_UNIT 64
 #define READ_ERROR     (-EPROTO)
 
-/* What the crew does, or will. */
-struct recipe_task {
-    struct list_node node; /* worker->recipes.waiting, until it is the crew's */
-    struct crew_job job;
-    struct worker *worker;
-};
-
 struct recipe_entry {
     struct map_node node;       /* worker->recipes.entries, by id */
     struct list_node used_node; /* worker->recipes.unused, while nobody uses it */
     struct msgid id;
-    struct recipe_task task;
+    struct crew_task task;   /* its reading */
     struct message *message; /* a reference, while it is read */
     struct list waits;       /* struct recipe_wait, until it is read */
     struct recipe *recipe;   /* NULL: it is not read, or cannot be */
@@ -40,7 +31,7 @@ struct recipe_entry {
 
 /* A letter that the crew makes. */
 struct recipe_job {
-    struct recipe_task task;
+    struct crew_task task;
     struct recipe_entry *entry;
     struct recipe_wait *wait; /* NULL: nobody wants it any more */
     struct message *message;  /* a reference */
@@ -111,48 +102,11 @@ static void entry_unuse(struct worker *w, struct recipe_entry *e)
 
 /* --- the crew --- */
 
-static void submit_waiting(struct worker *w)
+static void task_submit(struct worker *w, struct crew_task *task, void (*run)(struct crew_job *job),
+                        void (*done)(struct crew_job *job))
 {
-    struct io *io = w->io;
-    struct list_node *n;
-
-    while (w->recipes.with_crew < RECIPE_JOBS_MAX &&
-           (n = list_first(&w->recipes.waiting)) != NULL) {
-        struct recipe_task *task = LIST_ENTRY(n, struct recipe_task, node);
-
-        list_remove(&task->node);
-        w->recipes.with_crew++;
-        if (crew_submit(w->shared->crew, &task->job))
-            continue;
-        w->recipes.with_crew--;
-        list_push_front(&w->recipes.waiting, &task->node);
-        if (!timer_armed(&w->recipes.timer))
-            wheel_arm(io_wheel(io), &w->recipes.timer, io_now_ms(io) + FULL_RETRY_MS);
-        return;
-    }
-}
-
-static void on_timer(struct timer *timer)
-{
-    submit_waiting(CONTAINER_OF(timer, struct worker, recipes.timer));
-}
-
-static void task_submit(struct worker *w, struct recipe_task *task,
-                        void (*run)(struct crew_job *job), void (*done)(struct crew_job *job))
-{
-    task->worker = w;
-    task->job = (struct crew_job){.run = run, .done = done, .desk = &w->desk};
-    list_push_back(&w->recipes.waiting, &task->node);
-    submit_waiting(w);
-}
-
-static struct worker *task_ended(struct recipe_task *task)
-{
-    struct worker *w = task->worker;
-
-    ASSERT(w->recipes.with_crew > 0);
-    w->recipes.with_crew--;
-    return w;
+    task->job = (struct crew_job){.run = run, .done = done};
+    crew_share_submit(&w->recipes.share, task);
 }
 
 /* --- reading --- */
@@ -169,7 +123,7 @@ static void on_read(struct crew_job *job)
 static void on_read_done(struct crew_job *job)
 {
     struct recipe_entry *e = CONTAINER_OF(job, struct recipe_entry, task.job);
-    struct worker *w = task_ended(&e->task);
+    struct worker *w = e->task.share->worker;
     struct list_node *n;
 
     message_unref(e->message);
@@ -184,7 +138,7 @@ static void on_read_done(struct crew_job *job)
         wait->on_ready(wait);
     }
     entry_unuse(w, e);
-    submit_waiting(w);
+    crew_share_ended(&w->recipes.share);
 }
 
 static struct recipe_entry *entry_new(struct worker *w, struct message *m)
@@ -257,7 +211,7 @@ static void job_free(struct worker *w, struct recipe_job *j)
 static void on_made(struct crew_job *job)
 {
     struct recipe_job *j = CONTAINER_OF(job, struct recipe_job, task.job);
-    struct worker *w = task_ended(&j->task);
+    struct worker *w = j->task.share->worker;
     struct recipe_wait *wait = j->wait;
 
     ASSERT((j->result == 0) == (j->letter != NULL));
@@ -274,7 +228,7 @@ static void on_made(struct crew_job *job)
         wait->on_ready(wait);
     }
     job_free(w, j);
-    submit_waiting(w);
+    crew_share_ended(&w->recipes.share);
 }
 
 static void make_by_crew(struct worker *w, struct recipe_entry *e, const struct recipient *r,
@@ -406,10 +360,8 @@ void recipes_leave(struct recipe_wait *wait)
     if (j == NULL)
         return;
     j->wait = NULL;
-    if (!list_node_linked(&j->task.node))
-        return;
-    list_remove(&j->task.node);
-    job_free(j->task.worker, j);
+    if (crew_share_take_back(&j->task))
+        job_free(j->task.share->worker, j);
 }
 
 /* --- the worker's --- */
@@ -418,11 +370,10 @@ void recipes_init(struct worker *w)
 {
     int err;
 
-    list_init(&w->recipes.waiting);
+    crew_share_init(&w->recipes.share, w, RECIPE_JOBS_MAX);
     list_init(&w->recipes.later);
     recipes_turn(w);
     list_init(&w->recipes.unused);
-    w->recipes.timer.on_timer = on_timer;
     err = map_init(&w->recipes.entries, 16);
     ASSERT(err == 0); /* as in buf_*: memory is fatal */
 }
@@ -431,8 +382,7 @@ void recipes_done(struct worker *w)
 {
     struct list_node *n;
 
-    ASSERT(list_empty(&w->recipes.waiting) && w->recipes.with_crew == 0);
-    ASSERT(list_empty(&w->recipes.later));
+    ASSERT(!recipes_pending(w) && list_empty(&w->recipes.later));
     while ((n = list_first(&w->recipes.unused)) != NULL)
         entry_free(w, LIST_ENTRY(n, struct recipe_entry, used_node));
     ASSERT(w->recipes.entries.count == 0);
@@ -441,5 +391,5 @@ void recipes_done(struct worker *w)
 
 bool recipes_pending(const struct worker *w)
 {
-    return w->recipes.with_crew > 0 || !list_empty(&w->recipes.waiting);
+    return crew_share_pending(&w->recipes.share);
 }

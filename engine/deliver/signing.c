@@ -2,18 +2,15 @@
 
 #include <errno.h>
 
-#include "worker/crew.h"
 #include "worker/keyring.h"
 #include "worker/shared.h"
 
-#define SIGNINGS_MAX  64 /* of a worker, with the crew at a time: 20 ms of a thread */
-#define FULL_RETRY_MS 20 /* until a crew that had no room is asked again */
-#define GOOD_PARTS    10 /* of the time that signatures are valid, the first one they are used in */
+#define SIGNINGS_MAX 64 /* of a worker, with the crew at a time: 20 ms of a thread */
+#define GOOD_PARTS   10 /* of the time that signatures are valid, the first one they are used in */
 
 /* A message that is to be signed, or is being. */
 struct signing {
-    struct list_node node; /* worker->signings.waiting, until it is the crew's */
-    struct crew_job job;
+    struct crew_task task;
     struct worker *worker;
     struct message *message; /* a reference */
     struct config *config;   /* a reference: with the keys */
@@ -23,25 +20,17 @@ struct signing {
     int result;
 };
 
-static void submit_waiting(struct worker *w);
-
-static void on_timer(struct timer *timer)
-{
-    submit_waiting(CONTAINER_OF(timer, struct worker, signings.timer));
-}
-
 void signings_init(struct worker *w)
 {
-    list_init(&w->signings.waiting);
+    crew_share_init(&w->signings.share, w, SIGNINGS_MAX);
     pool_init(&w->signings.pool, "signing", sizeof(struct signing), SIZE_MAX);
-    w->signings.timer.on_timer = on_timer;
 }
 
 static void signing_free(struct signing *s)
 {
     struct worker *w = s->worker;
 
-    ASSERT(list_empty(&s->waits) && !list_node_linked(&s->node) && s->message->signing == s);
+    ASSERT(list_empty(&s->waits) && s->message->signing == s);
     s->message->signing = NULL;
     message_unref(s->message);
     config_unref(s->config);
@@ -50,13 +39,13 @@ static void signing_free(struct signing *s)
 
 void signings_done(struct worker *w)
 {
-    ASSERT(list_empty(&w->signings.waiting) && w->signings.with_crew == 0);
+    ASSERT(!signings_pending(w));
     pool_done(&w->signings.pool);
 }
 
 bool signings_pending(const struct worker *w)
 {
-    return w->signings.with_crew > 0 || !list_empty(&w->signings.waiting);
+    return crew_share_pending(&w->signings.share);
 }
 
 /* --- in the crew --- */
@@ -73,7 +62,7 @@ static void put_signers(struct buf *out, const struct dkim_signer *signers, size
 
 static void on_run(struct crew_job *job)
 {
-    struct signing *s = CONTAINER_OF(job, struct signing, job);
+    struct signing *s = CONTAINER_OF(job, struct signing, task.job);
     const struct keyring *keys = s->config->keyring;
     const struct message *m = s->message;
     struct dkim_signer signers[DKIM_SIGNERS_MAX];
@@ -110,14 +99,13 @@ static void signing_keep(struct signing *s)
 
 static void on_done(struct crew_job *job)
 {
-    struct signing *s = CONTAINER_OF(job, struct signing, job);
+    struct signing *s = CONTAINER_OF(job, struct signing, task.job);
     struct worker *w = s->worker;
     struct list_node *n;
     int result = s->result;
 
-    ASSERT(w->signings.with_crew > 0 && s->message->signing == s && !list_node_linked(&s->node));
+    ASSERT(s->message->signing == s);
     ASSERT((s->result == 0) == (s->front != NULL));
-    w->signings.with_crew--;
     if (result == 0)
         signing_keep(s);
     else
@@ -129,30 +117,10 @@ static void on_done(struct crew_job *job)
         wait->on_signed(wait, result);
     }
     signing_free(s);
-    submit_waiting(w);
+    crew_share_ended(&w->signings.share);
 }
 
 /* --- its beginning --- */
-
-static void submit_waiting(struct worker *w)
-{
-    struct io *io = w->io;
-    struct list_node *n;
-
-    while (w->signings.with_crew < SIGNINGS_MAX && (n = list_first(&w->signings.waiting)) != NULL) {
-        struct signing *s = LIST_ENTRY(n, struct signing, node);
-
-        list_remove(&s->node);
-        w->signings.with_crew++;
-        if (crew_submit(w->shared->crew, &s->job))
-            continue;
-        w->signings.with_crew--;
-        list_push_front(&w->signings.waiting, &s->node);
-        if (!timer_armed(&w->signings.timer))
-            wheel_arm(io_wheel(io), &w->signings.timer, io_now_ms(io) + FULL_RETRY_MS);
-        return;
-    }
-}
 
 bool signing_front(const struct worker *w, const struct message *m,
                    const struct message_front **front)
@@ -179,11 +147,10 @@ void signing_wait(struct worker *w, struct message *m, struct signing_wait *wait
         s->message = message_ref(m);
         s->config = config_ref(w->config);
         s->now_ms = worker_wall_ms(w);
-        s->job = (struct crew_job){.run = on_run, .done = on_done, .desk = &w->desk, .brief = true};
+        s->task.job = (struct crew_job){.run = on_run, .done = on_done, .brief = true};
         list_init(&s->waits);
         m->signing = s;
-        list_push_back(&w->signings.waiting, &s->node);
-        submit_waiting(w);
+        crew_share_submit(&w->signings.share, &s->task);
     }
     ASSERT(s->worker == w && s->message == m); /* a message is its worker's */
     wait->signing = s;
@@ -197,8 +164,6 @@ void signing_leave(struct signing_wait *wait)
 
     ASSERT(s != NULL && s->message->signing == s && list_node_linked(&wait->node));
     list_remove(&wait->node);
-    if (!list_empty(&s->waits) || !list_node_linked(&s->node))
-        return;
-    list_remove(&s->node);
-    signing_free(s);
+    if (list_empty(&s->waits) && crew_share_take_back(&s->task))
+        signing_free(s);
 }

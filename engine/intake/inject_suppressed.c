@@ -3,7 +3,8 @@
  *
  * The filter is asked in the worker. Whom it may have is looked up in the store, which may wait for
  * the disk, by the crew. Meanwhile the session takes no step, as during a login; the recipient is
- * in the envelope already, and goes from it if it is refused. */
+ * in the envelope already, and goes from it if it is refused. However many sessions ask, the crew
+ * has a few of them at a time, in turn: the logins and handshakes of others wait for no more. */
 #include <stdlib.h>
 
 #include "intake/inject_message.h"
@@ -11,7 +12,7 @@
 
 /* One recipient that is looked up. Outlives its session. */
 struct inject_lookup {
-    struct crew_job job;
+    struct crew_task task;
     struct worker *worker;
     struct inject *inject; /* that waits; NULL: it has ended */
     size_t envelope_len;   /* without the recipient */
@@ -28,7 +29,7 @@ bool inject_lookup_pending(const struct inject *s)
 
 static void on_run(struct crew_job *job)
 {
-    struct inject_lookup *l = CONTAINER_OF(job, struct inject_lookup, job);
+    struct inject_lookup *l = CONTAINER_OF(job, struct inject_lookup, task.job);
 
     l->held =
         suppressions_hold(&l->worker->shared->suppressions, l->tenant, l->address, false, &l->why);
@@ -59,7 +60,8 @@ static void answer(struct inject *s, size_t envelope_len, const char *refusal)
 
 static void on_done(struct crew_job *job)
 {
-    struct inject_lookup *l = CONTAINER_OF(job, struct inject_lookup, job);
+    struct inject_lookup *l = CONTAINER_OF(job, struct inject_lookup, task.job);
+    struct crew_share *share = l->task.share;
     struct inject *s = l->inject;
 
     if (s != NULL) {
@@ -71,6 +73,7 @@ static void on_done(struct crew_job *job)
         inject_resume(s);
     }
     free(l);
+    crew_share_ended(share);
 }
 
 bool inject_lookup(struct inject *s, size_t envelope_len)
@@ -93,20 +96,20 @@ bool inject_lookup(struct inject *s, size_t envelope_len)
     memcpy(l->text + tenant.len, address.ptr, address.len);
     l->tenant = (struct str){l->text, tenant.len};
     l->address = (struct str){l->text + tenant.len, address.len};
-    l->job = (struct crew_job){.run = on_run, .done = on_done, .desk = &w->desk};
-    if (crew_submit(w->shared->crew, &l->job)) {
-        s->lookup = l;
-    } else {
-        free(l);
-        answer(s, envelope_len,
-               "451 4.3.2 too many recipients are being looked up, try again shortly");
-    }
+    l->task.job = (struct crew_job){.run = on_run, .done = on_done};
+    s->lookup = l;
+    crew_share_submit(&w->suppression_looks, &l->task);
     return true;
 }
 
 void inject_lookup_drop(struct inject *s)
 {
-    if (s->lookup != NULL)
-        s->lookup->inject = NULL;
+    struct inject_lookup *l = s->lookup;
+
     s->lookup = NULL;
+    if (l == NULL)
+        return;
+    l->inject = NULL;
+    if (crew_share_take_back(&l->task))
+        free(l);
 }

@@ -198,6 +198,7 @@ int worker_open(struct worker *w, struct engine *engine, uint32_t index)
     lists_init(w);
     signings_init(w);
     recipes_init(w);
+    crew_share_init(&w->suppression_looks, w, SUPPRESSION_LOOKS_MAX);
     crew_desk_init(&w->desk, wake_worker, w);
     err = worker_notes_open(w);
     if (err == 0)
@@ -339,7 +340,8 @@ bool worker_drained(const struct worker *w)
 {
     return w->draining && !w->handed && inject_drained(w) && w->deliveries == 0 &&
            w->directories == 0 && w->loads == 0 && list_empty(&w->conversions) &&
-           !signings_pending(w) && !recipes_pending(w) && !settle_pending(w) &&
+           !signings_pending(w) && !recipes_pending(w) &&
+           !crew_share_pending(&w->suppression_looks) && !settle_pending(w) &&
            !worker_notes_wait(w) && queue_port_pending(w->port) == 0;
 }
 

@@ -24,7 +24,7 @@
 #include "limits/limit.h"
 #include "queue/mailbox.h"
 #include "queue/queue.h"
-#include "worker/crew.h"
+#include "worker/crew_share.h"
 #include "worker/families.h"
 #include "worker/stream_tls.h"
 #include "worker/suspensions.h"
@@ -50,6 +50,8 @@ struct tls_reports;
 /* Refills under way per worker; those beyond LOADS_SURE bring nothing once memory is short. */
 #define LOADS_MAX  128
 #define LOADS_SURE 32
+
+#define SUPPRESSION_LOOKS_MAX 16 /* of a worker, with the crew at a time */
 
 /* Of bounce classifications (outcome/classify.h): there are no more. */
 #define REFUSAL_REASONS_MAX 32
@@ -160,9 +162,7 @@ struct worker {
     struct list supplies_dirty, channels_dirty, sites_dead, deliveries_dirty, deliveries_dead;
     struct list conversions; /* under way */
     struct {
-        struct list waiting; /* for a place with the crew */
-        uint32_t with_crew;
-        struct timer timer; /* the crew had no room */
+        struct crew_share share;
         struct pool pool;
     } signings; /* deliver/signing.h */
     struct {
@@ -170,12 +170,11 @@ struct worker {
         struct list unused; /* of them, the longest unused first */
         uint32_t unused_len;
         uint64_t unused_bytes;
-        struct list waiting; /* for a place with the crew */
-        struct list later;   /* letters that wait for a turn, the first first */
-        uint64_t turn_left;  /* of RECIPE_TURN_UNITS */
-        uint32_t with_crew;
-        struct timer timer; /* the crew had no room */
-    } recipes;              /* deliver/recipes.h */
+        struct crew_share share;
+        struct list later;               /* letters that wait for a turn, the first first */
+        uint64_t turn_left;              /* of RECIPE_TURN_UNITS */
+    } recipes;                           /* deliver/recipes.h */
+    struct crew_share suppression_looks; /* recipients who may be on the suppression list */
     uint32_t deliveries;
     struct families families;
     struct pool delivery_pool, transaction_pool, output_pool;
