@@ -67,12 +67,8 @@ static uint32_t parse_name(struct parser *p)
 static uint32_t parse_primary(struct parser *p)
 {
     struct node node = {.at = (uint32_t)p->token.at};
-    bool minus = token_take_sign(p, "-");
     uint32_t inner;
 
-    if (minus && p->token.kind != TOKEN_INTEGER && p->token.kind != TOKEN_REAL)
-        template_fail(p, node.at,
-                      "'-' is taken in front of a number alone; there is no arithmetic");
     switch (p->token.kind) {
     case TOKEN_NAME:
         return parse_name(p);
@@ -82,11 +78,11 @@ static uint32_t parse_primary(struct parser *p)
         break;
     case TOKEN_INTEGER:
         node.kind = NODE_INTEGER;
-        node.integer = minus ? -p->token.integer : p->token.integer;
+        node.integer = p->token.integer;
         break;
     case TOKEN_REAL:
         node.kind = NODE_REAL;
-        node.real = minus ? -p->token.real : p->token.real;
+        node.real = p->token.real;
         break;
     case TOKEN_SIGN:
         if (!token_is_sign(p, "(")) {
@@ -197,9 +193,31 @@ static uint32_t parse_test(struct parser *p, uint32_t a)
     return negated ? template_node(p, (struct node){.kind = NODE_NOT, .at = node.at, .a = a}) : a;
 }
 
+/* Whether p may go one level deeper. */
+static bool descend(struct parser *p)
+{
+    if (p->depth++ >= TEMPLATE_DEPTH_MAX)
+        template_fail(p, p->token.at, "nested more than %d deep", TEMPLATE_DEPTH_MAX);
+    return !p->failed;
+}
+
+static uint32_t parse_negative(struct parser *p)
+{
+    uint32_t at = (uint32_t)p->token.at, a = 0;
+
+    if (!token_is_sign(p, "-"))
+        return parse_postfix(p);
+    template_next(p);
+    if (descend(p))
+        a = template_node(p,
+                          (struct node){.kind = NODE_NEGATIVE, .at = at, .a = parse_negative(p)});
+    p->depth--;
+    return a;
+}
+
 static uint32_t parse_filtered(struct parser *p)
 {
-    uint32_t a = parse_postfix(p);
+    uint32_t a = parse_negative(p);
 
     while (!p->failed) {
         if (token_take_sign(p, "|"))
@@ -212,50 +230,77 @@ static uint32_t parse_filtered(struct parser *p)
     return 0;
 }
 
+static const char *const math_signs[] = {
+    [MATH_ADD] = "+",    [MATH_SUBTRACT] = "-", [MATH_MULTIPLY] = "*",
+    [MATH_FLOOR] = "//", [MATH_DIVIDE] = "/",   [MATH_MODULO] = "%"};
+
+/* Operands that inner reads, with the signs from first to last between them. */
+static uint32_t parse_math(struct parser *p, enum math first, enum math last,
+                           uint32_t (*inner)(struct parser *p))
+{
+    uint32_t a = inner(p);
+
+    while (!p->failed) {
+        struct node node = {.kind = NODE_MATH, .at = (uint32_t)p->token.at, .a = a};
+        enum math which = first;
+
+        while (which <= last && !token_is_sign(p, math_signs[which]))
+            which++;
+        if (which > last)
+            return a;
+        template_next(p);
+        node.which = (uint8_t)which;
+        node.b = inner(p);
+        a = template_node(p, node);
+    }
+    return 0;
+}
+
+static uint32_t parse_product(struct parser *p)
+{
+    return parse_math(p, MATH_MULTIPLY, MATH_MODULO, parse_filtered);
+}
+
 static uint32_t parse_concat(struct parser *p)
 {
-    uint32_t a = parse_filtered(p);
+    uint32_t a = parse_product(p);
 
     while (!p->failed && token_is_sign(p, "~")) {
         uint32_t at = (uint32_t)p->token.at;
 
         template_next(p);
         a = template_node(
-            p, (struct node){.kind = NODE_CONCAT, .at = at, .a = a, .b = parse_filtered(p)});
+            p, (struct node){.kind = NODE_CONCAT, .at = at, .a = a, .b = parse_product(p)});
     }
     return a;
+}
+
+static uint32_t parse_sum(struct parser *p)
+{
+    return parse_math(p, MATH_ADD, MATH_SUBTRACT, parse_concat);
 }
 
 static uint32_t parse_compare(struct parser *p)
 {
     static const char *const signs[] = {"==", "!=", "<", "<=", ">", ">="};
-    uint32_t a = parse_concat(p), at = (uint32_t)p->token.at;
+    uint32_t a = parse_sum(p), at = (uint32_t)p->token.at;
 
     for (uint8_t i = 0; i < ARRAY_LEN(signs); i++)
         if (token_take_sign(p, signs[i]))
             return template_node(
                 p, (struct node){
-                       .kind = NODE_COMPARE, .which = i, .at = at, .a = a, .b = parse_concat(p)});
+                       .kind = NODE_COMPARE, .which = i, .at = at, .a = a, .b = parse_sum(p)});
     if (token_take_name(p, "in"))
-        return template_node(
-            p, (struct node){.kind = NODE_IN, .at = at, .a = a, .b = parse_concat(p)});
+        return template_node(p,
+                             (struct node){.kind = NODE_IN, .at = at, .a = a, .b = parse_sum(p)});
     if (token_is_name(p, "not")) {
         template_next(p);
         if (!token_take_name(p, "in"))
             template_fail(p, at, "'in' is missing behind 'not'");
-        a = template_node(p,
-                          (struct node){.kind = NODE_IN, .at = at, .a = a, .b = parse_concat(p)});
+        a = template_node(p, (struct node){.kind = NODE_IN, .at = at, .a = a, .b = parse_sum(p)});
         return template_node(p, (struct node){.kind = NODE_NOT, .at = at, .a = a});
     }
     return a;
-}
-
-/* Whether p may go one level deeper. */
-static bool descend(struct parser *p)
-{
-    if (p->depth++ >= TEMPLATE_DEPTH_MAX)
-        template_fail(p, p->token.at, "nested more than %d deep", TEMPLATE_DEPTH_MAX);
-    return !p->failed;
 }
 
 static uint32_t parse_not(struct parser *p)
@@ -371,6 +416,71 @@ static uint32_t parse_for(struct parser *p, uint32_t at)
     return template_node(p, node);
 }
 
+static uint32_t parse_set(struct parser *p, uint32_t at)
+{
+    struct node node = {.kind = NODE_SET, .at = at, .text = p->token.text};
+    uint32_t name = 0;
+
+    if (p->token.kind == TOKEN_NAME && !token_is_name(p, "loop"))
+        name = parse_name(p);
+    if (p->t->nodes[name].kind != NODE_NAME)
+        template_fail(p, p->token.at, "a name is missing behind 'set'");
+    if (!p->failed && !token_take_sign(p, "="))
+        template_fail(p, p->token.at, "'=' is missing; 'set' gives one name a value");
+    node.a = parse_expression(p);
+    expect_close(p);
+    return template_node(p, node);
+}
+
+/* The tag "endraw" at or behind at; false: there is none. *from, *to: where it is. */
+static bool find_endraw(const struct parser *p, size_t at, size_t *from, size_t *to)
+{
+    static const char word[] = "endraw";
+    const char *end = p->source.ptr + p->source.len, *s;
+
+    for (; (s = memmem(p->source.ptr + at, p->source.len - at, "{%", 2)) != NULL; at = *from + 2) {
+        *from = (size_t)(s - p->source.ptr);
+        s += 2;
+        s += s < end && (*s == '-' || *s == '+');
+        while (s < end && template_is_space(*s))
+            s++;
+        if ((size_t)(end - s) < sizeof(word) || memcmp(s, word, sizeof(word) - 1) != 0)
+            continue;
+        s += sizeof(word) - 1;
+        while (s < end && template_is_space(*s))
+            s++;
+        s += s < end && (*s == '-' || *s == '+');
+        if (end - s >= 2 && s[0] == '%' && s[1] == '}') {
+            *to = (size_t)(s - p->source.ptr) + 2;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* What is between is text, whatever it looks like. */
+static uint32_t parse_raw(struct parser *p, uint32_t at)
+{
+    size_t from = p->at, to = 0, end = 0;
+
+    expect_close(p);
+    if (!p->failed && !find_endraw(p, from, &to, &end))
+        template_fail(p, at, "'endraw' is missing for the tag in front of this");
+    if (p->failed)
+        return 0;
+    while (p->trims && from < to && template_is_space(p->source.ptr[from]))
+        from++;
+    p->trims = p->source.ptr[end - 3] == '-';
+    p->at = end;
+    end = to;
+    while (p->source.ptr[end + 2] == '-' && to > from && template_is_space(p->source.ptr[to - 1]))
+        to--;
+    return from == to ? 0
+                      : template_node(p, (struct node){.kind = NODE_TEXT,
+                                                       .at = (uint32_t)from,
+                                                       .text = template_between(p, from, to)});
+}
+
 static uint32_t parse_include(struct parser *p, uint32_t at)
 {
     struct str name = p->token.text;
@@ -403,11 +513,16 @@ static uint32_t parse_tag(struct parser *p)
         a = parse_for(p, at);
     else if (str_eq(name, STR("include")))
         a = parse_include(p, at);
+    else if (str_eq(name, STR("set")))
+        a = parse_set(p, at);
+    else if (str_eq(name, STR("raw")))
+        a = parse_raw(p, at);
     else if (str_eq(name, STR("else")) || str_eq(name, STR("elif")) || str_eq(name, STR("endif")) ||
-             str_eq(name, STR("endfor")))
+             str_eq(name, STR("endfor")) || str_eq(name, STR("endraw")))
         template_fail(p, at, "'%.*s' has no beginning", STR_FMT(name));
     else
-        template_fail(p, at, "'%.*s' is not taken; there are 'if', 'for' and 'include'",
+        template_fail(p, at,
+                      "'%.*s' is not taken; there are 'if', 'for', 'set', 'include' and 'raw'",
                       STR_FMT(name));
     p->depth--;
     return a;

@@ -148,8 +148,8 @@ static bool take_close(struct parser *p)
 
 void template_next(struct parser *p)
 {
-    static const char *const signs[] = {"==", "!=", "<=", ">=", "<", ">", "(", ")",
-                                        "[",  "]",  ".",  ",",  "|", "~", "-", "="};
+    static const char *const signs[] = {"==", "!=", "<=", ">=", "//", "<", ">", "(", ")", "[", "]",
+                                        ".",  ",",  "|",  "~",  "-",  "+", "*", "/", "%", "="};
     struct token t = {.kind = TOKEN_END};
 
     while (p->at < p->source.len && template_is_space(p->source.ptr[p->at]))

@@ -23,6 +23,7 @@ enum node_kind {
     NODE_TEXT,    /* text */
     NODE_OUTPUT,  /* a; which: never escaped */
     NODE_IF,      /* a: condition, b: statements, c: statements otherwise */
+    NODE_SET,     /* text: name, a: its value */
     NODE_FOR,     /* text: name, a: of what, b: statements, c: statements when there is nothing */
     NODE_BLOCK,   /* which: enum block, a: of what, b, c as of FOR; text: names, by blanks */
     NODE_PARTIAL, /* part; which: it has a line of its own, indented by text; a: its context, or 0
@@ -43,7 +44,9 @@ enum node_kind {
     NODE_COMPARE, /* which: enum comparison */
     NODE_IN,
     NODE_CONCAT,
-    NODE_CHOICE, /* a if b else c */
+    NODE_MATH,     /* which: enum math */
+    NODE_NEGATIVE, /* a */
+    NODE_CHOICE,   /* a if b else c */
     /* Of Mustache and Handlebars. which: so many contexts, or loops, further out. */
     NODE_CONTEXT,
     NODE_FIELD,  /* text, of the context */
@@ -56,6 +59,7 @@ enum node_kind {
 enum block { BLOCK_SECTION, BLOCK_EACH, BLOCK_WITH };
 
 enum constant { CONSTANT_NONE, CONSTANT_FALSE, CONSTANT_TRUE };
+enum math { MATH_ADD, MATH_SUBTRACT, MATH_MULTIPLY, MATH_FLOOR, MATH_DIVIDE, MATH_MODULO };
 enum comparison { COMPARE_EQ, COMPARE_NE, COMPARE_LT, COMPARE_LE, COMPARE_GT, COMPARE_GE };
 
 struct node {
@@ -131,6 +135,16 @@ struct frame { /* of a loop, or of a context of Mustache and Handlebars */
     struct str key; /* of an object's member, or nothing */
 };
 
+/* A variable that the template sets: until the end of the turn of the loop, or of the partial, that
+ * it was set in. */
+struct set {
+    struct set *older;
+    const struct frame *frame; /* what it was set in, or NULL; */
+    unsigned nested;           /* so many partials deep */
+    struct str name;
+    struct value value;
+};
+
 struct scratch_block;
 
 struct render {
@@ -140,11 +154,12 @@ struct render {
     struct buf *out;
     struct template_error *error;
     const struct frame *frame;
-    struct scratch_block *scratch;
-    struct buf indent;  /* of a partial's lines */
-    bool line_starts;   /* the next text of the partial is to be indented */
-    unsigned nested;    /* partials around it */
-    bool failed, spent; /* spent: the budget, for which it failed */
+    struct scratch_block *scratch, *kept; /* kept: of sets */
+    struct set *sets;                     /* the newest; those of a frame are together */
+    struct buf indent;                    /* of a partial's lines */
+    bool line_starts;                     /* the next text of the partial is to be indented */
+    unsigned nested;                      /* partials around it */
+    bool failed, spent;                   /* spent: the budget, for which it failed */
     /* Of a message: something was put, of this line too. */
     bool in_header, began, line_began;
 };

@@ -1,5 +1,6 @@
 /* Nodes and variables to text. */
 #include <errno.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,9 +58,9 @@ struct scratch_block {
     char bytes[];
 };
 
-char *render_scratch(struct render *r, uint32_t at, size_t len)
+static void *room_of(struct render *r, uint32_t at, struct scratch_block **blocks, size_t len)
 {
-    struct scratch_block *b = r->scratch;
+    struct scratch_block *b = *blocks;
 
     if (!spend_bytes(r, at, len))
         return NULL;
@@ -68,19 +69,24 @@ char *render_scratch(struct render *r, uint32_t at, size_t len)
 
         b = malloc(sizeof(*b) + size);
         ASSERT(b != NULL);
-        *b = (struct scratch_block){.next = r->scratch, .size = size};
-        r->scratch = b;
+        *b = (struct scratch_block){.next = *blocks, .size = size};
+        *blocks = b;
     }
     b->used += len;
     return b->bytes + b->used - len;
 }
 
-static void scratch_free(struct render *r)
+char *render_scratch(struct render *r, uint32_t at, size_t len)
+{
+    return room_of(r, at, &r->scratch, len);
+}
+
+static void blocks_free(struct scratch_block **blocks)
 {
     struct scratch_block *b;
 
-    while ((b = r->scratch) != NULL) {
-        r->scratch = b->next;
+    while ((b = *blocks) != NULL) {
+        *blocks = b->next;
         free(b);
     }
 }
@@ -319,16 +325,36 @@ const struct frame *render_outer(struct render *r, uint32_t at, const struct fra
     return f->outer;
 }
 
+/* That is called name, and was set in f. *s: the newest of f, or of a frame around it; behind those
+ * of f from here on. */
+static struct set *set_find(struct render *r, uint32_t at, struct set **s, const struct frame *f,
+                            struct str name)
+{
+    struct set *found = NULL;
+
+    for (; *s != NULL && (*s)->frame == f; *s = (*s)->older)
+        if (found == NULL && render_spend(r, at, 1 + name.len / BYTES_PER_STEP) &&
+            str_eq((*s)->name, name))
+            found = *s;
+    return found;
+}
+
 static struct value look_up(struct render *r, uint32_t at, struct str name)
 {
+    struct set *sets = r->sets, *set = NULL;
     unsigned walked = 0;
 
     if (r->frame != NULL && str_eq(name, STR("loop")))
         return (struct value){.kind = VALUE_LOOP, .loop = r->frame};
-    for (const struct frame *f = r->frame; f != NULL; f = render_outer(r, at, f, name.len, &walked))
-        if (str_eq(name, f->name))
-            return f->value;
-    return value_of_json(json_object_getn(r->variables, name.ptr, name.len));
+    for (const struct frame *f = r->frame; f != NULL;
+         f = render_outer(r, at, f, name.len, &walked)) {
+        set = set_find(r, at, &sets, f, name);
+        if (set != NULL || str_eq(name, f->name))
+            return set != NULL ? set->value : f->value;
+    }
+    set = set_find(r, at, &sets, NULL, name);
+    return set != NULL ? set->value
+                       : value_of_json(json_object_getn(r->variables, name.ptr, name.len));
 }
 
 static struct value loop_attribute(const struct frame *f, struct str name)
@@ -399,6 +425,11 @@ static double number(const struct value *v)
     return v->kind == VALUE_REAL   ? v->real
            : v->kind == VALUE_BOOL ? (double)v->boolean
                                    : (double)v->integer;
+}
+
+static int64_t integer(const struct value *v)
+{
+    return v->kind == VALUE_BOOL ? v->boolean : v->integer;
 }
 
 static int order(struct str a, struct str b)
@@ -513,12 +544,11 @@ static struct value contained(struct render *r, const struct node *node)
     return boolean(found);
 }
 
-/* As Jinja has it: when one of the two is escaped already, both are. */
-static struct value concatenated(struct render *r, const struct node *node)
+/* As Jinja has it: when one of the two is escaped already, both are; by "~" in HTML alone. */
+static struct value concatenated(struct render *r, const struct node *node, struct value a,
+                                 struct value b)
 {
-    struct value a = value_text(r, node->at, render_eval(r, node->a));
-    struct value b = value_text(r, node->at, render_eval(r, node->b));
-    bool safe = r->t->place == TEMPLATE_HTML && (a.safe || b.safe);
+    bool safe = (r->t->place == TEMPLATE_HTML || node->kind == NODE_MATH) && (a.safe || b.safe);
     char *room;
 
     if (safe) {
@@ -532,6 +562,97 @@ static struct value concatenated(struct render *r, const struct node *node)
     memcpy(room + a.string.len, b.string.ptr, b.string.len);
     return (struct value){
         .kind = VALUE_STRING, .safe = safe, .string = {room, a.string.len + b.string.len}};
+}
+
+/* As Python has it: "//" and "%" go by the next lower whole number. */
+static bool math_integers(enum math which, int64_t a, int64_t b, int64_t *out)
+{
+    int64_t rest;
+
+    switch (which) {
+    case MATH_ADD:
+        return !__builtin_add_overflow(a, b, out);
+    case MATH_SUBTRACT:
+        return !__builtin_sub_overflow(a, b, out);
+    case MATH_MULTIPLY:
+        return !__builtin_mul_overflow(a, b, out);
+    case MATH_FLOOR:
+    case MATH_MODULO:
+        if (b == -1) {
+            *out = 0;
+            return which == MATH_MODULO || !__builtin_sub_overflow(0, a, out);
+        }
+        rest = a % b;
+        if (which == MATH_MODULO)
+            *out = rest != 0 && (rest < 0) != (b < 0) ? rest + b : rest;
+        else
+            *out = a / b - (rest != 0 && (rest < 0) != (b < 0));
+        return true;
+    case MATH_DIVIDE:
+        break;
+    }
+    return false;
+}
+
+static double math_reals(enum math which, double a, double b)
+{
+    double rest;
+
+    switch (which) {
+    case MATH_ADD:
+        return a + b;
+    case MATH_SUBTRACT:
+        return a - b;
+    case MATH_MULTIPLY:
+        return a * b;
+    case MATH_DIVIDE:
+        return a / b;
+    case MATH_FLOOR:
+    case MATH_MODULO:
+        rest = fmod(a, b);
+        if (rest == 0)
+            rest = copysign(0, b);
+        else if ((rest < 0) != (b < 0))
+            rest += b;
+        if (which == MATH_MODULO)
+            return rest;
+        return a - rest == 0 ? copysign(0, a / b) : round((a - rest) / b);
+    }
+    return 0;
+}
+
+static struct value calculated(struct render *r, const struct node *node)
+{
+    struct value a = render_eval(r, node->a), b = render_eval(r, node->b);
+    bool reals = node->which == MATH_DIVIDE || a.kind == VALUE_REAL || b.kind == VALUE_REAL;
+    struct value v = {.kind = reals ? VALUE_REAL : VALUE_INTEGER};
+
+    if (node->which == MATH_ADD && a.kind == VALUE_STRING && b.kind == VALUE_STRING)
+        return concatenated(r, node, a, b);
+    if (!value_is_number(&a) || !value_is_number(&b))
+        return render_fail(r, node->at,
+                           "arithmetic takes numbers; the filters 'int' and 'float' make them of "
+                           "texts");
+    if (node->which >= MATH_FLOOR && number(&b) == 0)
+        return render_fail(r, node->at, "a division by zero");
+    if (reals)
+        v.real = math_reals(node->which, number(&a), number(&b));
+    else if (!math_integers(node->which, integer(&a), integer(&b), &v.integer))
+        return render_fail(r, node->at, "a whole number that is too large");
+    return !reals || isfinite(v.real) ? v : render_fail(r, node->at, "a number that is too large");
+}
+
+static struct value negative(struct render *r, const struct node *node)
+{
+    struct value v = render_eval(r, node->a);
+
+    if (!value_is_number(&v))
+        return render_fail(r, node->at, "'-' is taken in front of a number");
+    if (v.kind == VALUE_REAL)
+        return (struct value){.kind = VALUE_REAL, .real = -v.real};
+    if (integer(&v) == INT64_MIN)
+        return render_fail(r, node->at, "a whole number that is too large");
+    return (struct value){.kind = VALUE_INTEGER, .integer = -integer(&v)};
 }
 
 static struct value constant(enum constant which)
@@ -584,7 +705,12 @@ struct value render_eval(struct render *r, uint32_t n)
     case NODE_IN:
         return contained(r, node);
     case NODE_CONCAT:
-        return concatenated(r, node);
+        v = value_text(r, node->at, render_eval(r, node->a));
+        return concatenated(r, node, v, value_text(r, node->at, render_eval(r, node->b)));
+    case NODE_MATH:
+        return calculated(r, node);
+    case NODE_NEGATIVE:
+        return negative(r, node);
     case NODE_CHOICE:
         v = render_eval(r, node->b);
         return value_true(&v) ? render_eval(r, node->a)
@@ -610,10 +736,36 @@ static void run_output(struct render *r, const struct node *node)
         put_text(r, node->at, v.string, false);
 }
 
+/* Of a name that is set again, where it was set, the value changes. */
+static void run_set(struct render *r, const struct node *node)
+{
+    struct value v = render_eval(r, node->a);
+    struct set *newer = r->sets, *s = set_find(r, node->at, &newer, r->frame, node->text);
+
+    if (v.kind == VALUE_STRING) {
+        char *room = room_of(r, node->at, &r->kept, (v.string.len + 7) & ~(size_t)7);
+
+        if (room != NULL && v.string.len > 0)
+            memcpy(room, v.string.ptr, v.string.len);
+        v.string.ptr = room;
+    }
+    if (s == NULL || s->nested != r->nested) {
+        s = room_of(r, node->at, &r->kept, sizeof(*s));
+        if (s == NULL)
+            return;
+        *s = (struct set){
+            .older = r->sets, .frame = r->frame, .nested = r->nested, .name = node->text};
+        r->sets = s;
+    }
+    if (!r->failed)
+        s->value = v;
+}
+
 static void run_for(struct render *r, const struct node *node)
 {
     struct value of = render_eval(r, node->a);
     struct frame frame = {.outer = r->frame, .name = node->text};
+    struct set *sets = r->sets;
     void *member = NULL;
 
     if (of.kind == VALUE_JSON && json_is_array(of.json)) {
@@ -638,6 +790,7 @@ static void run_for(struct render *r, const struct node *node)
         r->frame = &frame;
         render_run(r, node->b);
         r->frame = frame.outer;
+        r->sets = sets;
     }
 }
 
@@ -661,6 +814,7 @@ static void run_partial(struct render *r, const struct node *node)
 {
     bool all = r->t->language == TEMPLATE_HANDLEBARS, hides = !all && node->which == 0;
     size_t outer = r->indent.len;
+    struct set *sets = r->sets;
     struct buf hidden = {0};
 
     if (r->nested >= TEMPLATE_NESTED_MAX)
@@ -679,6 +833,7 @@ static void run_partial(struct render *r, const struct node *node)
     r->nested++;
     run_part(r, node, r->t->parts[node->part].first);
     r->nested--;
+    r->sets = sets;
     r->line_starts = node->which != 0 && !all ? true : all && r->line_starts;
     if (hides) {
         buf_done(&r->indent);
@@ -700,7 +855,11 @@ void render_run(struct render *r, uint32_t n)
             break;
         case NODE_OUTPUT:
             run_output(r, node);
-            scratch_free(r);
+            blocks_free(&r->scratch);
+            break;
+        case NODE_SET:
+            run_set(r, node);
+            blocks_free(&r->scratch);
             break;
         case NODE_IF:
             v = render_eval(r, node->a);
@@ -732,7 +891,8 @@ int template_render(const struct template *t, struct json_t *variables,
                        .in_header = t->place == TEMPLATE_MESSAGE};
 
     render_run(&r, t->parts[0].first);
-    scratch_free(&r);
+    blocks_free(&r.scratch);
+    blocks_free(&r.kept);
     buf_done(&r.indent);
     return r.spent ? -E2BIG : r.failed ? -EINVAL : 0;
 }

@@ -29,7 +29,7 @@ VARIABLES = {
 }
 
 PARTIALS = {"greet": "Dear {{ name }}\n", "person": "{{ p.name }}{% if p.ok %}!{% endif %}\n\n",
-            "outer": "<{% include 'greet' %}>", "itself": "{% include 'itself' %}"}
+            "sets": "{% set a = 'in' %}{{ a }}", "outer": "<{% include 'greet' %}>", "itself": "{% include 'itself' %}"}
 
 # Template, place; the output is Jinja's.
 CASES = [
@@ -71,18 +71,32 @@ CASES = [
     "{% if (n > 2) and not (zero or no) %}a{% endif %}", "{{ user.age if user.age > 80 else 'young' }}",
     "{{ \"<b>\" }}{{ '&'|safe }}", "{{ name|replace('太', '<i>')|safe }}", "{{ title|safe|title }}",
     "{{ first|upper ~ first|lower }}", "{{ name|e ~ name }}", "{{ first < name }}", "{{ list.0 }}",
+    "{{ n + 1 }} {{ n - 1 }} {{ n * 2 }} {{ n / 2 }} {{ n // 2 }} {{ n % 2 }} {{ real * 2 }} {{ yes + 1 }} {{ 1 - -2 }}",
+    "{{ -n }}{{ - real }}{{ -n|abs }}{{ -(n - 5) }}{{ --n }}{{ n -1 }}{{ n-1 }}{{ (0 - 7) // 2 }} {{ -7 % 3 }} {{ 7 % -3 }} {{ -7.5 // 2 }} {{ -7.5 % 2 }}",
+    "{{ 2 + 3 * 4 }} {{ (2 + 3) * 4 }} {{ 2 * 3 ~ 4 + 0 }}{{ 'a' ~ n + 1 }}", "{{ 1 + 2 ~ 3 }}", "{{ n + 1 > 3 and n * 2 == 6 }}{% if n % 2 %}odd{% endif %}",
+    "{{ first + name }}{{ '<' + name|e }}{{ 'a' + 'b'|upper }}", "{{ 0.1 + 0.2 }} {{ 1 / 3 }}", "{{ (n * 1.08)|round(2) }} {{ '3'|int * 2 }}",
+    "{% for x in numbers %}{{ loop.index0 % 2 }}{{ x * loop.index }},{% endfor %}",
+    "{% set a = n %}{{ a }}{% set a = a + 1 %}{{ a }}", "{% if yes %}{% set a = 'x' %}{% else %}{% set a = 'y' %}{% endif %}{{ a }}",
+    "{% set a = 0 %}{% for x in numbers %}{% set a = a + x %}{{ a }}{% set b = a %}{{ b }}{% endfor %}{{ a }}{{ b }}",
+    "{% for x in numbers %}{% set x = x * 2 %}{{ x }}{% for x in list %}{{ x }}{% set x = name %}{{ x }}{% endfor %}{{ x }}{% endfor %}{{ x }}",
+    "{% set name = 'n' %}{% include 'greet' %}{% set u = user %}{{ u.name }}{{ u.tags|join }}", "{% set greeting = name|upper ~ '!' %}{{ greeting }}{{ greeting|e }}",
+    "{% include 'sets' %}{{ a }}{% set a = 1 %}{% include 'sets' %}{{ a }}", "{% set s = name|e %}{{ s }}", "{% set m = missing %}{{ m }}{{ m is defined }}",
+    "{% raw %}{{ n }}{% if %}{# x #}{% endraw %}{{ n }}", "a {%- raw -%} {{ x }} {%- endraw -%} b", "{% raw %}{% endraw %}", "{% raw %}<b>{% end %}{%endraw%}",
+    "{% for x in numbers %}{% raw %}{{x}}{% endraw %}{% endfor %}",
     # Refused by both.
     "{{", "{{ }}", "{% if %}a{% endif %}", "{% if yes %}a", "{% endif %}", "{% for x %}{% endfor %}", "{{ a b }}",
     "{{ 'open }}", "{% unknown %}", "{{ name|unknown }}", "{{ name|", "{# open", "{{ (n }}", "{{ n is unknown }}",
     "{% for in list %}{% endfor %}", "{{ list[ }}", "{{ n < }}", "{{ n < first }}", "{% else %}", "{{ x.. }}",
-    "{% for x in list %}{% endif %}", "{{ name|replace('a') }}",
+    "{% for x in list %}{% endif %}", "{{ name|replace('a') }}", "{{ n + }}", "{{ * n }}", "{{ n / 0 }}", "{{ n % 0 }}", "{{ n + first }}", "{{ first - 1 }}",
+    "{{ missing + 1 }}", "{{ nothing * 2 }}", "{{ -first }}", "{% set %}", "{% set x %}", "{% set true = 1 %}", "{% set x = %}", "{% raw %}{{ n }}", "{% endraw %}",
+    "{% raw x %}{% endraw %}",
 ]
 
 REPLACEMENTS = ["'<'", "'zz'"]
 
 # Jinja takes these, we do not, and say so.
-NOT_TAKEN = ["{% set x = 1 %}", "{% include 'x' %}", "{% macro m() %}{% endmacro %}", "{{ n + 1 }}",
-             "{{ first.upper() }}", "{% raw %}{{ }}{% endraw %}", "{{ [1, 2] }}", "{{ {'a': 1} }}",
+NOT_TAKEN = ["{% set x, y = list %}", "{% set x %}a{% endset %}", "{% include 'x' %}", "{% macro m() %}{% endmacro %}",
+             "{{ first.upper() }}", "{{ n ** 2 }}", "{{ first * 2 }}", "{{ [1, 2] }}", "{{ {'a': 1} }}",
              "{% for a, b in people %}{% endfor %}", "{{ range(9) }}", "{{ name|sort }}", "{{ 1 < 2 < 3 }}"]
 
 # Source, place, and the output: header rules of whole messages, which Jinja has not.
@@ -106,7 +120,7 @@ def oracle(source, html):
     environment = jinja2.Environment(autoescape=html, finalize=finalize, loader=jinja2.DictLoader(PARTIALS))
     try:
         return environment.from_string(source).render(**VARIABLES)
-    except (jinja2.TemplateError, TypeError, RecursionError):
+    except (jinja2.TemplateError, TypeError, ZeroDivisionError, RecursionError):
         return None
 
 
@@ -142,6 +156,12 @@ class Generator:
             return f"({inner})|replace('a', {self.random.choice(REPLACEMENTS)})"
         return f"(list|{self.random.choice(['first', 'last'])})"
 
+    def number(self, depth):
+        if depth > 2 or self.random.random() < 0.4:
+            return self.random.choice(["n", "zero", "real", "whole", "7", "-2", "2.5", "yes"])
+        return (f"{self.random.choice(['', '', '-'])}({self.number(depth + 1)} {self.random.choice(['+', '-', '*', '/', '//', '%'])} "
+                f"{self.number(depth + 1)})")
+
     def condition(self, depth, names):
         kind = self.random.randrange(8) if depth < 4 else 0
         if kind <= 1:
@@ -170,8 +190,14 @@ class Generator:
     def statements(self, depth=0, names=()):
         parts = []
         for _ in range(self.random.randrange(1, 5)):
-            kind = self.random.randrange(6 if depth < 3 else 3)
-            if kind == 0:
+            kind = self.random.randrange(8 if depth < 3 else 3)
+            if kind == 7:
+                parts.append(self.tag(self.number(0), False))
+            elif kind == 6:
+                name = self.random.choice(["s", "t"])
+                parts.append(self.tag(f"set {name} = {self.string(0, names)}"))
+                names = (*names, name)
+            elif kind == 0:
                 parts.append(self.text())
             elif kind <= 2:
                 parts.append(self.tag(self.string(0, names), False))
