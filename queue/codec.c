@@ -302,10 +302,10 @@ enum content_state { CONTENT_WHOLE = 0, CONTENT_PREPARED = 1 };
 #define LMDB_NODE_BYTES   8
 
 /* In order of their tags. */
-#define CONTENT_FIELDS 11
+#define CONTENT_FIELDS 12
 struct content_fields {
     struct str texts[CONTENT_FIELDS];
-    uint8_t expires[8];
+    uint8_t expires[8], suppression;
 };
 
 static void content_fields(const struct message *m, struct content_fields *fields)
@@ -324,6 +324,8 @@ static void content_fields(const struct message *m, struct content_fields *field
     out[8] = (struct str){(char *)fields->expires, m->expires_ms == 0 ? 0 : 8};
     out[9] = m->body_hash;
     out[10] = m->dkim_domain;
+    fields->suppression = m->suppression;
+    out[11] = (struct str){(char *)&fields->suppression, m->suppression != 0};
 }
 
 size_t codec_leaf_bytes(size_t lmdb_page_bytes)
@@ -382,6 +384,14 @@ void codec_content_encode(uint8_t *out, const struct message *m, const struct co
     seal(out, l->head_bytes, m->id.bytes, MSGID_BYTES);
 }
 
+/* A later build may know more than this one: it is as strict as this one can be. */
+static uint8_t content_suppression(struct str field)
+{
+    uint8_t v = field.len == 0 ? 0 : (uint8_t)field.ptr[0];
+
+    return v < MESSAGE_SUPPRESSION_ANY ? v : MESSAGE_SUPPRESSION_ANY;
+}
+
 static bool content_expires(struct str field, int64_t *out)
 {
     struct in in = {(const uint8_t *)field.ptr, (const uint8_t *)field.ptr + field.len, false};
@@ -435,6 +445,7 @@ int codec_content_decode(const struct msgid *id, struct str value, struct messag
     fields->trace = strings[7];
     fields->body_hash = strings[9];
     fields->dkim_domain = strings[10];
+    fields->suppression = content_suppression(strings[11]);
     if (!content_expires(strings[8], &fields->expires_ms) || r.tail.len > fields->content_len ||
         fields->priority >= FLOW_PRIORITIES || fields->created_ms < 0 ||
         fields->created_ms > QUEUE_DUE_HELD)

@@ -81,6 +81,7 @@ static void test_content_round_trip(void **state)
     s.m->flags = MESSAGE_8BIT | MESSAGE_DOT_LINES;
     s.m->ret = 2;
     s.m->dkim_domain = STR("brand.example");
+    s.m->suppression = MESSAGE_SUPPRESSION_ANY;
     s.m->body_hash = (struct str){"\1\0hash", 6};
     l = codec_content_layout(s.m, 4096);
     assert_int_equal(l.pieces, 0);
@@ -109,7 +110,9 @@ static void test_content_round_trip(void **state)
     assert_true(str_eq(fields.origin, s.m->origin));
     assert_true(str_eq(fields.trace, s.m->trace));
     assert_true(str_eq(fields.dkim_domain, STR("brand.example")));
+    assert_int_equal(fields.suppression, MESSAGE_SUPPRESSION_ANY);
     assert_true(str_eq(fields.body_hash, s.m->body_hash));
+    s.m->suppression = MESSAGE_SUPPRESSION_NONE;
     s.m->dkim_domain = s.m->body_hash = STR(""); /* as it was made */
     sample_free(&s);
 }

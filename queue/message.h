@@ -26,6 +26,14 @@ enum message_flags {
  * content may be no lines of text (1 << 5). */
 #define MESSAGE_FLAGS 0x1fu
 
+/* Whether the suppression list is asked once more before an attempt (engine/deliver/suppressed.h).
+ */
+enum message_suppression {
+    MESSAGE_SUPPRESSION_NONE,
+    MESSAGE_SUPPRESSION_ALL, /* what holds all mail holds this */
+    MESSAGE_SUPPRESSION_ANY, /* and if it is a campaign's, what holds those */
+};
+
 /* Header fields that go out in front of a message's content, and are no part of it: signatures. */
 struct message_front {
     struct message_front *older; /* one that this replaced: a send may still read from it */
@@ -47,6 +55,7 @@ struct message {
     uint32_t flags;      /* enum message_flags */
     uint8_t ret;         /* enum smtp_ret */
     uint8_t priority;    /* band 0 (first) .. 9; default 5 */
+    uint8_t suppression; /* enum message_suppression */
     uint32_t flow;       /* id that new recipients get; not stored with the message */
     uint32_t recipients; /* in all, at acceptance; 0: they come later */
     struct str sender;   /* return path without <>, empty: null sender */

@@ -9,6 +9,7 @@
 #include "deliver/recipes.h"
 #include "deliver/sessions.h"
 #include "deliver/signing.h"
+#include "deliver/suppressed.h"
 #include "limits/warmup.h"
 #include "outcome/admin.h"
 #include "outcome/classify.h"
@@ -22,6 +23,7 @@
 /* On its way to the protocol. */
 enum stage {
     STAGE_TAKEN,
+    STAGE_LOOKS,   /* its recipients are looked for in the suppression list */
     STAGE_RENDERS, /* its letter is made */
     STAGE_SIGNS,   /* its signatures are made */
     STAGE_SPOILT,  /* one of them cannot be: spoilt has the words */
@@ -38,6 +40,8 @@ struct transaction {
     struct list_node letter;  /* delivery->letters, until it is submitted */
     struct list_node with;    /* delivery->carried from then on */
     enum stage stage;
+    struct suppressed_look *look; /* or NULL */
+    bool looked;
     struct recipe_wait rendering;
     struct signing_wait signing;
     int error; /* -errno: what STAGE_SPOILT is about */
@@ -149,7 +153,7 @@ static void transaction_free(struct transaction *t)
 {
     struct worker *w = t->delivery->worker;
 
-    ASSERT(t->stage != STAGE_RENDERS && t->stage != STAGE_SIGNS);
+    ASSERT(t->stage != STAGE_LOOKS && t->stage != STAGE_RENDERS && t->stage != STAGE_SIGNS);
     ASSERT(!list_node_linked(&t->letter) && t->batch.len == 0);
     ASSERT((t->stage == STAGE_SUBMITTED) == list_node_linked(&t->with));
     ASSERT(t->delivery->site->under_way >= t->bytes);
@@ -160,6 +164,7 @@ static void transaction_free(struct transaction *t)
             site_share_leave(t->sessions[i]);
     site_ended(t->delivery->site, t->bytes);
     flow_lower_give(t->lowered);
+    suppressed_leave(t->look);
     message_unref(t->rendering.letter);
     buf_done(&t->rendering.why);
     delivery_release(t->delivery, t->message);
@@ -177,6 +182,43 @@ static bool spoil(struct transaction *t, int error)
     t->stage = STAGE_SPOILT;
     t->error = error;
     return false;
+}
+
+static void on_looked(void *arg)
+{
+    struct transaction *t = arg;
+
+    ASSERT(t->stage == STAGE_LOOKS);
+    t->stage = STAGE_TAKEN;
+    delivery_dirty(t->delivery);
+}
+
+/* Asks the suppression list. False: that takes a while, or t is spoilt. */
+static bool look_up(struct transaction *t)
+{
+    bool asked = t->looked;
+    int err;
+
+    if (t->message->suppression == MESSAGE_SUPPRESSION_NONE)
+        return true;
+    t->looked = true;
+    if (!asked)
+        t->look = suppressed_look(t->delivery->worker, t->message, t->rcpts, t->smtp.rcpts_len,
+                                  on_looked, t);
+    if (t->look == NULL)
+        return true;
+    if (!asked) {
+        t->stage = STAGE_LOOKS;
+        return false;
+    }
+    err = suppressed_error(t->look);
+    if (err < 0) {
+        buf_puts(&t->rendering.why, "the suppression list cannot be read");
+        return spoil(t, err);
+    }
+    for (size_t i = 0; i < t->smtp.rcpts_len; i++)
+        t->smtp.rcpts[i].held = suppressed_why(t->look, i).len > 0;
+    return true;
 }
 
 static void on_rendered(struct recipe_wait *wait)
@@ -243,7 +285,7 @@ bool transaction_prepare(struct transaction *t)
     struct worker *w = t->delivery->worker;
     const struct message_front *front;
 
-    if (t->stage != STAGE_TAKEN || !render(t))
+    if (t->stage != STAGE_TAKEN || !look_up(t) || !render(t))
         return false;
     if (t->message->recipe != NULL && flow_split_wanted(t->rcpts[0], t->message)) {
         t->stage = STAGE_ASTRAY;
@@ -377,6 +419,10 @@ static void end_unsent(struct transaction *t)
 
 void transaction_take_back(struct transaction *t)
 {
+    if (t->stage == STAGE_LOOKS) {
+        suppressed_leave(t->look);
+        t->look = NULL;
+    }
     if (t->stage == STAGE_RENDERS)
         recipes_leave(&t->rendering);
     else if (t->stage == STAGE_SIGNS)
@@ -636,6 +682,16 @@ static void on_failure(struct transaction *t, struct recipient *r, const struct 
     judge_add(&t->batch, r, &outcome)->too_many = v.too_many;
 }
 
+static void end_held(struct transaction *t, uint16_t rcpt)
+{
+    struct outcome outcome = {
+        .class = OUTCOME_FAILED, .stage = SMTP_STAGE_READY, .local = true, .suppressed = true};
+
+    warmup_take_back(t, 1);
+    classify_suppressed_reply(suppressed_why(t->look, rcpt), &outcome.reply);
+    judge_add(&t->batch, t->rcpts[rcpt], &outcome);
+}
+
 void transaction_recipient(const struct smtp_event *event)
 {
     struct transaction *t = event->transaction->owner;
@@ -657,6 +713,12 @@ void transaction_recipient(const struct smtp_event *event)
         t->run = policy_of(POLICY_TAKEN)->run;
         t->taken = true;
         judge_delivered(d->worker, &t->context, r, event->reply);
+        return;
+    }
+    if (event->fate == SMTP_FATE_UNABLE && t->smtp.rcpts[event->rcpt].held) {
+        if (t->smtp.rcpts_len == 1)
+            leave_back(t);
+        end_held(t, event->rcpt);
         return;
     }
     if (event->fate == SMTP_FATE_UNABLE) {

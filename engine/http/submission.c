@@ -287,6 +287,7 @@ static const char *take_message(struct submission *s, struct letter *l, struct d
         d->headers_ignored = 1u << CONFIG_HEADER_POOL | 1u << CONFIG_HEADER_TENANT;
     d->rule = rule_of(s->request);
     d->priority = facts->priority;
+    d->suppression = MESSAGE_SUPPRESSION_ANY;
     d->eight_bit = !str_is_ascii((struct str){(const char *)content, len});
     d->dot_lines = smtp_find_dot_line(content, len, 0) < len;
     d->smtputf8 = d->utf8_address;

@@ -167,6 +167,7 @@ static struct message *message_make(struct reading *r, struct str trace, struct 
                                       (r->needs_utf8 ? MESSAGE_SMTPUTF8 : 0u),
                              .ret = d->ret,
                              .priority = priority_of(r),
+                             .suppression = d->suppression,
                              .recipients = d->recipients,
                              .sender = d->sender,
                              .envid = d->envid,

@@ -30,6 +30,7 @@ struct draft {
     struct config_sender_rule rule; /* as whom the mail may be; senders NULL: as anybody */
     uint32_t headers_ignored;       /* a bit for each enum config_header that means nothing */
     uint8_t ret;
+    uint8_t suppression;       /* message.suppression */
     bool eight_bit, dot_lines; /* of the content */
     bool smtputf8;             /* the client may send what needs it */
     bool utf8_address;         /* an address of the envelope is not ASCII */

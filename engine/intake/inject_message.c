@@ -382,6 +382,8 @@ static struct message *make_message(struct inject *s, int64_t now_ms, const stru
         .rule = inject_sender_rule(s),
         .headers_ignored = ~s->settings->headers_taken,
         .ret = s->ret,
+        .suppression =
+            s->settings->suppression ? MESSAGE_SUPPRESSION_ALL : MESSAGE_SUPPRESSION_NONE,
         .eight_bit = s->server.facts.eight_bit,
         .dot_lines = s->server.facts.dot_lines,
         .smtputf8 = s->smtputf8,

@@ -371,14 +371,20 @@ static _Atomic uint64_t *end_counter(struct worker *w, const struct recipient *r
     return (r->message->flags & MESSAGE_NOTICE) != 0 ? &w->counters.notices_failed : counter;
 }
 
-/* Whoever sends knows that people unsubscribe: there is no notice, and no attempt was made. */
+/* No attempt was made. Whoever sends a campaign knows that people unsubscribe: of its letters there
+ * is no notice. */
 static void entry_suppress(struct judge_batch *b, struct judge_entry *e)
 {
+    bool told = (e->recipient->message->flags & MESSAGE_RECIPE) == 0;
     struct worker *w = b->worker;
 
     ASSERT(e->outcome.class == OUTCOME_FAILED && e->outcome.local);
+    if (told && !judge_has_room(w, e->recipient, NOTICE_FAILED)) {
+        entry_defer(b, e);
+        return;
+    }
     entry_end(b, e, REPORT_BOUNCE, &w->counters.failed, NOTICE_FAILED);
-    e->notice = false;
+    e->notice = e->notice && told;
     suppressions_count(&w->shared->suppressions, 1);
 }
 

@@ -252,8 +252,8 @@ static bool any_rcpt_valid(struct smtp_transaction *t)
 
     for (size_t i = 0; i < t->rcpts_len; i++) {
         struct smtp_transaction_rcpt *r = &t->rcpts[i];
-        bool valid =
-            is_address(r->address, t->smtputf8) || str_eq_nocase(r->address, STR("postmaster"));
+        bool valid = !r->held && (is_address(r->address, t->smtputf8) ||
+                                  str_eq_nocase(r->address, STR("postmaster")));
 
         r->state = valid ? RCPT_PENDING : RCPT_INVALID;
         any |= valid;

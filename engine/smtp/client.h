@@ -96,6 +96,7 @@ struct smtp_transaction_rcpt {
     struct str address;
     uint8_t notify;
     struct str orcpt; /* as RCPT carries it, or empty */
+    bool held;        /* never reaches the wire: SMTP_UNABLE_ADDRESS */
     uint8_t state;    /* private */
 };
 /* What would be no valid envid or orcpt parameter is left out: the mail matters more. */

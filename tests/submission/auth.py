@@ -480,6 +480,15 @@ def who_gets_no_mail(s):
                if "suppression list" in r["response"]["content"]]
     assert sorted(refused) == ['"A"@D1.example', "a@D1.example", "b@D1.example", "b@D1.example"], refused
     assert s.counter("suppressed_recipients") == 4
+    # Whose mail it is, the message alone says: looked up before it is sent.
+    with Client(s.engine) as client:
+        client.expect(client.command(plain("free")), 235)
+        client.expect(client.message("a@d1.example", "h@d1.example",
+                                     data=b"X-Hayauma-Tenant: shop\r\n" + TEXT.encode()), 250)
+    (ended,) = s.engine.wait_records("Bounce")
+    assert (ended["recipient"], ended["bounce_classification"], ended["num_attempts"]) == ("a@d1.example", "Suppressed", 0)
+    (sent,) = s.engine.wait_records("Delivery", recipient="h@d1.example")
+    assert sent["id"] == ended["id"], (sent, ended)
 
 
 def mail_from(address, more=b""):
