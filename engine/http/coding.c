@@ -6,10 +6,19 @@
 
 #define STEP_BYTES  (64u << 10)
 #define WINDOW_BITS (15 + 32) /* gzip or zlib, as the head says */
+#define MEMBERS_MAX 4096      /* of gzip */
+
+/* RFC 1952: files that were put together (cat a.gz b.gz) are one. */
+static bool next_member(z_stream *z, unsigned *members)
+{
+    return z->avail_in > 0 && *z->next_in == 0x1f && ++*members < MEMBERS_MAX &&
+           inflateReset(z) == Z_OK;
+}
 
 static int inflate_all(z_stream *z, uint64_t max, bool (*hold)(void *, uint64_t), void *arg,
                        struct buf *out)
 {
+    unsigned members = 0;
     int said = Z_OK;
 
     while (said == Z_OK) {
@@ -25,7 +34,9 @@ static int inflate_all(z_stream *z, uint64_t max, bool (*hold)(void *, uint64_t)
         z->avail_out = STEP_BYTES;
         said = inflate(z, Z_NO_FLUSH);
         out->len += STEP_BYTES - z->avail_out;
-        if (said == Z_OK && z->avail_in == 0 && z->avail_out > 0) /* it ends in the middle */
+        if (said == Z_STREAM_END && next_member(z, &members))
+            said = Z_OK;
+        else if (said == Z_OK && z->avail_in == 0 && z->avail_out > 0) /* it ends in the middle */
             return -EINVAL;
     }
     if (said != Z_STREAM_END || z->avail_in > 0)

@@ -205,12 +205,16 @@ static void body_inflate(struct http_request *r)
 
 static void body_here(struct http_request *r)
 {
+    static const char mark[] = "\xef\xbb\xbf"; /* some clients put it in front of UTF-8 */
+
     atomic_store_explicit(&r->client->since_ms, 0, memory_order_relaxed);
     r->handled = true;
     if (r->refusal != 0)
         request_problem(r, r->refusal, "", "%s", r->refusal_text);
     else if (r->coded)
         body_inflate(r);
+    if (str_starts_nocase(buf_str(&r->body), STR(mark)))
+        buf_consume(&r->body, sizeof(mark) - 1);
     if (!r->answered)
         r->endpoint->handle(r);
 }

@@ -167,7 +167,8 @@ void request_problem(struct http_request *r, unsigned status, const char *field,
 const char *request_field(const struct http_request *r, const char *name);
 /* Behind the path's '?', decoded; or NULL. */
 const char *request_argument(const struct http_request *r, const char *name);
-/* Whether there is one that is none of these; then it is answered. */
+/* Whether there is one that is none of these, or has no value, or is there twice; then it is
+ * answered. */
 bool request_arguments_refused(struct http_request *r, const char *const *known, size_t len);
 /* Whether the request's Idempotency-Key is none; then it is answered. */
 bool request_key_refused(struct http_request *r);

@@ -197,7 +197,7 @@ static const char *const unique_fields[UNIQUE_FIELDS] = {[AUTHORIZATION] = "Auth
 struct head {
     unsigned seen[UNIQUE_FIELDS];
     const char *values[UNIQUE_FIELDS];
-    bool unclear; /* a name that is none, or a field of two lines */
+    bool unclear; /* a name that is none, a field of two lines, or what others read as two */
 };
 
 /* A white space in front of the colon is part of the name to the library, and of a field in two
@@ -223,7 +223,7 @@ static enum MHD_Result on_field(void *arg, enum MHD_ValueKind kind, const char *
     struct head *head = arg;
 
     (void)kind;
-    head->unclear |= !name_clear(str_of(name));
+    head->unclear |= !name_clear(str_of(name)) || (value != NULL && strchr(value, '\r') != NULL);
     for (size_t i = 0; i < UNIQUE_FIELDS; i++)
         if (str_eq_nocase(str_of(name), str_of(unique_fields[i]))) {
             head->seen[i]++;
@@ -239,7 +239,8 @@ static bool framing_refused(struct http_request *r, const struct head *head)
     const char *coding = head->values[TRANSFER_ENCODING];
 
     if (head->unclear) {
-        request_problem(r, 400, "", "a field's name is none, or a field has two lines");
+        request_problem(r, 400, "",
+                        "a field's name is none, or a field has two lines, or a bare CR");
         return true;
     }
     for (size_t i = 0; i < UNIQUE_FIELDS; i++)
@@ -272,29 +273,37 @@ const char *request_argument(const struct http_request *r, const char *name)
 struct known {
     const char *const *names;
     size_t len;
-    const char *other; /* or NULL */
+    unsigned seen;       /* bits */
+    const char *refused; /* or NULL */
+    const char *why;
 };
 
 static enum MHD_Result on_argument(void *arg, enum MHD_ValueKind kind, const char *name,
                                    const char *value)
 {
     struct known *known = arg;
+    size_t i = 0;
 
-    (void)kind, (void)value;
-    for (size_t i = 0; i < known->len; i++)
-        if (strcmp(known->names[i], name) == 0)
-            return MHD_YES;
-    known->other = name;
-    return MHD_NO;
+    (void)kind;
+    while (i < known->len && strcmp(known->names[i], name) != 0)
+        i++;
+    known->why = i == known->len                ? "unknown parameter"
+                 : value == NULL                ? "has no value"
+                 : (known->seen & 1u << i) != 0 ? "is there twice"
+                                                : NULL;
+    known->seen |= i < known->len ? 1u << i : 0;
+    known->refused = known->why != NULL ? name : NULL;
+    return known->why == NULL ? MHD_YES : MHD_NO;
 }
 
 bool request_arguments_refused(struct http_request *r, const char *const *names, size_t len)
 {
-    struct known known = {names, len, NULL};
+    struct known known = {.names = names, .len = len};
 
+    ASSERT(len < 32);
     (void)MHD_get_connection_values(r->connection, MHD_GET_ARGUMENT_KIND, on_argument, &known);
-    if (known.other != NULL)
-        request_problem(r, 400, known.other, "%.64s: unknown parameter", known.other);
+    if (known.refused != NULL)
+        request_problem(r, 400, known.refused, "%.64s: %s", known.refused, known.why);
     return r->answered;
 }
 
@@ -472,10 +481,9 @@ static bool is_ndjson(struct str s)
  * these to this host without asking first. */
 static bool take_type(struct http_request *r, const char *type)
 {
-    struct str s = str_of(type);
-    ptrdiff_t end = str_find(s, ';');
+    struct str rest = str_of(type), s;
 
-    s = str_trim((struct str){s.ptr, end < 0 ? s.len : (size_t)end});
+    s = str_trim(str_take(&rest, ';'));
     if (r->endpoint->body == BODY_FORM)
         return str_eq_nocase(s, STR("application/x-www-form-urlencoded")) ||
                str_eq_nocase(s, STR("multipart/form-data"));
@@ -484,6 +492,25 @@ static bool take_type(struct http_request *r, const char *type)
     r->csv = r->endpoint->body == BODY_ROWS && str_eq_nocase(s, STR("text/csv"));
     r->ndjson = r->endpoint->body != BODY_JSON && is_ndjson(s);
     return r->csv || r->ndjson;
+}
+
+/* Whether the type names another charset than ours: its bytes might be taken for other letters. */
+static bool charset_refused(const char *type)
+{
+    struct str rest = str_of(type);
+
+    (void)str_take(&rest, ';');
+    while (rest.len > 0) {
+        struct str value = str_trim(str_take(&rest, ';')), name = str_trim(str_take(&value, '='));
+
+        value = str_trim(value);
+        if (value.len >= 2 && value.ptr[0] == '"' && value.ptr[value.len - 1] == '"')
+            value = (struct str){value.ptr + 1, value.len - 2};
+        if (str_eq_nocase(name, STR("charset")) && !str_eq_nocase(value, STR("utf-8")) &&
+            !str_eq_nocase(value, STR("utf8")) && !str_eq_nocase(value, STR("us-ascii")))
+            return true;
+    }
+    return false;
 }
 
 static bool take_coding(struct http_request *r, struct str coding)
@@ -514,6 +541,8 @@ static void check_body(struct http_request *r, const struct head *head)
                            ? "the body must be JSON: \"Content-Type: application/json\""
                            : "the body must be lines of JSON or CSV: \"Content-Type: "
                              "application/x-ndjson\", or text/csv");
+    else if (!form && charset_refused(type))
+        request_refuse(r, 415, "of charsets UTF-8 is taken");
     else if (coding != NULL && (form || !take_coding(r, str_of(coding))))
         request_refuse(r, 415, "of content codings gzip and deflate are taken, one of them");
     else if (head->seen[CONTENT_LENGTH] > 0 &&
@@ -525,8 +554,8 @@ static void check_body(struct http_request *r, const struct head *head)
         request_refuse(r, 503, HTTP_NO_ROOM);
 }
 
-/* Whether the body can be read to its end, and its client waits for no word of ours before it sends
- * it. */
+/* Whether the body, which may be none, can be read to its end, and its client waits for no word of
+ * ours before it sends it. An answer in front of that end ends the connection. */
 static bool body_follows(const struct http_request *r, const struct head *head)
 {
     uint64_t len = 0;
@@ -535,9 +564,22 @@ static bool body_follows(const struct http_request *r, const struct head *head)
         return false;
     if (head->seen[TRANSFER_ENCODING] > 0)
         return true;
-    return head->seen[CONTENT_LENGTH] > 0 &&
-           str_to_u64(str_of(head->values[CONTENT_LENGTH]), UINT64_MAX / 2, &len) == 0 && len > 0 &&
-           len <= HTTP_DROPPED_TIMES * r->config->http.body_bytes_max;
+    return head->seen[CONTENT_LENGTH] == 0 ||
+           (str_to_u64(str_of(head->values[CONTENT_LENGTH]), UINT64_MAX / 2, &len) == 0 &&
+            len <= HTTP_DROPPED_TIMES * r->config->http.body_bytes_max);
+}
+
+/* RFC 9112 3.2.2: a client that knows a proxy may say a whole URL, whatever its host. */
+static const char *path_of(const char *url)
+{
+    static const char *const schemes[] = {"http://", "https://"};
+
+    for (size_t i = 0; i < ARRAY_LEN(schemes); i++)
+        if (str_starts_nocase(str_of(url), str_of(schemes[i]))) {
+            url = strchr(url + strlen(schemes[i]), '/');
+            return url == NULL ? "/" : url;
+        }
+    return url;
 }
 
 void request_begin(struct http_request *r, const char *url)
@@ -546,7 +588,7 @@ void request_begin(struct http_request *r, const char *url)
     bool method_known;
 
     (void)MHD_get_connection_values(r->connection, MHD_HEADER_KIND, on_field, &head);
-    r->endpoint = endpoint_find(r, url, &method_known);
+    r->endpoint = endpoint_find(r, path_of(url), &method_known);
     if (framing_refused(r, &head))
         return;
     r->body_follows = body_follows(r, &head);

@@ -257,6 +257,13 @@ __attribute__((format(printf, 2, 0))) static void on_log(void *arg, const char *
     log_debug("http.library", "text=\"%s\"", text);
 }
 
+/* What has a NUL in it stays as it is written: decoded, it would end there. */
+static size_t on_unescape(void *arg, struct MHD_Connection *connection, char *s)
+{
+    (void)arg, (void)connection;
+    return strstr(s, "%00") != NULL ? strlen(s) : MHD_http_unescape(s);
+}
+
 /* This thread's part of http.connections_max. */
 static unsigned connections_max(const struct http_thread *t)
 {
@@ -291,8 +298,8 @@ static int thread_open(struct http_thread *t)
         MHD_OPTION_CONNECTION_LIMIT, t->connections_max + ACCEPTS_MAX * h->threads_len,
         MHD_OPTION_CONNECTION_TIMEOUT, (h->config->http.idle_timeout_ms + 999) / 1000,
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)MEMORY_BYTES, MHD_OPTION_STRICT_FOR_CLIENT, 1,
-        MHD_OPTION_NOTIFY_COMPLETED, http_on_completed, t, MHD_OPTION_NOTIFY_CONNECTION,
-        http_on_connection, t, MHD_OPTION_END);
+        MHD_OPTION_UNESCAPE_CALLBACK, on_unescape, NULL, MHD_OPTION_NOTIFY_COMPLETED,
+        http_on_completed, t, MHD_OPTION_NOTIFY_CONNECTION, http_on_connection, t, MHD_OPTION_END);
     if (t->daemon == NULL)
         return -EAGAIN;
     err = epoll_add(t, MHD_get_daemon_info(t->daemon, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd);

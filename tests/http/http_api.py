@@ -426,7 +426,8 @@ def test_codings():
     bomb = gzip.compress(b" " * (200 << 20))
     with Api(body_max="1MiB") as engine:
         for coding, body, status in (("gzip", gzip.compress(plain), 200), ("deflate", zlib.compress(plain), 200),
-                                     ("identity", plain, 200), ("gzip", plain, 400), ("gzip", b"", 400),
+                                     ("identity", plain, 200), ("gzip", plain, 400),
+                                     ("gzip", gzip.compress(plain[:9]) + gzip.compress(b"") + gzip.compress(plain[9:]), 200), ("gzip", b"", 400),
                                      ("gzip", gzip.compress(plain)[:-9], 400), ("gzip", gzip.compress(plain) + b"x", 400),
                                      ("gzip", bomb, 413), ("gzip, gzip", gzip.compress(gzip.compress(plain)), 415)):
             check(coding, engine.ask("POST", "/api/inject/v1", body, {"Content-Encoding": coding})[0], status)
@@ -475,6 +476,32 @@ def test_framing():
         check("nothing sent", engine.status()["counters"]["received_messages"], 0)
         got = engine.raw(head(chunked) + chunks)
         check(f"chunks: {got}", got[9:12], b"200")
+        for data, want in odd_requests(text):
+            got = engine.raw(data)
+            check(f"{data[:150]}: {got}", re.findall(rb"HTTP/1.1 (\d+)", got), want)
+
+
+def odd_requests(text):
+    """What is seldom seen, and what it gets."""
+    def get(target, *fields):
+        return "\r\n".join([f"GET {target} HTTP/1.1", "Host: x", *fields, "", ""]).encode()
+
+    length, close, typed = f"Content-Length: {len(text)}", "Connection: close", "Content-Type: application/json"
+    post = head(length) + text
+    for data, *want in (
+            (get("http://other:81/health/live", close), b"200"), (get("HTTPS://x", close), b"404"),
+            (get("/%68ealth/live", close), b"200"), (get("/health/live%00", close), b"404"),
+            (get("/api/suppression/v1?tenant", close), b"400"), (get("/api/suppression/v1?limit=1&limit=2", close), b"400"),
+            (get("/api/suppression/v1?limit=%001", close), b"422"),
+            (get("/nothing") + get("/metrics", "Authorization: Bearer x") + get("/health/live", close), b"404", b"401", b"200"),
+            (head(length, "X: a\rTransfer-Encoding: chunked") + text, b"400"),
+            (head(f"Content-Length: {len(text) + 3}") + b"\xef\xbb\xbf" + text, b"200"),
+            (post.replace(typed.encode(), b'Content-Type: Application/JSON;x=y; Charset="UTF-8"'), b"200"),
+            (post.replace(typed.encode(), b"Content-Type: application/json; charset=iso-2022-jp"), b"415"),
+            (post.replace(b"Connection: close\r\n", b"") + get("/health/live") + post, b"200", b"200", b"200"),
+            (head("Transfer-Encoding: Chunked") + b"%x;a=\"b c\"\r\n%s\r\n0\r\nContent-Length: 3\r\n\r\n" % (len(text), text), b"200"),
+            (head(length, "Expect: 100-continue") + text, b"100", b"200")):
+        yield data, want
 
 
 # --- who may ---
