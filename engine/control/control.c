@@ -310,7 +310,7 @@ static void next_request(struct control_client *client)
     if (end < 0) {
         if (client->in.len < CONTROL_LINE_BYTES_MAX)
             return;
-        control_put_error(&client->out, "bad_request", "the request is longer than 64 KiB", "");
+        control_put_error(&client->out, "bad_request", "the request is longer than 1 MiB", "");
         buf_clear(&client->in);
         client->eof = true;
         return;

@@ -11,7 +11,7 @@
 #include "outcome/suppress_list.h"
 
 #define CONTROL_CLIENTS_MAX    64
-#define CONTROL_LINE_BYTES_MAX (64 * 1024)
+#define CONTROL_LINE_BYTES_MAX (1024 * 1024)
 /* A client with this much unsent is not worked for until it reads. One step may overshoot. */
 #define CONTROL_OUT_BYTES_MAX (256 * 1024)
 #define CONTROL_STALL_MS_MAX  60000

@@ -598,7 +598,7 @@ static void test_long_line(void **state)
             break;
     }
     r = listen_to(b, fd);
-    assert_error(r, "bad_request", "64 KiB");
+    assert_error(r, "bad_request", "1 MiB");
     replies_done(r);
     r = listen_to(b, fd); /* and the connection ends */
     assert_true(r->closed);

@@ -45,11 +45,11 @@ static const char help[] =
     "\n"
     "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the engine does not answer.\n";
 
-#define BATCH_BYTES 40000 /* of JSON: a request is a line of at most 64 KiB */
-#define BATCH_MAX   500
-#define ERRORS_MAX  20   /* lines that are told */
-#define TENANT_MAX  64   /* bytes, as the engine has it, */
-#define CELL_MAX    2000 /* of what else a file has; no address is so long */
+#define BATCH_BYTES 500000 /* of JSON: a request is a line of at most 1 MiB */
+#define BATCH_MAX   5000   /* what is one transaction is written to the disk once */
+#define ERRORS_MAX  20     /* lines that are told */
+#define TENANT_MAX  64     /* bytes, as the engine has it, */
+#define CELL_MAX    2000   /* of what else a file has; no address is so long */
 
 enum { OPT_REASON = 300, OPT_TENANT, OPT_LIMIT };
 
@@ -368,13 +368,23 @@ static int change(struct channel *ch, const struct suppress_options *o)
 
 /* --- import --- */
 
-enum { COLUMN_EMAIL, COLUMN_REASON, COLUMN_TENANT, COLUMN_SINCE, COLUMN_CAMPAIGN, COLUMNS };
-static const char *const column_names[COLUMNS] = {"email", "reason", "tenant", "since", "campaign"};
+enum { COLUMN_EMAIL, COLUMN_REASON, COLUMN_TENANT, COLUMN_CAMPAIGN, COLUMN_SINCE, COLUMNS };
+#define COLUMN_TEXTS COLUMN_SINCE /* the columns before it are texts */
+#define SINCE_UNSAID INT64_MIN
+static const char *const column_names[COLUMNS] = {"email", "reason", "tenant", "campaign", "since"};
+
+/* A record of the file; its cells are in import.text, each with a NUL behind it. */
+struct row {
+    size_t cells[COLUMN_TEXTS];
+    int64_t since_ms; /* or SINCE_UNSAID */
+    uint64_t line;
+};
 
 struct import {
     struct csv csv;
     struct batch batch;
     int columns[COLUMNS]; /* which cell; -1: none */
+    struct buf text, rows;
 };
 
 static struct str cell_of(const struct import *in, int column)
@@ -441,31 +451,73 @@ static const char *refuse_record(const struct import *in)
     return NULL;
 }
 
-static int take_record(struct import *in)
+static void take_record(struct import *in)
 {
-    struct str since = cell_of(in, COLUMN_SINCE), reason = cell_of(in, COLUMN_REASON),
-               campaign = cell_of(in, COLUMN_CAMPAIGN), named = cell_of(in, COLUMN_TENANT);
-    const char *whose = in->batch.o->tenant, *refusal = refuse_record(in);
-    char tenant[TENANT_MAX + 1];
-    json_t *entry;
-    int64_t ms = 0;
+    struct str since = cell_of(in, COLUMN_SINCE);
+    struct row row = {.since_ms = SINCE_UNSAID, .line = in->csv.line};
+    const char *refusal = refuse_record(in);
 
-    if (refusal == NULL && since.len > 0 && !parse_since(since, &ms))
+    if (refusal == NULL && since.len > 0 && !parse_since(since, &row.since_ms))
         refusal = "'since' is no time: 2026-11-29T09:00:00Z";
     if (refusal != NULL) {
         skip(in, refusal);
-        return 0;
+        return;
     }
-    entry = entry_new(&in->batch, cell_of(in, COLUMN_EMAIL));
-    if (since.len > 0)
-        json_object_set_new(entry, "since_ms", json_integer(ms));
-    if (reason.len > 0)
-        json_object_set_new(entry, "reason", json_stringn(reason.ptr, reason.len));
-    if (campaign.len > 0)
-        json_object_set_new(entry, "campaign", json_stringn(campaign.ptr, campaign.len));
-    snprintf(tenant, sizeof(tenant), "%.*s", STR_FMT(named));
-    return batch_add(&in->batch, entry, whose == NULL && named.len > 0 ? tenant : whose,
-                     in->csv.line);
+    for (int i = 0; i < COLUMN_TEXTS; i++) {
+        row.cells[i] = in->text.len;
+        buf_put_str(&in->text, cell_of(in, i));
+        buf_putc(&in->text, '\0');
+    }
+    buf_put(&in->rows, &row, sizeof(row));
+}
+
+static const char *text_of(const struct import *in, const struct row *row, int column)
+{
+    return (const char *)in->text.data + row->cells[column];
+}
+
+/* As the engine's store has them, about: what is changed together is near to each other there. In
+ * the order of a file each address would change a page of its own. */
+static int by_place(const void *a, const void *b, void *arg)
+{
+    static const int columns[] = {COLUMN_TENANT, COLUMN_EMAIL};
+    const struct row *one = a, *other = b;
+
+    for (size_t i = 0; i < ARRAY_LEN(columns); i++) {
+        int order = strcasecmp(text_of(arg, one, columns[i]), text_of(arg, other, columns[i]));
+
+        if (order != 0)
+            return order;
+    }
+    return one->line < other->line ? -1 : one->line > other->line;
+}
+
+static int send_row(struct import *in, const struct row *row)
+{
+    static const int columns[] = {COLUMN_REASON, COLUMN_CAMPAIGN};
+    const char *whose = in->batch.o->tenant, *named = text_of(in, row, COLUMN_TENANT);
+    json_t *entry = entry_new(&in->batch, str_of(text_of(in, row, COLUMN_EMAIL)));
+
+    if (row->since_ms != SINCE_UNSAID)
+        json_object_set_new(entry, "since_ms", json_integer(row->since_ms));
+    for (size_t i = 0; i < ARRAY_LEN(columns); i++)
+        if (*text_of(in, row, columns[i]) != '\0')
+            json_object_set_new(entry, column_names[columns[i]],
+                                json_string(text_of(in, row, columns[i])));
+    return batch_add(&in->batch, entry, whose == NULL && *named != '\0' ? named : whose, row->line);
+}
+
+static int send_rows(struct import *in)
+{
+    struct row *rows = (struct row *)(void *)in->rows.data;
+    size_t len = in->rows.len / sizeof(*rows);
+    int code = 0;
+
+    if (len > 0)
+        qsort_r(rows, len, sizeof(*rows), by_place, in);
+    for (size_t i = 0; i < len && code == 0; i++)
+        code = send_row(in, &rows[i]);
+    return code;
 }
 
 static int import(struct channel *ch, const struct suppress_options *o)
@@ -473,7 +525,7 @@ static int import(struct channel *ch, const struct suppress_options *o)
     struct import *in = calloc(1, sizeof(*in));
     struct buf text = {0};
     bool first = true;
-    int code = 0, got, err = input_read(o->channel.command, o->names[0], &text);
+    int code, got, err = input_read(o->channel.command, o->names[0], &text);
 
     ASSERT(in != NULL);
     if (err < 0) {
@@ -483,16 +535,18 @@ static int import(struct channel *ch, const struct suppress_options *o)
     }
     in->batch = (struct batch){.ch = ch, .o = o, .entries = json_array()};
     csv_init(&in->csv, buf_str(&text));
-    while (code == 0 && (got = csv_next(&in->csv)) != 0) {
+    while ((got = csv_next(&in->csv)) != 0) {
         if (got < 0)
             skip(in, in->csv.error);
         else if (!first || !take_headings(in))
-            code = take_record(in);
+            take_record(in);
         first = first && got < 0;
     }
-    code = end(&in->batch, code);
     csv_done(&in->csv);
     buf_done(&text);
+    code = end(&in->batch, send_rows(in));
+    buf_done(&in->text);
+    buf_done(&in->rows);
     free(in);
     return code;
 }
