@@ -32,10 +32,12 @@
 #define APPLE     PROVIDERS("apple")
 #define NETEASE                                                                                    \
     PROVIDERS("netease"), .from = "mail.163.com/help/help_spam_16.htm, copy of 2018-06; " KUMO
-#define SFM     "smtpfieldmanual.com, 2025-02-10"
-#define SISIMAI "libsisimai.org, 2025-02-23"
-#define KUMO    "KumoMTA community shaping, 2026-08-04"
-#define OUTLOOK "postmaster of Outlook.com, 2026-06-15"
+#define SFM          "smtpfieldmanual.com, 2025-02-10"
+#define SISIMAI      "libsisimai.org, 2025-02-23"
+#define KUMO         "KumoMTA community shaping, 2026-08-04"
+#define OUTLOOK      "postmaster of Outlook.com, 2026-06-15"
+#define MOMENTUM     "SparkPost support-docs, adaptive_rules.lua, 2020-03-26"
+#define ORANGE_CODES "postmaster.orange.fr, 2026-09-01; " SISIMAI
 
 /* clang-format off */
 const struct config_rule config_rules_shipped[] = {
@@ -137,6 +139,15 @@ const struct config_rule config_rules_shipped[] = {
     RULE(.name = "yahoo-volume", PROVIDERS("yahoo", "yahoo_japan"), .code_word = "421",
          TEXTS("[tss04]", "[tss05]", "[ipts04]", "[ipts05]"), .suspend_s = MINUTES(30),
          .from = SFM "; " KUMO),
+    /* Of before the signs in brackets, and of those that have none. */
+    RULE(.name = "yahoo-deferred", YAHOO, .code_word = "421-451",
+         TEXTS("message from (*) temporarily deferred", "^message temporarily deferred - "),
+         .slow_down = true, .from = MOMENTUM "; logs of senders, 2014"),
+    /* Whoever sends to many that nobody has. */
+    RULE(.name = "yahoo-unknown-recipients", PROVIDERS("yahoo", "yahoo_japan"),
+         .code_word = "421-451", TEXTS("excessive unknown recipients"), .suspend_s = HOURS(4),
+         .alarm = true, .classification = "SpamBlock",
+         .from = "help.yahoo.com, abuse-57, 2008; " MOMENTUM),
     RULE(.name = "yahoo-complaints", YAHOO, .code_word = "421", TEXTS("[ts01]", "[ts02]"),
          .suspend_s = HOURS(1), .from = KUMO "; smtp-error-codes.info, 2013"),
     RULE(.name = "yahoo-stopped", YAHOO, .code_word = "421", TEXTS("[ts03]", "retrying will not"),
@@ -160,7 +171,11 @@ const struct config_rule config_rules_shipped[] = {
     RULE(.name = "yahoo-sender-domain", YAHOO, .code_word = "451", TEXTS("unresolvable rfc.5321"),
          .alarm = true, .classification = "InvalidSender", .from = SISIMAI),
     RULE(.name = "yahoo-japan-deferred", PROVIDERS("yahoo_japan"), .code_word = "553",
-         TEXTS("vs98-ip0 deferred"), DEFERRED, .suspend_s = HOURS(1), NOT_THE_ADDRESS, .from = KUMO),
+         TEXTS("not allowed - vs*deferred"), DEFERRED, .suspend_s = HOURS(1), NOT_THE_ADDRESS,
+         .from = KUMO),
+    RULE(.name = "yahoo-deferred-refused", YAHOO, .code_word = "553",
+         TEXTS("not allowed - vs*deferred"), BLOCKED(HOURS(1)),
+         .from = "help.yahoo.com, abuse-57, 2008"),
 
     RULE(.name = "microsoft-rate", MICROSOFT, .code_word = "421", TEXTS("rp-001", "rp-002"),
          .suspend_s = MINUTES(10), .from = OUTLOOK),
@@ -231,10 +246,16 @@ const struct config_rule config_rules_shipped[] = {
     RULE(.name = "comcast-dmarc", PROVIDERS("comcast"), .code_word = "550",
          .enhanced_word = "5.2.0", TEXTS("due to dmarc"), UNAUTHENTICATED, .from = SFM),
     RULE(.name = "comcast-rate", PROVIDERS("comcast"), .code_word = "4xx",
-         TEXTS("throttled - "), .suspend_s = MINUTES(5), .from = "logs of senders; " KUMO),
+         TEXTS("throttled - ", "#rl0000"), .suspend_s = MINUTES(5), .from = "logs of senders; " KUMO),
     RULE(.name = "comcast-blocked", PROVIDERS("comcast"), .code_word = "554",
          TEXTS("#bl0000", "must have a ptr record"), BLOCKED(HOURS(2)),
          .from = SFM "; zone-mta, 2026-07-20"),
+    RULE(.name = "gmx-rate", PROVIDERS("gmx"), .code_word = "421", TEXTS("rate limit reached"),
+         .suspend_s = HOURS(1), .from = "postmaster.web.de/de/fehlermeldungen, copy of 2026"),
+    /* So many addresses that nobody has, says United Internet, whose IONOS says it alike. */
+    RULE(.name = "gmx-later", .code_word = "421-450", TEXTS("reject due to policy violations"),
+         .suspend_s = HOURS(1), .alarm = true, .classification = "SpamBlock",
+         .from = "ionos.de/hilfe, smtp-fehlermeldungen, copy of 2026"),
     RULE(.name = "gmx-source", PROVIDERS("gmx"), .code_word = "550-554",
          TEXTS("bad dns ptr", "policy restrictions (ip based)", "ip address is block listed"),
          BLOCKED(HOURS(1)), .from = SFM "; " SISIMAI),
@@ -249,9 +270,11 @@ const struct config_rule config_rules_shipped[] = {
          TEXTS("invalid dns mx or a/aaaa"), .alarm = true, NOT_THE_ADDRESS,
          .classification = "InvalidSender", .from = SFM),
     RULE(.name = "t-online-blocked", PROVIDERS("t_online"), .code_word = "554",
-         TEXTS("tosa@rx.t-online.de"), BLOCKED(HOURS(2)), .from = "zone-mta, 2026-07-20"),
+         TEXTS("tosa@rx.t-online.de", "toda@rx.t-online.de"), BLOCKED(HOURS(2)),
+         .from = "zone-mta, 2026-07-20; chatmail/relay, 2026-05"),
     RULE(.name = "orange-policy", PROVIDERS("orange"), .code_word = "550", .enhanced_word = "5.2.0",
-         TEXTS("ofr_506"), NOT_THE_ADDRESS, .classification = "PolicyRelated", .from = SFM),
+         TEXTS("ofr_506", "ofr_513"), NOT_THE_ADDRESS, .classification = "PolicyRelated",
+         .from = SFM "; sisimai/p5-sisimai#240, 2017"),
     RULE(.name = "orange-sender-domain", PROVIDERS("orange"), .code_word = "501",
          .enhanced_word = "5.1.0", TEXTS("emetteur invalide"), .alarm = true, NOT_THE_ADDRESS,
          .classification = "InvalidSender", .from = SFM),
@@ -259,8 +282,29 @@ const struct config_rule config_rules_shipped[] = {
          TEXTS("trop de connexions"), .slow_down = true, .from = "zone-mta, 2026-07-20"),
     RULE(.name = "orange-later", PROVIDERS("orange"), .code_word = "421", TEXTS("service refuse"),
          .suspend_s = MINUTES(30), .from = SISIMAI),
+    RULE(.name = "orange-spf", PROVIDERS("orange"), .code_word = "421",
+         TEXTS("spf/dns de votre nom de domaine"), .retry_s = HOURS(2), UNAUTHENTICATED,
+         .from = ORANGE_CODES),
+    /* 103: a list of Orange's own. */
     RULE(.name = "orange-blocked", PROVIDERS("orange"), .code_word = "550",
-         TEXTS("bloquee pour incident de spam"), BLOCKED(HOURS(2)), .from = SFM "; " SISIMAI),
+         TEXTS("bloquee pour incident de spam", "service refuse*ofr*_103"), BLOCKED(HOURS(2)),
+         .from = SFM "; " ORANGE_CODES),
+    /* La Poste's codes have the same meanings. */
+    RULE(.name = "laposte-later", .mx = (char *[]){"laposte.net"}, .mx_len = 1, .code_word = "4xx",
+         TEXTS("service refuse"), .suspend_s = MINUTES(30),
+         .from = "bentonow.com/smtp-errors/laposte, copy of 2026; " SISIMAI),
+    RULE(.name = "laposte-refused", .mx = (char *[]){"laposte.net"}, .mx_len = 1,
+         .code_word = "550", TEXTS("service refuse"), DEFERRED, .retry_s = HOURS(1),
+         NOT_THE_ADDRESS, .classification = "SpamBlock", .from = SISIMAI),
+    RULE(.name = "laposte-dmarc", .mx = (char *[]){"laposte.net"}, .mx_len = 1,
+         .code_word = "550-571", TEXTS("verification dmarc en echec"), UNAUTHENTICATED,
+         .from = SISIMAI),
+    RULE(.name = "free-blocked", .mx = (char *[]){"free.fr"}, .mx_len = 1, .code_word = "421-554",
+         TEXTS("too many spams from your ip"), BLOCKED(HOURS(2)),
+         .from = "logs of senders, 2023; " SISIMAI),
+    RULE(.name = "free-ptr", .mx = (char *[]){"free.fr"}, .mx_len = 1, .code_word = "421",
+         TEXTS("your reverse dns entry"), .suspend_s = HOURS(1), UNAUTHENTICATED,
+         .from = "iredmail#156, 2022"),
     RULE(.name = "qq-rate", PROVIDERS("qq"), .code_word = "550", TEXTS("frequency limited"),
          DEFERRED, .suspend_s = HOURS(1), NOT_THE_ADDRESS, .from = SFM "; " SISIMAI "; " KUMO),
     /* So the recipient gets much mail just now, says Tencent; unknown ones are "Mailbox not found". */
@@ -295,8 +339,13 @@ const struct config_rule config_rules_shipped[] = {
     RULE(.name = "netease-unauthenticated", NETEASE, .code_word = "550-554",
          TEXTS("mi:spf", "mi:dma", "dt:sum"), UNAUTHENTICATED),
     RULE(.name = "mail-ru-spam", PROVIDERS("mail_ru"), .code_word = "550",
-         TEXTS("spam message rejected"), .alarm = true, .after = 10, NOT_THE_ADDRESS,
-         .classification = "SpamBlock", .from = SFM "; " SISIMAI),
+         TEXTS("spam message rejected", "spam message discarded"), .alarm = true, .after = 10,
+         NOT_THE_ADDRESS, .classification = "SpamBlock", .from = SFM "; " SISIMAI),
+    RULE(.name = "mail-ru-source", PROVIDERS("mail_ru"), .code_word = "550",
+         TEXTS("we do not accept mail from"), BLOCKED(HOURS(2)), .from = SISIMAI),
+    RULE(.name = "mail-ru-dmarc", PROVIDERS("mail_ru"), .code_word = "550", .enhanced_word = "5.7.1",
+         TEXTS("domain owner dmarc policy"), UNAUTHENTICATED,
+         .from = "help.mail.ru, as viws.ru has it, copy of 2026"),
     RULE(.name = "yandex-mailbox-rate", PROVIDERS("yandex"), .code_word = "450",
          .enhanced_word = "4.2.1", TEXTS("message rate limit"), .retry_s = HOURS(1), NOT_THE_ADDRESS,
          .from = SFM),
@@ -309,7 +358,14 @@ const struct config_rule config_rules_shipped[] = {
          TEXTS("flagged as spam"), NOT_THE_ADDRESS, .classification = "SpamBlock", .from = SFM),
 
     RULE(.name = "mimecast-later", PROVIDERS("mimecast"), .code_word = "451",
-         TEXTS("temporarily unavailable"), .retry_s = MINUTES(6), .from = SFM "; " SISIMAI),
+         TEXTS("internal resource*temporarily unavailable", "recipient temporarily unavailable"),
+         .retry_s = MINUTES(6), .from = SFM "; " SISIMAI),
+    /* More than twenty connections, says Mimecast: of all senders to this customer, or of ours. */
+    RULE(.name = "mimecast-connections", PROVIDERS("mimecast"), .code_word = "451",
+         TEXTS("account service is temporarily unavailable"), .slow_down = true, .from = SISIMAI),
+    RULE(.name = "mimecast-threads", PROVIDERS("mimecast"), .code_word = "550",
+         TEXTS("outbound thread limit"), DEFERRED, .slow_down = true, NOT_THE_ADDRESS,
+         .from = SISIMAI),
     RULE(.name = "mimecast-source", PROVIDERS("mimecast"), .code_word = "451",
          TEXTS("ip temporarily blacklisted"), .suspend_s = HOURS(1), .alarm = true,
          .from = SISIMAI),
@@ -327,6 +383,9 @@ const struct config_rule config_rules_shipped[] = {
     RULE(.name = "proofpoint-blocked", .code_word = "5xx",
          TEXTS("ipcheck.proofpoint.com", "prs.proofpoint.com", "support.proofpoint.com/dnsbl"),
          BLOCKED(HOURS(2)), .from = SFM "; zone-mta, 2026-07-20; " SISIMAI),
+    /* Likewise Cloudmark's. */
+    RULE(.name = "cloudmark-blocked", .code_word = "5xx", TEXTS("csi.cloudmark.com/reset-request"),
+         BLOCKED(HOURS(2)), .from = "logs of senders, 2023"),
     /* Likewise Trend Micro's lists of addresses, though the answer begins "Recipient address
      * rejected". */
     RULE(.name = "trend-micro-deferred", .code_word = "4xx",
@@ -348,8 +407,15 @@ const struct config_rule config_rules_shipped[] = {
          TEXTS("blocked automatically by anti-spam"), BLOCKED(HOURS(2)),
          .from = "auctionpro.co.kr, 2018-12"),
     RULE(.name = "greylisting", .code_word = "4xx",
-         TEXTS("greylist", "grey-list"),
-         .retry_s = MINUTES(6), .retry_at_most = true, .from = SFM "; postgrey; rumble, 2019"),
+         TEXTS("greylist", "grey-list", "graylist"), .retry_s = MINUTES(6), .retry_at_most = true,
+         .from = SFM "; postgrey; rumble, 2019; spamdyke"),
+    /* Cisco's "Max. Recipients per Hour", of one address over all its transactions. */
+    RULE(.name = "hour-recipients", .code_word = "4xx",
+         TEXTS("too many recipients received this hour"), .suspend_s = MINUTES(15), NOT_THE_ADDRESS,
+         .from = "Cisco's guide to AsyncOS 9.1.2; SendGrid's docs; Broadcom, article 385809"),
+    /* A portal of Korea's, which says for how long. */
+    RULE(.name = "day-mails", .code_word = "550",
+         TEXTS("not allowed to send more e-mails within 24 hours"), BLOCKED(HOURS(24)), .from = "puffinknight.tistory.com/102"),
     RULE(.name = "too-many-connections", .code_word = "4xx",
          TEXTS("^too many connections", "maximum number of concurrent connections"),
          .slow_down = true, NOT_THE_ADDRESS, .from = KUMO "; " SFM),

@@ -154,9 +154,9 @@ static const char *const words_spam[] = {"spam", "junk", "unsolicited", "bulk ma
 static const char *const words_quota[] = {
     "quota",   "mailbox full",       "mailbox is full", "over quota",
     "storage", "insufficient space", "inbox is full",   NULL};
-static const char *const words_inactive[] = {"disabled",        "inactive",  "suspended",
-                                             "deactivated",     "no longer", "not active",
-                                             "expired account", NULL};
+static const char *const words_inactive[] = {"disabled",        "inactive",           "suspended",
+                                             "deactivated",     "no longer",          "not active",
+                                             "expired account", "archived recipient", NULL};
 static const char *const words_unknown[] = {"user unknown",
                                             "unknown user",
                                             "no such user",

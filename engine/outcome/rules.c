@@ -141,6 +141,7 @@ void rule_verdict(const struct config_rule *rule, enum smtp_stage stage, bool pa
     if (rule->slow_down || paused || v->lowered) {
         v->scope = FAULT_SITE;
         v->next_host = false; /* the other exchangers are of the same house */
+        v->too_many = false;  /* not of this transaction: a smaller one hears the same */
     } else if (v->scope == FAULT_SITE) {
         v->scope = before_mail                ? FAULT_HOST
                    : stage == SMTP_STAGE_RCPT ? FAULT_RECIPIENT

@@ -64,6 +64,8 @@ static bool read_row(FILE *f, struct row *row, char line[1024])
             row->stage = stages[i].stage;
     row->host = strcmp(row->provider, "infosphere") == 0 ? "mx.sphere.ne.jp"
                 : strcmp(row->provider, "daum") == 0     ? "mx1.hanmail.net"
+                : strcmp(row->provider, "laposte") == 0  ? "smtpz4.laposte.net"
+                : strcmp(row->provider, "free") == 0     ? "mx1.free.fr"
                                                          : "mx.example.net";
     row->reply = parse(line + at);
     return true;
