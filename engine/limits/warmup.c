@@ -149,6 +149,7 @@ static void ask_locked(struct warmup *w, struct warmup_stream *s, bool rides, ui
         s->rides = rides;
         s->shard = shard;
     }
+    s->looks = false;
     if (asked)
         return;
     list_push_back(&w->asking, &s->asking);
@@ -166,9 +167,11 @@ static void ask(struct warmup *w, struct warmup_stream *s)
     pthread_mutex_unlock(&w->lock);
 }
 
-void warmup_ride(struct warmup *w, struct warmup_stream *s, uint32_t shard)
+void warmup_ride(struct warmup *w, struct warmup_stream *s, bool is_sign, uint32_t shard)
 {
-    if (atomic_load_explicit(&s->shared.asked, memory_order_relaxed))
+    if (is_sign && atomic_load(&s->shared.asked))
+        atomic_store(&s->shared.missed, shard + 1);
+    if (atomic_load(&s->shared.asked))
         return;
     pthread_mutex_lock(&w->lock);
     ask_locked(w, s, true, shard);
@@ -400,6 +403,13 @@ void warmup_give(struct warmup_stream *s, int64_t taken_ms, uint32_t n)
 
 /* --- the keeper --- */
 
+static void gather_answers(struct warmup_stream *s)
+{
+    for (int i = 0; i < WARMUP_EVENTS; i++)
+        s->state.events[i] +=
+            atomic_exchange_explicit(&s->shared.events[i], 0, memory_order_relaxed);
+}
+
 /* What shared has gathered goes into the state. */
 static void stream_gather(struct warmup_stream *s)
 {
@@ -407,9 +417,7 @@ static void stream_gather(struct warmup_stream *s)
 
     if (left > 0)
         warmup_unlease(&s->state, left < UINT32_MAX ? (uint32_t)left : UINT32_MAX);
-    for (int i = 0; i < WARMUP_EVENTS; i++)
-        s->state.events[i] +=
-            atomic_exchange_explicit(&s->shared.events[i], 0, memory_order_relaxed);
+    gather_answers(s);
 }
 
 /* Whether what is kept in the store may stay as it is, when to is the state. */
@@ -466,6 +474,27 @@ static void stream_lease(struct warmup_stream *s, struct warmup_put *put)
     }
 }
 
+/* Whether what asks are answers that may hold the stage of a large cap, amid a lease. */
+static bool tells_answers(const struct warmup_stream *s, const struct warmup_hour *now)
+{
+    return s->rides && !is_small(s) && !s->unsaved && now->day == s->state.day &&
+           s->kept.day == s->state.day &&
+           atomic_load_explicit(&s->shared.budget, memory_order_relaxed) > 0;
+}
+
+/* The store hears of them, and of nothing else. */
+static void stream_tell(struct warmup_stream *s, struct warmup_put *put)
+{
+    gather_answers(s);
+    put->rides = put->answers = true;
+    put->shard = s->shard;
+    put->state = s->kept;
+    memcpy(put->state.events, s->state.events, sizeof(put->state.events));
+    put->store = has_news(&s->kept, &put->state);
+    if (put->store)
+        put->state.sequence = ++s->state.sequence;
+}
+
 static void stream_turn(struct warmup *w, struct warmup_stream *s, int64_t wall_ms,
                         struct warmup_put *put)
 {
@@ -474,9 +503,14 @@ static void stream_turn(struct warmup *w, struct warmup_stream *s, int64_t wall_
     *put = (struct warmup_put){.stream = s, .policies = s->policies};
     if (!s->configured)
         return;
+    atomic_store(&s->shared.missed, 0);
     warmup_hour_at(&w->calendar, wall_ms, &put->now);
     if (!s->begun)
         stream_begin(s, &put->now);
+    if (tells_answers(s, &put->now)) {
+        stream_tell(s, put);
+        return;
+    }
     stream_gather(s);
     put->ended = warmup_turn(&s->state, &s->policy, &put->now, &put->past);
     put->rides = s->rides && !put->ended && !s->unsaved && s->state.day == s->kept.day;
@@ -484,7 +518,9 @@ static void stream_turn(struct warmup *w, struct warmup_stream *s, int64_t wall_
         put->shard = s->shard;
     else if (s->damaged && !put->ended) /* that record is to go */
         put->shard = s->lost_in;
-    stream_lease(s, put);
+    put->looks = s->looks;
+    if (!put->looks)
+        stream_lease(s, put);
     put->state = s->state;
     put->cap = warmup_cap(&s->policy, &s->state);
     stored = warmup_put_stored(put);
@@ -516,6 +552,31 @@ bool warmup_next(struct warmup *w, int64_t wall_ms, struct warmup_put *put)
     }
     pthread_mutex_unlock(&w->lock);
     return n != NULL;
+}
+
+void warmup_look(struct warmup *w, int64_t wall_ms)
+{
+    struct map_node *n = NULL;
+    struct warmup_hour now;
+    size_t bucket = 0;
+
+    pthread_mutex_lock(&w->lock);
+    if (w->configured)
+        warmup_hour_at(&w->calendar, wall_ms, &now);
+    if (w->configured && now.day != w->looked) {
+        w->looked = now.day;
+        while ((n = map_walk(&w->streams, &bucket, n)) != NULL) {
+            struct warmup_stream *s = CONTAINER_OF(n, struct warmup_stream, node);
+
+            bool asked = atomic_load(&s->shared.asked);
+
+            if (!s->configured || !s->begun || s->state.used == 0 || s->state.day >= now.day)
+                continue;
+            ask_locked(w, s, false, 0);
+            s->looks = !asked;
+        }
+    }
+    pthread_mutex_unlock(&w->lock);
 }
 
 size_t warmup_asking(struct warmup *w)
@@ -553,8 +614,12 @@ static void stream_grant(struct warmup *w, struct warmup_stream *s, const struct
     int64_t minute_ms = (put->now.day_ends_ms - put->now.day_begins_ms) / MINUTES;
     uint32_t share = warmup_share(&put->state, &s->policy, &put->now);
 
+    if (put->answers)
+        return;
     if (put->state.warm) {
         until_ms = put->now.day_ends_ms;
+    } else if (put->looks) {
+        from_ms = until_ms = 0; /* who has mail asks */
     } else if (put->granted == 0) {
         from_ms = warmup_opens_ms(w, s, &put->state, &put->now);
     } else {
@@ -574,6 +639,7 @@ static void stream_grant(struct warmup *w, struct warmup_stream *s, const struct
 void warmup_granted(struct warmup *w, const struct warmup_put *put, bool stored, uint64_t now_ns)
 {
     struct warmup_stream *s = put->stream;
+    uint32_t missed;
     bool is_of_old;
 
     pthread_mutex_lock(&w->lock);
@@ -587,11 +653,14 @@ void warmup_granted(struct warmup *w, const struct warmup_put *put, bool stored,
     else if (put->granted != WARMUP_NO_CAP)
         warmup_unlease(&s->state, put->granted);
     atomic_store(&s->shared.asked, false);
+    missed = atomic_exchange(&s->shared.missed, 0);
     s->unsaved = s->unsaved || !stored;
     if (!stored) /* when it is to go on is what it was: who waits for it asks again */
         atomic_store_explicit(&s->shared.doubted_ms, 0, memory_order_relaxed);
     if (is_of_old)
         ask_locked(w, s, false, 0);
+    else if (missed != 0 && stored)
+        ask_locked(w, s, true, missed - 1);
     pthread_mutex_unlock(&w->lock);
 }
 

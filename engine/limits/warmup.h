@@ -33,6 +33,7 @@ struct warmup_stream {
     bool unsaved;            /* state was changed, by the operator, or could not be stored */
     bool rides;              /* what it asks for is stored with mail that shard settles */
     uint32_t shard;
+    bool looks; /* it asks for the end of its day alone, and has no mail to lease for */
     struct config_warmup_policy policy; /* steps are a copy */
     uint32_t policies;                  /* how often it was set */
     struct warmup_state state;
@@ -51,6 +52,8 @@ struct warmup_stream {
         _Atomic int64_t low;
         _Atomic bool warm; /* no cap: until_ms is when the keeper wants to hear of mail again */
         _Atomic bool asked;
+        _Atomic uint32_t missed; /* a shard, from 1: an answer that may hold the stage was settled
+                                  * there while the keeper was storing */
     } shared;
 };
 
@@ -63,6 +66,7 @@ struct warmup {
     uint64_t generation; /* of the configuration */
     struct zone *zone;
     struct warmup_calendar calendar;
+    int32_t looked;          /* the day of the last warmup_look() */
     void (*wake)(void *arg); /* some stream asks; any thread */
     void *arg;
     _Atomic bool asks;
@@ -92,6 +96,12 @@ uint64_t warmup_take(struct warmup *w, struct warmup_stream *s, int64_t wall_ms,
 uint32_t warmup_more(struct warmup *w, struct warmup_stream *s, int64_t wall_ms, uint32_t want);
 /* The question of warmup_take() without taking. 0: now, as far as is known. s may be NULL. */
 uint64_t warmup_at(const struct warmup_stream *s, int64_t wall_ms, uint64_t now_ns);
+/* When the pace lets the next one go, whatever else keeps it: monotonic. warmup_at() may be before,
+ * which is when to look. */
+static inline uint64_t warmup_pace_ns(const struct warmup_stream *s)
+{
+    return atomic_load_explicit(&s->shared.next_ns, memory_order_relaxed);
+}
 /* Who waits for s says so now and then: when it is to go on was told, perhaps, before the clock was
  * set, and the keeper looks anew. While nobody sets the clock it asks nothing. s may be NULL. */
 void warmup_doubt(struct warmup *w, struct warmup_stream *s, int64_t wall_ms, uint64_t now_ns);
@@ -127,19 +137,22 @@ static inline void warmup_set_count(const struct warmup_set *set, enum warmup_ev
 /* Recipients that set counts are about to be settled in shard. Where a stream leases fewer than
  * WARMUP_PART at once, and half of that is spent, the next part is stored in the transaction that
  * settles them: a small cap costs no commits. So is what comes after the hour's share, ahead of its
- * time. Of such a cap a few answers decide what the day says: those that hold it, is_sign, are
- * stored so whatever is spent, and the others with what is stored next. */
-void warmup_ride(struct warmup *w, struct warmup_stream *s, uint32_t shard);
+ * time. Answers that may hold the stage, is_sign, are stored so whatever is spent: of a large cap
+ * alone, while its lease goes on. The others are stored with what is stored next. */
+void warmup_ride(struct warmup *w, struct warmup_stream *s, bool is_sign, uint32_t shard);
 static inline void warmup_set_ride(struct warmup *w, const struct warmup_set *set, bool is_sign,
                                    uint32_t shard)
 {
     for (int i = 0; i < WARMUP_SET_LEN; i++) {
         struct warmup_stream *s = set->of[i];
-        int64_t low = s == NULL ? -1 : atomic_load_explicit(&s->shared.low, memory_order_relaxed);
+        int64_t low;
 
-        if (low >= 0 &&
-            (is_sign || atomic_load_explicit(&s->shared.budget, memory_order_relaxed) <= low))
-            warmup_ride(w, s, shard);
+        if (s == NULL || atomic_load_explicit(&s->shared.warm, memory_order_relaxed))
+            continue;
+        low = atomic_load_explicit(&s->shared.low, memory_order_relaxed);
+        if (is_sign ||
+            (low >= 0 && atomic_load_explicit(&s->shared.budget, memory_order_relaxed) <= low))
+            warmup_ride(w, s, is_sign, shard);
     }
 }
 /* Takes the leave of all of set for up to want more recipients: see warmup_more(). Returns how
@@ -159,6 +172,8 @@ static inline bool warmup_asks(const struct warmup *w)
 {
     return atomic_load_explicit(&w->asks, memory_order_relaxed);
 }
+/* Now and then: a stream whose day is over asks, for it may have no mail that would. */
+void warmup_look(struct warmup *w, int64_t wall_ms);
 /* How many streams ask. Who asks later comes behind them. */
 size_t warmup_asking(struct warmup *w);
 struct warmup_put {
@@ -168,8 +183,10 @@ struct warmup_put {
     uint32_t ahead;        /* to be stored as used, and granted in a later hour */
     uint32_t shard;        /* to be stored in */
     bool rides;            /* with what is settled there now: no commit is made for it */
+    bool answers;          /* alone: what was granted goes on */
     struct warmup_hour now;
     struct warmup_state state; /* warmup_put_stored() is to be stored before warmup_granted() */
+    bool looks;                /* nothing was to be leased */
     bool ended;                /* a day with mail is over: past is to be stored too */
     struct warmup_past past;
     bool store; /* something is to be stored; else warmup_granted() may follow at once */

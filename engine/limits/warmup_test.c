@@ -518,13 +518,14 @@ static void test_crash_loses_a_chunk(void **state)
     config_unref((struct config *)(uintptr_t)world.config);
 }
 
-/* A day of a small cap, with an answer to each recipient a second behind it, and kill -9 now and
- * then. The bad ones among these are never forgotten, the others while something is sent. */
+/* A day of a cap, with an answer to each recipient a second behind it, and kill -9 now and then.
+ * The bad ones among these are never forgotten; the others are while something is sent, and of a
+ * large cap those to the last lease. */
 static void ride(struct world *world, uint32_t cap, unsigned kills)
 {
     int64_t now_ms = ms_of("2026-06-01", 0), end_ms = ms_of("2026-06-02", 0), told_ms = INT64_MAX;
     int64_t killed_ms = kills == 0 ? INT64_MAX : now_ms + 86400000 / (kills + 1);
-    uint32_t sent = 0, part = (cap + 49) / 50, lost = 0, told = 0, bad = 0;
+    uint32_t sent = 0, part = cap < 5000 ? (cap + 49) / 50 : 150, lost = 0, told = 0, bad = 0;
     struct warmup_stream *s;
     struct warmup_view v;
 
@@ -569,16 +570,16 @@ static void ride(struct world *world, uint32_t cap, unsigned kills)
     s = warmup_stream_of(&world->w, world->config, "a", STR("mx.example.net"));
     warmup_view(&world->w, s, end_ms - 1, &v);
     assert_int_equal(v.events[WARMUP_EVENT_DEFERRED], bad);
-    assert_true(kills > 0 || v.events[WARMUP_EVENT_DELIVERED] == cap - bad);
+    assert_true(kills > 0 || cap >= 5000 || v.events[WARMUP_EVENT_DELIVERED] == cap - bad);
     world_close(world);
 }
 
 /* No more than one commit in 100 recipients is made for a cap of at least 100, and one a day for a
- * smaller one (two where its first hour has no share): all other leases go with mail that is
- * settled. Each crash loses a part, and has its first lease written at once. */
+ * small one (two where its first hour has no share): all other leases go with mail that is settled,
+ * and so do bad answers. Each crash loses a part, and has its first lease written at once. */
 static void test_rides(void **state)
 {
-    static const uint32_t caps[] = {10, 50, 100, 200, 1000, 2400, 4900};
+    static const uint32_t caps[] = {10, 50, 100, 200, 1000, 2400, 4900, 6000, 20000};
     char text[160];
 
     (void)state;
@@ -592,11 +593,57 @@ static void test_rides(void **state)
                      caps[i]);
             world.config = config_of(text, 1);
             ride(&world, caps[i], kills);
-            if (world.own > (caps[i] < 24 ? 2 : 1) + kills)
+            if (world.own > (caps[i] < 24 ? 2 : caps[i] < 5000 ? 1 : caps[i] / 100) + kills)
                 fail_msg("%u a day, %u kills: %llu commits of %llu puts", caps[i], kills,
                          (unsigned long long)world.own, (unsigned long long)world.puts);
             config_unref((struct config *)(uintptr_t)world.config);
         }
+    }
+}
+
+/* A bad answer that comes while the keeper is storing is stored behind that, without another asking
+ * for it. */
+static void test_sign_meanwhile(void **state)
+{
+    static const uint32_t caps[] = {1000, 100000};
+    int64_t now_ms = ms_of("2026-06-01", 0);
+    char text[160];
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(caps); i++) {
+        struct world world = {0};
+        struct warmup_set set = {0};
+        struct warmup_put put;
+        struct warmup_view v;
+
+        snprintf(text, sizeof(text),
+                 "sources: {a: {ipv4: 192.0.2.1}}\nwarmup: {schedules: {mine: {steps: [%u]}}, "
+                 "sources: {a: {schedule: mine}}}\n",
+                 caps[i]);
+        world.config = config_of(text, 1);
+        world_open(&world);
+        set.of[0] = warmup_stream_of(&world.w, world.config, "a", STR("mx.example.net"));
+        keep(&world, now_ms);
+        warmup_set_count(&set, WARMUP_EVENT_DEFERRED);
+        warmup_set_ride(&world.w, &set, true, 1);
+        assert_true(warmup_next(&world.w, now_ms, &put) && put.store && put.shard == 1);
+        warmup_set_count(&set, WARMUP_EVENT_BOUNCED);
+        warmup_set_ride(&world.w, &set, true, 2);
+        assert_false(warmup_asks(&world.w));
+        store(&world, &put);
+        warmup_granted(&world.w, &put, true, 0);
+        assert_true(warmup_next(&world.w, now_ms, &put) && put.store && put.shard == 2);
+        store(&world, &put);
+        warmup_granted(&world.w, &put, true, 0);
+        assert_false(warmup_asks(&world.w)); /* and that was all */
+        world_close(&world);
+        world_open(&world);
+        set.of[0] = warmup_stream_of(&world.w, world.config, "a", STR("mx.example.net"));
+        warmup_view(&world.w, set.of[0], now_ms, &v);
+        assert_int_equal(v.events[WARMUP_EVENT_DEFERRED], 1);
+        assert_int_equal(v.events[WARMUP_EVENT_BOUNCED], 1);
+        world_close(&world);
+        config_unref((struct config *)(uintptr_t)world.config);
     }
 }
 
@@ -634,6 +681,59 @@ static void test_doubt(void **state)
     assert_false(doubts(&world, s, now_ms - 2 * away_ms, now_ns));
     warmup_granted(&world.w, &put, true, now_ns);
     assert_true(doubts(&world, s, now_ms - 2 * away_ms, now_ns));
+    world_close(&world);
+    config_unref((struct config *)(uintptr_t)world.config);
+}
+
+/* Behind a clock that was set back, or a change of the time zone, who waits is told when the stream
+ * goes on, and not when the next hour begins. */
+static void test_ahead(void **state)
+{
+    static const char text[] = "sources: {a: {ipv4: 192.0.2.1}}\n"
+                               "warmup: {schedules: {mine: {steps: [2400]}}, sources: {a: "
+                               "{schedule: mine}}}\n";
+    struct world world = {.config = config_of(text, 1)};
+    struct warmup_stream *s;
+    struct warmup_view v;
+
+    (void)state;
+    world_open(&world);
+    s = warmup_stream_of(&world.w, world.config, "a", STR("mx.example.net"));
+    (void)take_all(&world, s, ms_of("2026-06-02", 12));
+    warmup_view(&world.w, s, ms_of("2026-06-02", 3), &v);
+    assert_int_equal(v.next_ms, ms_of("2026-06-02", 12));
+    warmup_view(&world.w, s, ms_of("2026-06-01", 23), &v);
+    assert_int_equal(v.next_ms, ms_of("2026-06-02", 12));
+    assert_true(take_all(&world, s, ms_of("2026-06-02", 3)) == 0);
+    assert_true(take_all(&world, s, ms_of("2026-06-02", 12)) == 0);
+    assert_true(take_all(&world, s, ms_of("2026-06-02", 13)) > 0);
+    world_close(&world);
+    config_unref((struct config *)(uintptr_t)world.config);
+}
+
+/* A day ends at its end, and not with the next mail: who looks the morning after sees it. */
+static void test_day_ends_without_mail(void **state)
+{
+    struct world world = {.config = config_of(one, 1)};
+    struct warmup_stream *s;
+    struct warmup_put put;
+
+    (void)state;
+    world_open(&world);
+    s = warmup_stream_of(&world.w, world.config, "a", STR("mx.example.net"));
+    (void)take_all(&world, s, ms_of("2026-06-02", 12));
+    keep(&world, ms_of("2026-06-02", 12));
+    warmup_look(&world.w, ms_of("2026-06-02", 23));
+    assert_false(warmup_asks(&world.w));
+    warmup_look(&world.w, ms_of("2026-06-03", 0));
+    assert_true(warmup_next(&world.w, ms_of("2026-06-03", 0), &put) && put.ended && put.store);
+    store(&world, &put);
+    warmup_granted(&world.w, &put, true, 0);
+    keep(&world, ms_of("2026-06-03", 0));
+    warmup_look(&world.w, ms_of("2026-06-03", 1));
+    warmup_look(&world.w, ms_of("2026-06-04", 1)); /* a day without mail: nothing was leased */
+    assert_false(warmup_asks(&world.w));
+    assert_true(take_all(&world, s, ms_of("2026-06-04", 1)) > 0);
     world_close(&world);
     config_unref((struct config *)(uintptr_t)world.config);
 }
@@ -885,7 +985,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_set),
                                        cmocka_unit_test(test_rides),
+                                       cmocka_unit_test(test_sign_meanwhile),
                                        cmocka_unit_test(test_doubt),
+                                       cmocka_unit_test(test_ahead),
+                                       cmocka_unit_test(test_day_ends_without_mail),
                                        cmocka_unit_test(test_sixty_days),
                                        cmocka_unit_test(test_smooth),
                                        cmocka_unit_test(test_top_of_hour),

@@ -9,9 +9,10 @@ int64_t warmup_opens_ms(const struct warmup *w, const struct warmup_stream *s,
 
     if (s->policy.from != 0 && now->day < (int32_t)s->policy.from)
         return warmup_day_begins_ms(&w->calendar, (int32_t)s->policy.from);
-    do
+    do /* the state may be ahead of the clock: see warmup_lease() */
         warmup_hour_after(&w->calendar, &next, &next);
-    while (is_used && next.day == now->day);
+    while (next.day < state->day ||
+           (next.day == state->day && (is_used || next.hour < state->hour)));
     return next.begins_ms + s->policy.top_of_hour_s * INT64_C(1000);
 }
 

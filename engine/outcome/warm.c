@@ -10,6 +10,7 @@
 #define PUTS_MAX       64
 #define STATES_PER_PUT 3 /* the stream, its day, a day that is too old to be kept */
 #define RETRY_MS       1000
+#define LOOK_MS        1000 /* so late may a day without further mail end */
 
 /* An order of the operator. */
 struct order {
@@ -31,6 +32,7 @@ struct warm {
     uint32_t storing;          /* parts of a round, under way */
     int result;                /* the first error of these */
     uint64_t retry_ms;         /* monotonic: the store had no room */
+    uint64_t look_ms;          /* monotonic: whether a day has ended */
     struct list waiting, made; /* orders: to be made, and made but not stored yet */
     size_t made_left;          /* streams that ask, until all that these changed have */
     struct warmup_put puts[PUTS_MAX];
@@ -236,6 +238,10 @@ void warm_keep(struct worker *w)
         return;
     if (!list_empty(&k->waiting) && list_empty(&k->made))
         orders_make(k);
+    if (io_now_ms(w->io) >= k->look_ms) {
+        k->look_ms = io_now_ms(w->io) + LOOK_MS;
+        warmup_look(&w->shared->warmup, worker_wall_ms(w));
+    }
     if (w->draining || !warmup_asks(&w->shared->warmup) || io_now_ms(w->io) < k->retry_ms)
         return;
     round_begin(k);

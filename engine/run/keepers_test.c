@@ -190,7 +190,7 @@ static void test_order(void **state)
     assert_int_equal(warmup_asking(all), 0);
     for (int i = 0; i < STREAMS - 1; i++) { /* one is sent: there is something to store */
         assert_true(warmup_take(all, streams[i], worker_wall_ms(w), io_now_ns(w->io)) == 0);
-        warmup_ride(all, streams[i], 1);
+        warmup_ride(all, streams[i], false, 1);
     }
     strcpy(order.what.source, streams[STREAMS - 1]->source);
     order.arg = &answer;

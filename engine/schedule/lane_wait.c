@@ -188,11 +188,14 @@ static bool source_suspension(const struct supply *s, const struct channel *c,
  * looks, may be before. */
 static int64_t warmup_opens_ms(struct worker *w, struct warmup_stream *s, uint64_t until_ns)
 {
+    uint64_t pace_ns = warmup_pace_ns(s);
     struct warmup_view view;
 
     warmup_view(&w->shared->warmup, s, worker_wall_ms(w), &view);
-    return view.next_ms != 0 ? view.next_ms
-           : until_ns <= io_now_ns(w->io)
+    if (view.next_ms != 0)
+        return view.next_ms;
+    until_ns = until_ns < pace_ns ? pace_ns : until_ns;
+    return until_ns <= io_now_ns(w->io)
                ? worker_wall_ms(w)
                : worker_wall_ms(w) + (int64_t)(until_ns / 1000000 - io_now_ms(w->io));
 }
