@@ -48,12 +48,20 @@ static void refuse_source(struct control_client *client, const struct config *c,
     const char *plain;
     enum config_warmup_kind kind = config_warmup_kind(name, &plain);
     bool is_source = kind == CONFIG_WARMUP_SOURCE;
+    char prefixed[WARMUP_NAME_MAX + 16];
     struct suggest near;
     struct buf text = {0};
 
     suggest_init(&near, str_of(name));
     for (size_t i = 0; is_source && i < c->warmup.sources_len; i++)
         suggest_offer(&near, c->warmup.sources[i].name);
+    for (enum config_warmup_kind k = CONFIG_WARMUP_SOURCE + 1; is_source && k < CONFIG_WARMUP_KINDS;
+         k++) {
+        if (!config_warmup_has(c, k, str_of(name)))
+            continue;
+        snprintf(prefixed, sizeof(prefixed), "%s:%s", config_warmup_kind_name(k), name);
+        near.best = prefixed;
+    }
     if (is_source && config_source_find(c, plain) == NULL)
         buf_printf(&text, "there is no source '%s'", plain);
     else
@@ -219,7 +227,7 @@ enum control_step control_warmup_returned(struct control_client *client,
     } else if (job->result == -ENOENT && is_refused(client)) {
         /* said */
     } else if (job->result == -ENOENT) {
-        snprintf(text, sizeof(text), "source '%s' has sent nothing to %s%s since its warm-up began",
+        snprintf(text, sizeof(text), "'%s' has sent nothing to %s%s since its warm-up began",
                  o->source, *o->provider == 0 ? "anybody" : "provider ", o->provider);
         control_put_error(&client->out, "not_found", text,
                           "'hayauma warmup status' lists streams, 'hayauma warmup providers' the "

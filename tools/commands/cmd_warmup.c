@@ -134,9 +134,13 @@ static int each(const struct options *o, json_t *request, const char *name,
 
 static int status(const struct options *o, const char *action)
 {
+    char nothing[512] = "nothing of what 'warmup' of the configuration names has sent mail yet";
+
     (void)action;
-    return each(o, request_of(o, "warmup"), "stream", warmup_print_stream,
-                "nothing is being warmed up: nothing of what 'warmup' names has sent mail yet");
+    if (o->source != NULL)
+        snprintf(nothing, sizeof(nothing), "'%.200s' has sent nothing%s%.200s yet", o->source,
+                 o->provider != NULL ? " to " : "", o->provider != NULL ? o->provider : "");
+    return each(o, request_of(o, "warmup"), "stream", warmup_print_stream, nothing);
 }
 
 static int history(const struct options *o, const char *action)
@@ -300,10 +304,11 @@ static int plan(const struct options *o, const char *action)
         code = EXIT_USAGE;
     } else if (warmup_print_plan(&p, o->volume, o->channel.json) != 0) {
         fprintf(stderr,
-                "hayauma %s: %s%s being warmed up; warmup.sources of the configuration says "
-                "what is\n",
+                "hayauma %s: %s%s being warmed up; warmup.%s of the configuration says what is\n",
                 o->channel.command, o->source != NULL ? o->source : "no source is",
-                o->source != NULL ? " is not" : "");
+                o->source != NULL ? " is not" : "",
+                config_warmup_map(o->source != NULL ? config_warmup_kind(o->source, NULL)
+                                                    : CONFIG_WARMUP_SOURCE));
         code = EXIT_FAILED;
     } else {
         code = EXIT_OK;
@@ -349,11 +354,13 @@ static int action_find(const char *name)
     return -1;
 }
 
-static int take_count(const struct options *o, uint64_t *out, uint64_t max)
+static int take_count(const struct options *o, const char *name, uint64_t *out, uint64_t max)
 {
-    return config_parse_count(str_of(optarg), out) == 0 && *out > 0 && *out <= max
-               ? 0
-               : usage_error(o, "that is no number; write 100, 10k or 2M");
+    if (config_parse_count(str_of(optarg), out) == 0 && *out > 0 && *out <= max)
+        return 0;
+    fprintf(stderr, "hayauma %s: --%s: '%s' is no number from 1 to %llu; write 100, 10k or 2M\n",
+            o->channel.command, name, optarg, (unsigned long long)max);
+    return EXIT_USAGE;
 }
 
 static int take_option(struct options *o, unsigned own, int c)
@@ -368,11 +375,11 @@ static int take_option(struct options *o, unsigned own, int c)
         return usage_error(o, "it does not take this option");
     switch (c) {
     case OPT_DAYS:
-        return take_count(o, &o->days, 10000);
+        return take_count(o, "days", &o->days, 10000);
     case OPT_LIST:
-        return take_count(o, &o->list, UINT64_C(1000000000000));
+        return take_count(o, "list", &o->list, UINT64_C(1000000000000));
     case OPT_VOLUME:
-        return take_count(o, &o->volume, UINT64_C(1000000000000));
+        return take_count(o, "volume", &o->volume, UINT64_C(1000000000000));
     case OPT_MIX:
         o->mix = optarg;
         return 0;
@@ -380,7 +387,7 @@ static int take_option(struct options *o, unsigned own, int c)
         o->now = true;
         return 0;
     default:
-        return take_count(o, &o->number, 1000000);
+        return take_count(o, c == OPT_STAGE ? "stage" : "complaints", &o->number, 1000000);
     }
 }
 

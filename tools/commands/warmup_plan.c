@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/suggest.h"
+
 struct cell { /* a source at a provider */
     struct config_warmup_policy policy;
     struct warmup_state state;
@@ -19,9 +21,16 @@ static void find_provider(void *arg, const char *name, const char *mx)
         wanted->len = 0;
 }
 
+static void offer_provider(void *arg, const char *name, const char *mx)
+{
+    (void)mx;
+    suggest_offer(arg, name);
+}
+
 static int mix_add(struct plan *p, struct str item, struct buf *why)
 {
     struct str number = item, name = str_take(&number, '='), wanted = name;
+    struct suggest near;
     uint64_t percent;
 
     if (name.len == 0 || name.len > CONFIG_SHARE_NAME_MAX ||
@@ -31,8 +40,17 @@ static int mix_add(struct plan *p, struct str item, struct buf *why)
     }
     config_providers_visit(p->config, find_provider, &wanted);
     if (wanted.len != 0) {
-        buf_printf(why, "there is no provider '%.*s'; 'hayauma warmup providers' lists them",
-                   STR_FMT(name));
+        suggest_init(&near, name);
+        config_providers_visit(p->config, offer_provider, &near);
+        buf_printf(why, "there is no provider '%.*s'; %s%s%s", STR_FMT(name),
+                   near.best != NULL ? "did you mean '" : "'hayauma warmup providers' lists them",
+                   near.best != NULL ? near.best : "", near.best != NULL ? "'?" : "");
+        return -EINVAL;
+    }
+    for (size_t i = 0; i < p->mix_len; i++) {
+        if (!str_eq(str_of(p->mix[i].provider), name))
+            continue;
+        buf_printf(why, "'%.*s' is there twice", STR_FMT(name));
         return -EINVAL;
     }
     if (p->mix_len == PLAN_PROVIDERS_MAX) {
