@@ -746,8 +746,9 @@ bool channel_look(struct channel *c)
             continue;
         seat_set(seat, in);
         if (seat->supply->parked_ms != 0 ||
-            (seat->supply->seats_len > 1 && !feed_empty(&seat->supply->feed)))
-            supply_dirty(seat->supply); /* its mail may go, or it may be another's turn now */
+            ((seat->supply->seats_len > 1 || channel_shut_is_source(shut)) &&
+             !feed_empty(&seat->supply->feed)))
+            supply_dirty(seat->supply); /* its mail may go or park, or it is another's turn now */
     }
     if (shut != CHANNEL_OPEN && until_ms != UINT64_MAX)
         channel_wake(c, look_ms(c, shut, until_ms));
