@@ -1221,6 +1221,7 @@ void channel_is_busy(struct channel *c)
 
 void channel_is_free(struct channel *c)
 {
+    c->free_ms = io_now_ms(c->site->worker->io);
     if (c->busy_until_ms == 0)
         return;
     c->busy_until_ms = 0;

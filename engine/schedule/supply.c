@@ -234,11 +234,14 @@ static bool is_busy(const struct channel *c)
     return c != NULL && c->sessions_len > c->connecting && list_empty(&c->idle);
 }
 
-/* The receiver wants fewer sessions of the source than the configuration, and these are busy: that
- * is a limit, for which nobody waits. */
-static bool is_held_down(const struct channel *c)
+/* Whether nobody waits for c, all of whose sessions are busy: the receiver wants fewer of the
+ * source than the configuration, which is a limit, or none of them gets on. Of several that are
+ * stuck each would keep the others waiting for its second, one behind the other, again and again.
+ */
+static bool is_passed_over(const struct channel *c)
 {
-    return is_busy(c) && channel_is_lowered(c);
+    return is_busy(c) && (channel_is_lowered(c) ||
+                          io_now_ms(c->site->worker->io) - c->free_ms > CHANNEL_STUCK_MS);
 }
 
 bool seat_may_take(struct seat *seat)
@@ -251,7 +254,7 @@ bool seat_may_take(struct seat *seat)
         first = supply_next(seat->supply);
         if (first == seat)
             return true;
-        if (!is_held_down(first->channel))
+        if (!is_passed_over(first->channel))
             break;
         channel_is_busy(first->channel);
     }
@@ -370,8 +373,11 @@ void supply_look_seats(struct supply *s, bool force)
 static void look_slow(struct supply *s)
 {
     uint64_t now_ms = io_now_ms(s->site->worker->io);
-    struct seat *first = supply_next(s);
+    struct seat *first;
 
+    while ((first = supply_next(s)) != NULL && supply_turns(s)->len > 1 &&
+           is_passed_over(first->channel))
+        channel_is_busy(first->channel);
     if (first == NULL || supply_turns(s)->len + s->overflow.len < 2 || feed_empty(&s->feed)) {
         s->slow = NULL;
         return;

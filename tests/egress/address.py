@@ -83,6 +83,22 @@ def test_missing_and_back():
                 raise Failure(f"a{number} was not missed {missed} times:\n{log}")
 
 
+def test_stuck():
+    """Sources whose sessions hang, as their addresses have gone under them, keep those of the others waiting for
+    a few seconds in all, and not one behind the other without end."""
+    for number in (3, 4, 5):
+        ip("address", "add", f"{address(number)}/32", "dev", "lo")
+    with Receiver(host="127.0.0.1") as sink, Engine({
+            **settings(sink, (), workers=1, drain_timeout="1s", destinations={"*": {"sessions_max": 1}}),
+            "sources": own_sources(3, 4, 5)}) as engine:
+        inject(engine, 60)
+        sink.wait_mails(60)
+        for number in (3, 4):
+            ip("address", "del", f"{address(number)}/32", "dev", "lo")
+        inject(engine, 200, first=100)
+        sink.wait_mails(60 + 200 - 10, 20)
+
+
 def test_family():
     """A source that has one family sends over it alone: not from what else the machine has."""
     ip("address", "add", "10.7.0.21/32", "dev", "lo")
