@@ -16,6 +16,11 @@
 #define ANSWERS_MS     2000 /* for clients to take them, at the end */
 #define AWAITING_MAX   1024 /* of a thread: each pass asks for all of them */
 #define AWAIT_NS       UINT64_C(250000000)
+/* A body of so many bytes, or of so many that are to be unpacked, is for the crew: to read it takes
+ * milliseconds. */
+#define LARGE_BYTES       (128u << 10)
+#define LARGE_CODED_BYTES (1u << 10)
+#define LARGE_MAX         65536 /* that wait for the crew; connections are fewer */
 
 static uint64_t mono_ms(void)
 {
@@ -125,6 +130,8 @@ static void request_free(struct http_request *r)
     struct http *h = r->http;
 
     work_drop(r);
+    if (r->response != NULL)
+        MHD_destroy_response(r->response);
     config_unref(r->config);
     free(r->rest);
     free(r);
@@ -227,6 +234,82 @@ static void go_on(struct http_request *r)
     resumed(r);
 }
 
+/* --- large requests --- */
+
+/* The next step of a request, in the crew, while the request is suspended. The step ends with an
+ * answer, which the request's thread gives to the library, or with a suspension, whose end may come
+ * before the step's. */
+struct http_step {
+    struct crew_job job;
+    struct http_request *request;
+    bool answered; /* else request is not ours any more */
+};
+
+void http_response_queue(struct http_request *r)
+{
+    (void)MHD_queue_response(r->connection, r->status, r->response);
+    MHD_destroy_response(r->response);
+    r->response = NULL;
+}
+
+void http_step_answers(struct http_request *r)
+{
+    r->step->answered = true;
+    r->step = NULL;
+}
+
+static void step_take(struct http_request *r)
+{
+    if (!r->handled)
+        body_here(r);
+    else if (r->resumed != NULL)
+        go_on(r);
+}
+
+static void on_step_run(struct crew_job *job)
+{
+    struct http_step *s = CONTAINER_OF(job, struct http_step, job);
+
+    step_take(s->request);
+    if (s->answered)
+        work_drop(s->request);
+}
+
+static void on_step_done(struct crew_job *job)
+{
+    struct http_step *s = CONTAINER_OF(job, struct http_step, job);
+
+    if (s->answered)
+        MHD_resume_connection(s->request->connection);
+    free(s);
+}
+
+/* False: there is nothing to do for the crew, or it has no room. */
+static bool step_give(struct http_request *r)
+{
+    struct http_step *s;
+
+    if (r->handled && r->resumed == NULL)
+        return false;
+    r->large = r->large || r->body.len > (r->coded ? LARGE_CODED_BYTES : LARGE_BYTES);
+    if (!r->large)
+        return false;
+    s = calloc(1, sizeof(*s));
+    ASSERT(s != NULL);
+    s->request = r;
+    s->job = (struct crew_job){.run = on_step_run, .done = on_step_done, .desk = &r->thread->desk};
+    r->step = s;
+    r->away = true;
+    MHD_suspend_connection(r->connection);
+    if (crew_submit(r->http->crew, &s->job))
+        return true;
+    MHD_resume_connection(r->connection);
+    r->step = NULL;
+    r->away = false;
+    free(s);
+    return false;
+}
+
 /* What it waits for takes long: it is suspended. */
 static void await_longer(struct http_request *r)
 {
@@ -256,6 +339,9 @@ enum MHD_Result http_on_request(void *arg, struct MHD_Connection *connection, co
         request_begin(r, url);
         return MHD_YES;
     }
+    r->away = false;
+    if (r->response != NULL)
+        http_response_queue(r);
     if (r->answered) {
         *upload_len = 0;
         return MHD_YES;
@@ -267,10 +353,9 @@ enum MHD_Result http_on_request(void *arg, struct MHD_Connection *connection, co
         return goes_on ? MHD_YES : MHD_NO;
     }
     http_thread_look(t);
-    if (!r->handled)
-        body_here(r);
-    else if (r->resumed != NULL)
-        go_on(r);
+    if (step_give(r))
+        return MHD_YES;
+    step_take(r);
     /* A request that was suspended may be resumed by now, but this thread alone goes on with it. */
     if (r->answered)
         work_drop(r);
@@ -281,12 +366,14 @@ void request_suspend(struct http_request *r, void (*resumed)(struct http_request
 {
     ASSERT(!r->answered && r->resumed == NULL);
     r->resumed = resumed;
-    MHD_suspend_connection(r->connection);
+    if (r->step == NULL)
+        MHD_suspend_connection(r->connection);
+    r->step = NULL; /* it is suspended already */
 }
 
 void request_await(struct http_request *r, void (*resumed)(struct http_request *r))
 {
-    if (r->thread->awaiting == AWAITING_MAX) {
+    if (r->step != NULL || r->thread->awaiting == AWAITING_MAX) {
         request_suspend(r, resumed);
         return;
     }
@@ -360,7 +447,9 @@ int http_start(struct http *h, struct shared *shared, struct buf *error)
     if (h == NULL)
         return 0;
     h->shared = shared;
-    err = http_threads_start(h);
+    err = crew_open(&h->crew, h->config->http.threads, LARGE_MAX);
+    if (err == 0)
+        err = http_threads_start(h);
     if (err < 0)
         buf_printf(error, "cannot serve HTTP at %s: the library does not start (threads, memory?)",
                    h->config->http.listen.text);
@@ -414,8 +503,11 @@ void http_close(struct http *h)
             cut(h, mono_ms() > began_ms + ANSWERS_MS);
             usleep(CLOSE_PAUSE_US);
         }
+        crew_stop(h->crew); /* nobody gives it anything, and its desks are there still */
         http_threads_stop(h);
     }
+    crew_stop(h->crew);
+    crew_close(h->crew);
     close(h->listen_fd);
     clients_done(&h->clients);
     tokens_done(&h->tokens);

@@ -17,6 +17,7 @@
 #include "limits/quota.h"
 #include "queue/mailbox.h"
 #include "worker/clients.h"
+#include "worker/crew.h"
 #include "worker/peer_text.h"
 #include "worker/worker.h"
 
@@ -73,6 +74,7 @@ struct http_thread {
     _Atomic uint32_t connections; /* that it has, or will have of arrived */
     struct mailbox arrived;       /* connections that another thread accepted, */
     struct mailbox resumed;       /* requests to go on with; from any thread */
+    struct crew_desk desk;        /* large requests, of the crew */
     struct list notes[WORKERS_MAX]; /* for each worker, to be sent at the end of the pass, */
     uint64_t notes_ns;              /* or a while behind the first of them */
     struct rng rng;
@@ -83,6 +85,7 @@ struct http {
     int listen_fd;
     struct http_thread *threads; /* [threads_len] */
     uint32_t threads_len;
+    struct crew *crew;      /* for large requests: others of their threads go on */
     struct clients clients; /* connections of each client, */
     uint32_t clients_max;   /* at most so many */
     struct tokens tokens;
@@ -107,6 +110,8 @@ struct http_connection {
     /* Monotonic: when waiting for the present request began. 0: it is here, and worked on. */
     _Atomic uint64_t since_ms;
 };
+
+struct http_step;
 
 struct http_request {
     struct http *http;
@@ -133,8 +138,13 @@ struct http_request {
     bool coded;             /* the body, by gzip or deflate */
     bool handled;           /* endpoint->handle() was called */
     bool answered;
-    uint64_t await_until_ns; /* what it waits for is away, and it is not suspended; or 0 */
-    bool gone;               /* while it waited so its connection ended: nobody hears the answer */
+    bool large;                    /* what it does is done by the crew, */
+    struct http_step *step;        /* which has it while this is not NULL; */
+    bool away;                     /* it is not its thread that goes on with it */
+    struct MHD_Response *response; /* that the crew made; */
+    unsigned status;               /* of it */
+    uint64_t await_until_ns;       /* what it waits for is away, and it is not suspended; or 0 */
+    bool gone; /* while it waited so its connection ended: nobody hears the answer */
     /* Of a campaign that comes with its list. */
     struct {
         bool is_on, starts, again; /* again: the campaign was there */
@@ -192,8 +202,11 @@ void request_resume(struct http_request *r);
  * puts it back and reads it in vain: three calls of the kernel, 7 % of what a single letter costs.
  */
 void request_await(struct http_request *r, void (*resumed)(struct http_request *r));
-/* Sends note to a worker, soon: with those of the thread's other requests. The request's thread. */
+/* Sends note to a worker, soon: with those of the thread's other requests. */
 void request_send(struct http_request *r, uint32_t worker, struct worker_note *note);
+
+/* A number by chance. */
+uint64_t request_random(struct http_request *r);
 
 /* --- thread.c --- */
 
@@ -212,6 +225,10 @@ void http_thread_resume(struct http_thread *t, struct http_request *r);
 
 /* --- http.c --- */
 
+/* The library has r's response from here on. The request's thread. */
+void http_response_queue(struct http_request *r);
+/* The crew is through with r, and has a response for it. */
+void http_step_answers(struct http_request *r);
 /* What a request waited for is here. The request's thread. */
 void http_resumed(struct http_request *r);
 /* What the library calls; arg is a struct http_thread. */

@@ -110,8 +110,12 @@ void request_answer(struct http_request *r, unsigned status, const char *type, s
         add_methods(response, r->endpoint->path);
     if (!r->handled && r->endpoint != NULL && r->endpoint->body != BODY_NONE) /* it is not read */
         MHD_add_response_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
-    (void)MHD_queue_response(r->connection, status, response);
-    MHD_destroy_response(response);
+    r->response = response;
+    r->status = status;
+    if (r->step == NULL)
+        http_response_queue(r);
+    else
+        http_step_answers(r);
 }
 
 void request_problem(struct http_request *r, unsigned status, const char *field, const char *format,

@@ -678,7 +678,7 @@ static bool begin_batch(struct submission *s, struct str body)
 
     if (r->answered)
         return false;
-    msgid_source_init(&ids, rng_next(&r->thread->rng));
+    msgid_source_init(&ids, request_random(r));
     s->batch = msgid_next(&ids, clock_wall_ms());
     if (key.len > 0) {
         s->once_letters = calloc(s->letters_max, sizeof(*s->once_letters));

@@ -31,6 +31,11 @@ static void wake(const struct http_thread *t)
         return;
 }
 
+static void on_desk(void *arg)
+{
+    wake(arg);
+}
+
 void http_thread_resume(struct http_thread *t, struct http_request *r)
 {
     struct http *h = t->http;
@@ -70,11 +75,20 @@ void request_send(struct http_request *r, uint32_t worker, struct worker_note *n
 {
     struct http_thread *t = r->thread;
 
+    if (r->away) {
+        worker_send(t->http->shared, worker, note);
+        return;
+    }
     list_push_back(&t->notes[worker], &note->node);
     if (t->notes_ns == 0)
         t->notes_ns = clock_mono_ns();
     else
         http_thread_look(t);
+}
+
+uint64_t request_random(struct http_request *r)
+{
+    return r->away ? rng_entropy() : rng_next(&r->thread->rng);
 }
 
 /* --- connections --- */
@@ -238,6 +252,7 @@ static void *thread_main(void *arg)
         t->pass_ns = clock_mono_ns();
         take_arrived(t);
         resume_all(t);
+        crew_collect(&t->desk);
         (void)MHD_run(t->daemon);
         notes_send(t);
     }
@@ -329,6 +344,7 @@ int http_threads_start(struct http *h)
         *t = (struct http_thread){.http = h, .epoll_fd = -1, .wake_fd = -1};
         mailbox_init(&t->arrived);
         mailbox_init(&t->resumed);
+        crew_desk_init(&t->desk, on_desk, t);
         for (uint32_t w = 0; w < ARRAY_LEN(t->notes); w++)
             list_init(&t->notes[w]);
         rng_seed(&t->rng, rng_entropy());
@@ -363,6 +379,7 @@ void http_threads_stop(struct http *h)
     for (uint32_t i = 0; i < h->threads_len; i++) {
         struct http_thread *t = &h->threads[i];
 
+        crew_collect(&t->desk);
         if (t->daemon != NULL) {
             take_arrived(t);
             MHD_stop_daemon(t->daemon);

@@ -706,6 +706,24 @@ def test_slow_uploads():
         check("memory", engine.status()["gauges"]["intake_bytes"], 0)
 
 
+def test_large_request():
+    """While a thread has a large request, others of it are served."""
+    body = gzip.compress(json.dumps({**LETTER, "content": {**LETTER["content"], "text_body": "x" * (8 << 20)}}).encode())
+    answers = []
+    with Api(more={"routes": {}}, threads=1) as engine:
+        for path in ("/api/inject/v1", "/api/campaigns/v1"):  # the latter refuses it, but reads it first
+            large = threading.Thread(target=lambda to=path: answers.append(
+                engine.ask("POST", to, body, {"Content-Encoding": "gzip"})[0]))
+            large.start()
+            meanwhile = 0
+            while large.is_alive():
+                check("live", engine.ask("GET", "/health/live")[0], 200)
+                meanwhile += 1
+            check(f"{meanwhile} meanwhile", meanwhile > 5, True)
+        check("answers", answers, [200, 400])
+        wait_until("its memory", lambda: engine.status()["gauges"]["intake_bytes"] == 0)
+
+
 def test_pressure():
     """Without room: 503 with Retry-After, and mail again when there is some."""
     with Api(more={"queue": {"intake_memory_max": "4MiB"}}, body_max="32MiB") as engine:
