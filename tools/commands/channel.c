@@ -161,25 +161,35 @@ static int went_away(const struct channel *ch, int err)
     return EXIT_UNREACHABLE;
 }
 
-int channel_send(struct channel *ch, json_t *request)
+int channel_send_text(struct channel *ch, struct buf *text)
 {
-    char *text = json_dumps(request, JSON_COMPACT);
-    size_t len, sent = 0;
+    size_t sent = 0;
     int code = 0;
 
-    json_decref(request);
-    ASSERT(text != NULL);
-    len = strlen(text);
-    text[len] = '\n'; /* over the NUL: from here on it is bytes */
-    while (sent < len + 1 && code == 0) {
-        ssize_t n = send(ch->fd, text + sent, len + 1 - sent, MSG_NOSIGNAL);
+    buf_putc(text, '\n');
+    while (sent < text->len && code == 0) {
+        ssize_t n = send(ch->fd, text->data + sent, text->len - sent, MSG_NOSIGNAL);
 
         if (n > 0)
             sent += (size_t)n;
         else if (n < 0 && errno != EINTR)
             code = went_away(ch, errno == EPIPE ? 0 : errno);
     }
-    free(text);
+    return code;
+}
+
+int channel_send(struct channel *ch, json_t *request)
+{
+    char *json = json_dumps(request, JSON_COMPACT);
+    struct buf text = {0};
+    int code;
+
+    json_decref(request);
+    ASSERT(json != NULL);
+    buf_puts(&text, json);
+    free(json);
+    code = channel_send_text(ch, &text);
+    buf_done(&text);
     return code;
 }
 
@@ -267,16 +277,21 @@ json_t *channel_next(struct channel *ch, json_t **last, int *code)
     return NULL;
 }
 
-int channel_ask(struct channel *ch, json_t *request, json_t **last)
+int channel_end(struct channel *ch, json_t **last)
 {
-    int code = channel_send(ch, request);
     json_t *reply;
+    int code;
 
-    if (code != 0)
-        return code;
     while ((reply = channel_next(ch, last, &code)) != NULL)
         json_decref(reply);
     return code;
+}
+
+int channel_ask(struct channel *ch, json_t *request, json_t **last)
+{
+    int code = channel_send(ch, request);
+
+    return code != 0 ? code : channel_end(ch, last);
 }
 
 /* The engine closes its clients before its queue: it has gone when its process has. */

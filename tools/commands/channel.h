@@ -47,7 +47,9 @@ int channel_open(struct channel *ch, const struct channel_options *options) MUST
 void channel_close(struct channel *ch);
 /* Sends request, which is released. 0 or the exit code. */
 int channel_send(struct channel *ch, json_t *request) MUST_USE;
-/* Both. */
+/* The same of a request's JSON, which fits one line; text's room is used. */
+int channel_send_text(struct channel *ch, struct buf *text) MUST_USE;
+/* channel_open(), channel_send(). */
 int channel_begin(struct channel *ch, const struct channel_options *options,
                   json_t *request) MUST_USE;
 /* The next line of the reply, or NULL with *code set: 0 after the last one (*last then has it, may
@@ -60,6 +62,9 @@ int channel_ask(struct channel *ch, json_t *request, json_t **last) MUST_USE;
 
 /* Returns when the engine has closed the connection and its process has ended. */
 void channel_wait_closed(struct channel *ch);
+
+/* Reads the reply to its end, as channel_ask() does. */
+int channel_end(struct channel *ch, json_t **last) MUST_USE;
 
 /* Members of a reply; a default when missing. */
 const char *reply_text(const json_t *object, const char *name);

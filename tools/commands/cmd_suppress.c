@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/csv.h"
+#include "smtp/address.h"
 #include "tools/commands/channel.h"
 #include "tools/commands/commands.h"
 #include "tools/commands/input.h"
@@ -50,6 +51,8 @@ static const char help[] =
 #define ERRORS_MAX  20     /* lines that are told */
 #define TENANT_MAX  64     /* bytes, as the engine has it, */
 #define CELL_MAX    2000   /* of what else a file has; no address is so long */
+
+#define SINCE_UNSAID INT64_MIN
 
 enum { OPT_REASON = 300, OPT_TENANT, OPT_LIMIT };
 
@@ -233,15 +236,22 @@ static int check(struct channel *ch, const struct suppress_options *o)
 
 /* --- changes --- */
 
-/* Entries on their way; those of a file say where they are from. */
+/* What goes on the list, or off it. */
+struct entry {
+    const char *email, *reason, *campaign; /* or NULL, or empty */
+    int64_t since_ms;                      /* or SINCE_UNSAID */
+    uint64_t line;                         /* of a file; 0: of none */
+};
+
+/* Entries on their way. */
 struct batch {
     struct channel *ch;
     const struct suppress_options *o;
     bool remove;
-    char *tenant; /* of the entries; NULL: not said */
-    json_t *entries;
-    uint64_t lines[BATCH_MAX]; /* of a file; 0: of none */
-    size_t len, bytes;
+    const char *tenant; /* of the entries; NULL: not said */
+    struct buf json;    /* of the entries */
+    struct entry entries[BATCH_MAX];
+    size_t len;
     long long changed, same, invalid;
 };
 
@@ -254,15 +264,14 @@ static void tell_errors(struct batch *b, const json_t *reply)
     json_array_foreach(errors, i, one)
     {
         size_t at = (size_t)reply_number(one, "at");
-        const json_t *entry = json_array_get(b->entries, at);
         struct buf line = {0};
 
         if (b->invalid + (long long)i >= ERRORS_MAX)
             break;
         buf_printf(&line, "hayauma %s: ", b->o->channel.command);
-        if (at < b->len && b->lines[at] != 0)
-            buf_printf(&line, "line %llu: ", (unsigned long long)b->lines[at]);
-        put_text(&line, reply_text(entry, "email"), 0, false);
+        if (at < b->len && b->entries[at].line != 0)
+            buf_printf(&line, "line %llu: ", (unsigned long long)b->entries[at].line);
+        put_text(&line, at < b->len ? b->entries[at].email : "", 0, false);
         buf_printf(&line, ": %s %s\n", reply_text(one, "field"), reply_text(one, "error"));
         flush_text(&line, stderr);
         buf_done(&line);
@@ -270,27 +279,41 @@ static void tell_errors(struct batch *b, const json_t *reply)
     b->invalid += reply_number(reply, "invalid");
 }
 
+/* ,"name":"text"; nothing of no text. */
+static void put_member(struct buf *out, const char *name, const char *text)
+{
+    if (text == NULL || *text == '\0')
+        return;
+    buf_printf(out, ",\"%s\":", name);
+    buf_put_json(out, str_of(text));
+}
+
 static int batch_send(struct batch *b)
 {
-    json_t *request, *reply = NULL;
+    struct buf request = {0};
+    json_t *reply = NULL;
     int code;
 
     if (b->len == 0)
         return 0;
-    request =
-        json_pack("{s:s, s:s, s:O}", "op", b->remove ? "suppression_remove" : "suppression_add",
-                  "who", channel_user(), "entries", b->entries);
-    if (b->tenant != NULL)
-        json_object_set_new(request, "tenant", json_string(b->tenant));
-    code = channel_ask(b->ch, request, &reply);
+    buf_printf(&request, "{\"op\":\"%s\"", b->remove ? "suppression_remove" : "suppression_add");
+    put_member(&request, "who", channel_user());
+    put_member(&request, "tenant", b->tenant);
+    buf_puts(&request, ",\"entries\":[");
+    buf_put(&request, b->json.data, b->json.len);
+    buf_puts(&request, "]}");
+    code = channel_send_text(b->ch, &request);
+    buf_done(&request);
+    if (code == 0)
+        code = channel_end(b->ch, &reply);
     if (code == 0) {
         b->changed += reply_number(reply, b->remove ? "removed" : "added");
         b->same += reply_number(reply, b->remove ? "unknown" : "known");
         tell_errors(b, reply);
     }
     json_decref(reply);
-    json_array_clear(b->entries);
-    b->len = b->bytes = 0;
+    buf_clear(&b->json);
+    b->len = 0;
     return code;
 }
 
@@ -300,41 +323,36 @@ static bool same_tenant(const struct batch *b, const char *tenant)
                                                : strcmp(b->tenant, tenant) == 0;
 }
 
-/* Takes entry. tenant: whose; NULL: everybody's. */
-static int batch_add(struct batch *b, json_t *entry, const char *tenant, uint64_t line)
+/* Takes an entry, whose texts stay. tenant: whose; NULL: everybody's. */
+static int batch_add(struct batch *b, const struct entry *e, const char *tenant)
 {
-    char *text = json_dumps(entry, 0);
-    size_t bytes = text == NULL ? 0 : strlen(text);
     int code = 0;
 
-    free(text);
-    if (!same_tenant(b, tenant) || b->len == BATCH_MAX || b->bytes + bytes > BATCH_BYTES)
+    if (!same_tenant(b, tenant) || b->len == BATCH_MAX || b->json.len > BATCH_BYTES)
         code = batch_send(b);
-    if (!same_tenant(b, tenant)) {
-        free(b->tenant);
-        b->tenant = tenant == NULL ? NULL : strdup(tenant);
-    }
-    json_array_append_new(b->entries, entry);
-    b->lines[b->len++] = line;
-    b->bytes += bytes + 2;
+    b->tenant = tenant;
+    buf_puts(&b->json, b->len > 0 ? ",{\"email\":" : "{\"email\":");
+    buf_put_json(&b->json, str_of(e->email));
+    put_member(&b->json, "reason", e->reason);
+    put_member(&b->json, "campaign", e->campaign);
+    if (e->since_ms != SINCE_UNSAID)
+        buf_printf(&b->json, ",\"since_ms\":%lld", (long long)e->since_ms);
+    buf_putc(&b->json, '}');
+    b->entries[b->len++] = *e;
     return code;
 }
 
-static json_t *entry_new(const struct batch *b, struct str address)
+/* Texts that are not UTF-8 would be asked for as others. */
+static bool is_text(struct str s)
 {
-    json_t *entry = json_pack("{s:o}", "email", json_stringn(address.ptr, address.len));
-
-    if (b->o->reason != NULL && entry != NULL)
-        json_object_set_new(entry, "reason", json_string(b->o->reason));
-    return entry;
+    return str_find(s, '\0') < 0 && smtp_utf8_valid(s);
 }
 
 static int end(struct batch *b, int code)
 {
     if (code == 0)
         code = batch_send(b);
-    json_decref(b->entries);
-    free(b->tenant);
+    buf_done(&b->json);
     if (code != 0)
         return code;
     if (b->o->channel.json)
@@ -348,20 +366,18 @@ static int end(struct batch *b, int code)
 
 static int change(struct channel *ch, const struct suppress_options *o)
 {
-    struct batch b = {
-        .ch = ch, .o = o, .remove = strcmp(o->action, "remove") == 0, .entries = json_array()};
+    struct batch b = {.ch = ch, .o = o, .remove = strcmp(o->action, "remove") == 0};
     int code = 0;
 
     for (int i = 0; i < o->names_len && code == 0; i++) {
-        json_t *entry = entry_new(&b, str_of(o->names[i]));
+        struct entry e = {.email = o->names[i], .reason = o->reason, .since_ms = SINCE_UNSAID};
 
-        if (entry == NULL) {
-            fprintf(stderr, "hayauma %s: '%s' is no mail address\n", o->channel.command,
-                    o->names[i]);
-            b.invalid++;
+        if (is_text(str_of(e.email))) {
+            code = batch_add(&b, &e, o->tenant);
             continue;
         }
-        code = batch_add(&b, entry, o->tenant, 0);
+        fprintf(stderr, "hayauma %s: '%s' is no mail address\n", o->channel.command, e.email);
+        b.invalid++;
     }
     return end(&b, code);
 }
@@ -370,7 +386,6 @@ static int change(struct channel *ch, const struct suppress_options *o)
 
 enum { COLUMN_EMAIL, COLUMN_REASON, COLUMN_TENANT, COLUMN_CAMPAIGN, COLUMN_SINCE, COLUMNS };
 #define COLUMN_TEXTS COLUMN_SINCE /* the columns before it are texts */
-#define SINCE_UNSAID INT64_MIN
 static const char *const column_names[COLUMNS] = {"email", "reason", "tenant", "campaign", "since"};
 
 /* A record of the file; its cells are in import.text, each with a NUL behind it. */
@@ -439,11 +454,8 @@ static const char *refuse_record(const struct import *in)
 {
     for (int i = 0; i < COLUMNS; i++) {
         struct str cell = cell_of(in, i);
-        json_t *text = json_stringn(cell.len == 0 ? "" : cell.ptr, cell.len);
-        bool is_text = text != NULL && str_find(cell, '\0') < 0;
 
-        json_decref(text);
-        if (!is_text)
+        if (!is_text(cell))
             return "it is not UTF-8";
         if (cell.len > (i == COLUMN_TENANT ? TENANT_MAX : CELL_MAX))
             return i == COLUMN_TENANT ? "its tenant is too long" : "it is too long";
@@ -494,17 +506,15 @@ static int by_place(const void *a, const void *b, void *arg)
 
 static int send_row(struct import *in, const struct row *row)
 {
-    static const int columns[] = {COLUMN_REASON, COLUMN_CAMPAIGN};
     const char *whose = in->batch.o->tenant, *named = text_of(in, row, COLUMN_TENANT);
-    json_t *entry = entry_new(&in->batch, str_of(text_of(in, row, COLUMN_EMAIL)));
+    const char *reason = text_of(in, row, COLUMN_REASON);
+    struct entry e = {.email = text_of(in, row, COLUMN_EMAIL),
+                      .reason = *reason != '\0' ? reason : in->batch.o->reason,
+                      .campaign = text_of(in, row, COLUMN_CAMPAIGN),
+                      .since_ms = row->since_ms,
+                      .line = row->line};
 
-    if (row->since_ms != SINCE_UNSAID)
-        json_object_set_new(entry, "since_ms", json_integer(row->since_ms));
-    for (size_t i = 0; i < ARRAY_LEN(columns); i++)
-        if (*text_of(in, row, columns[i]) != '\0')
-            json_object_set_new(entry, column_names[columns[i]],
-                                json_string(text_of(in, row, columns[i])));
-    return batch_add(&in->batch, entry, whose == NULL && *named != '\0' ? named : whose, row->line);
+    return batch_add(&in->batch, &e, whose == NULL && *named != '\0' ? named : whose);
 }
 
 static int send_rows(struct import *in)
@@ -533,7 +543,8 @@ static int import(struct channel *ch, const struct suppress_options *o)
         buf_done(&text);
         return EXIT_FAILED;
     }
-    in->batch = (struct batch){.ch = ch, .o = o, .entries = json_array()};
+    in->batch.ch = ch;
+    in->batch.o = o;
     csv_init(&in->csv, buf_str(&text));
     while ((got = csv_next(&in->csv)) != 0) {
         if (got < 0)
