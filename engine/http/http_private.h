@@ -66,6 +66,7 @@ struct http_thread {
     bool told;                    /* by the library of a connection that it was given */
     bool complained;              /* of no descriptor for a connection */
     bool active;                  /* a request went on in this pass: the library has more to do */
+    uint32_t idle_passes;         /* since something happened */
     uint32_t awaiting;            /* requests that request_await() keeps */
     uint64_t pass_ns;             /* when this pass began */
     uint64_t paused_until_ns;     /* for that: it does not listen; 0: it does */

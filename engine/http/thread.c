@@ -19,6 +19,11 @@
 #define NOTES_NS    UINT64_C(2000000) /* what others wait for is not kept for longer in a pass */
 #define PAUSE_MS    100               /* of accepting, without a descriptor */
 #define AWAITING_MS 5
+/* Behind so many passes in which nothing happened a thread does not begin the next one at once, as
+ * the library (0.9.75) asks for as long as it has bytes that it does not get on with: it waits for
+ * the end of a chunk's line that is longer than its memory. */
+#define IDLE_PASSES_MAX 64
+#define IDLE_MS         2
 
 /* --- between threads --- */
 
@@ -219,6 +224,8 @@ static int wait_ms(struct http_thread *t)
         return t->active ? 0 : AWAITING_MS;
     if (MHD_get_timeout(t->daemon, &ms) != MHD_YES)
         return t->paused_until_ns != 0 ? PAUSE_MS : -1;
+    if (ms < IDLE_MS && t->idle_passes > IDLE_PASSES_MAX)
+        return IDLE_MS;
     if (t->paused_until_ns != 0 && ms > PAUSE_MS)
         return PAUSE_MS;
     return ms < INT32_MAX ? (int)ms : INT32_MAX;
@@ -229,6 +236,8 @@ static void wait_for_events(struct http_thread *t)
     struct epoll_event events[3]; /* the daemon's sockets, word of others, a connection to accept */
     int len = epoll_wait(t->epoll_fd, events, ARRAY_LEN(events), wait_ms(t));
     uint64_t count;
+
+    t->idle_passes = len > 0 || t->active ? 0 : t->idle_passes + 1;
 
     for (int i = 0; i < len; i++)
         if (events[i].data.fd == t->http->listen_fd)

@@ -476,9 +476,20 @@ def test_framing():
         check("nothing sent", engine.status()["counters"]["received_messages"], 0)
         got = engine.raw(head(chunked) + chunks)
         check(f"chunks: {got}", got[9:12], b"200")
+        with socket.create_connection(("127.0.0.1", engine.web)) as s:  # longer than the library has room for
+            s.sendall(head(chunked) + b"5;" + b"x" * 30000)
+            time.sleep(0.2)
+            before = cpu_s(engine)
+            time.sleep(1)
+            check("no thread spins", cpu_s(engine) - before < 0.1, True)
         for data, want in odd_requests(text):
             got = engine.raw(data)
             check(f"{data[:150]}: {got}", re.findall(rb"HTTP/1.1 (\d+)", got), want)
+
+
+def cpu_s(engine):
+    fields = pathlib.Path(f"/proc/{engine.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def odd_requests(text):
