@@ -330,6 +330,7 @@ void secure_ready(struct delivery *d, struct str refusal)
         return;
     }
     ASSERT(t->policy == CONFIG_TLS_MAY && !t->implicit);
+    t->missed = t->plain || refusal.len > 0;
     t->result = t->plain ? TLS_REPORT_VALIDATION_FAILURE : TLS_REPORT_STARTTLS_NOT_SUPPORTED;
     if (refusal.len > 0)
         snprintf(t->reason, sizeof(t->reason), "STARTTLS was refused: %.*s", STR_FMT(refusal));
@@ -372,6 +373,21 @@ bool secure_failed(struct delivery *d, const char *why)
     known->plain_until_ms = io_now_ms(d->worker->io) + SECURE_PLAIN_MS;
     snprintf(known->reason, sizeof(known->reason), "TLS failed: %s", why);
     log_failure(d, why, "plaintext for an hour");
+    return true;
+}
+
+bool secure_missed(struct delivery *d, const struct smtp_reply *refusal)
+{
+    const struct smtp_enhanced *e = &refusal->enhanced;
+    struct known *known;
+
+    /* RFC 3207 4, RFC 4954 6; 5.7.10 of RFC 5248 2.4 */
+    if (!d->secure.missed || (refusal->code != 530 && refusal->code != 538 &&
+                              (e->class < 4 || e->subject != 7 || e->detail != 10)))
+        return false;
+    known = known_of(d, false);
+    if (known != NULL)
+        known->plain_until_ms = 0;
     return true;
 }
 

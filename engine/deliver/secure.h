@@ -48,6 +48,7 @@ struct secure {
     bool verified;                    /* and the certificate is what the policy wants */
     bool resuming;                    /* a session of TLS was offered to the peer */
     bool anew;                        /* none is: resuming failed. Outlives a connection */
+    bool missed;                      /* in plaintext to a peer that offers TLS */
     struct report_tls report;         /* for the records; see secure_report() */
     char reason[SECURE_REASON_BYTES]; /* why it is plaintext, or will be */
     char sts_failure[SECURE_REASON_BYTES];
@@ -74,6 +75,9 @@ void secure_ready(struct delivery *d, struct str refusal);
 /* The connection ended where it was to become encrypted. True: the same address is worth another
  * connection at once, without the session that was to be resumed or, by policy, in plaintext. */
 bool secure_failed(struct delivery *d, const char *why);
+/* Whether a refused command asks for the TLS that the peer offered and that did not come about: it
+ * may the next time. Then it is asked for again at once, and not in an hour. */
+bool secure_missed(struct delivery *d, const struct smtp_reply *refusal);
 /* Remembers the newest session of TLS that the peer gave. */
 void secure_keep(struct delivery *d);
 /* Whether d, which is idle, is as good as a new session of site to to, its address: it is held to

@@ -644,13 +644,24 @@ static bool try_next_host(struct delivery *d, struct recipient *r, enum fault_sc
     return true;
 }
 
+/* A peer that demands TLS, and got none since its own failed, refuses nobody for good. */
+static struct verdict verdict_of(struct delivery *d, const struct smtp_event *event,
+                                 enum smtp_unable unable)
+{
+    const struct smtp_reply *reply =
+        event->reply != NULL && event->reply->code != 0 ? event->reply : NULL;
+
+    if (event->fate == SMTP_FATE_REPLY && reply != NULL && secure_missed(d, reply))
+        return (struct verdict){
+            .class = OUTCOME_DEFERRED, .scope = FAULT_HOST, .next_host = true, .close = true};
+    return classify(event->stage, event->fate, unable, reply);
+}
+
 static void on_failure(struct transaction *t, struct recipient *r, const struct smtp_event *event,
                        enum smtp_unable unable)
 {
     struct delivery *d = t->delivery;
-    struct verdict v =
-        classify(event->stage, event->fate, unable,
-                 event->reply != NULL && event->reply->code != 0 ? event->reply : NULL);
+    struct verdict v = verdict_of(d, event, unable);
     const struct config_rule *rule =
         event->fate == SMTP_FATE_REPLY
             ? rule_hear(d->channel, d->dial.exchanger.addr.sa.sa_family, r->lane, t->message,

@@ -249,6 +249,42 @@ def stuffed(data):
                     for line in data.splitlines(keepends=True))
 
 
+class Demands(TlsServer):
+    """Takes no mail in plaintext."""
+
+    def answer(self, peer, lines, verb):
+        if verb != "MAIL" or isinstance(peer, ssl.SSLSocket):
+            return super().answer(peer, lines, verb)
+        peer.sendall(b"530 5.7.0 Must issue a STARTTLS command first\r\n")
+        return True
+
+
+def test_demanded():
+    """Who demands TLS, and whose own did not come about, refuses mail for now: it is asked for TLS again
+    with the next attempt. Who demands it and does not offer it means what it says."""
+    temp = TempDir("hayauma-tls-")
+    authority = Authority(temp.path / "ca")
+    servers = {"broken": Demands(authority.certificate("mx1.broken.example"), how=alert, offer=OFFER_ALL),
+               "refuses": Demands(authority.certificate("mx1.refuses.example"), offer=OFFER_ALL,
+                                  answers={"STARTTLS": b"454 4.7.0 TLS not available\r\n"}),
+               "without": Demands(offer=NO_OFFER)}
+    world = world_of(servers, authority, {name: "may" for name in servers}, workers=1)
+    for name in servers:
+        world.send(name, "u")
+    for name in ("broken", "refuses"):
+        record = outcome(world, name)
+        assert record["type"] == "TransientFailure" and record["response"]["code"] == 530, record
+        assert record["tls_plaintext"], record
+    assert outcome(world, "without")["type"] == "Bounce"
+    servers["broken"].how = None
+    servers["refuses"].answers["STARTTLS"] = b"220 go\r\n"
+    world.engine.command("queue", "flush", "--all")
+    wait_until("mail", lambda: all(world.records("Delivery", n) for n in ("broken", "refuses")), 20,
+               process=world.engine.process)
+    assert servers["broken"].encrypted == servers["refuses"].encrypted == [True]
+    world.finish()
+
+
 def test_sessions():
     """A session carries many messages; a new one resumes; large messages arrive as they are."""
     temp = TempDir("hayauma-tls-")
