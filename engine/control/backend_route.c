@@ -71,17 +71,27 @@ static void put_settings(struct control_route *of, struct site *site)
 
 /* --- its encryption --- */
 
-static void put_sts(const struct site *site, struct buf *out)
-{
-    const struct sts_policy *sts = site->sts;
+/* What is known of the policy of MTA-STS that the mail is under, and that site_get() was given. */
+struct known_sts {
+    struct sts_policy *policy; /* a reference; NULL: there is none */
+    char why[160];             /* what failed when it was last looked up */
+};
 
-    if (sts == NULL)
+static void put_sts(const struct known_sts *known, struct buf *out)
+{
+    const struct sts_policy *sts = known->policy;
+
+    if (sts == NULL && known->why[0] == '\0')
         return;
     buf_puts(out, "\"mta_sts\":{");
-    json_text(out, "mode", str_of(sts_mode_name(sts->mode)));
-    json_text(out, "id", str_of(sts->id));
-    json_number(out, "fetched_ms", sts->fetched_ms);
-    json_number(out, "until_ms", sts->fetched_ms + (int64_t)sts->max_age_s * 1000);
+    if (sts != NULL) {
+        json_text(out, "mode", str_of(sts_mode_name(sts->mode)));
+        json_text(out, "id", str_of(sts->id));
+        json_number(out, "fetched_ms", sts->fetched_ms);
+        json_number(out, "until_ms", sts->fetched_ms + (int64_t)sts->max_age_s * 1000);
+    }
+    if (known->why[0] != '\0')
+        json_text(out, "why", str_of(known->why));
     json_end(out);
     buf_putc(out, ',');
 }
@@ -381,7 +391,6 @@ static void put_site(struct control_route *of, struct site *site)
     json_text(out, "site", str_of(site->name));
     put_exchangers(site, pool, out);
     put_settings(of, site);
-    put_sts(site, out);
     buf_puts(out, "\"sources\":[");
     put_sources(site, pool, bound, false, out);
     put_sources(site, pool->overflow, 0, true, out);
@@ -431,23 +440,19 @@ static void ask_end(struct route_ask *a, int result)
     free(a);
 }
 
-/* The policy of MTA-STS that mail would be under by what is known: a reference, or NULL. */
-static struct sts_policy *policy_known(struct worker *w, struct str domain,
-                                       const struct config_route *target,
-                                       const struct dns_route *route)
+/* By what is known now; nothing where the destination is under no policy. */
+static void sts_look(struct worker *w, struct str domain, const struct config_route *target,
+                     const struct dns_route *route, struct known_sts *out)
 {
-    struct sts_policy *sts;
+    struct sts_table *t = &w->shared->sts;
     struct dns_name name;
+    struct str of;
 
     if (!site_policy_domain(w->config, domain, target, route, &name))
-        return NULL;
-    sts = sts_table_find(&w->shared->sts, (struct str){name.text, name.len}, io_now_ms(w->io),
-                         worker_wall_ms(w))
-              .policy;
-    if (sts == NULL || sts->mode != STS_NONE)
-        return sts;
-    sts_policy_unref(sts);
-    return NULL;
+        return;
+    of = (struct str){name.text, name.len};
+    out->policy = sts_table_find(t, of, io_now_ms(w->io), worker_wall_ms(w)).policy;
+    sts_table_why(t, of, out->why, sizeof(out->why));
 }
 
 /* route: what the lookup said; NULL: none was needed. */
@@ -462,6 +467,7 @@ static void answer(struct route_ask *a, struct dns_route *route)
     bool rejects = target != NULL && target->kind == CONFIG_ROUTE_REJECT;
     const char *no_site = rejects ? "the route rejects mail" : NULL;
     const struct config_provider *provider;
+    struct known_sts known = {0};
     struct site *site = NULL;
 
     put_next_hop(w->config, target, &of->out);
@@ -470,15 +476,18 @@ static void answer(struct route_ask *a, struct dns_route *route)
     if (route != NULL && route->error != NULL)
         json_text(&of->out, "lookup_error", str_of(route->error));
     if (!rejects && (route == NULL || route->status == DNS_OK)) {
-        struct sts_policy *sts = policy_known(w, str_of(of->domain), target, route);
+        struct sts_policy *sts;
 
+        sts_look(w, str_of(of->domain), target, route, &known);
+        sts = known.policy != NULL && known.policy->mode != STS_NONE ? known.policy : NULL;
         site = site_get(w, str_of(of->domain), target, route, sts, false);
-        sts_policy_unref(sts);
         if (site == NULL)
             no_site = "the policy of MTA-STS names none of the domain's exchangers";
     }
     if (no_site != NULL)
         json_text(&of->out, "no_site", str_of(no_site));
+    put_sts(&known, &of->out);
+    sts_policy_unref(known.policy);
     provider = site != NULL ? NULL : config_provider_find(w->config, str_of(of->domain));
     if (provider != NULL) /* there is no mail for it, or it would have been found by that */
         backend_put_provider(w->config, provider, &of->out);

@@ -1,6 +1,7 @@
 #include "worker/sts_table.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/log.h"
@@ -151,6 +152,16 @@ struct sts_policy *sts_table_peek(struct sts_table *t, struct str domain, int64_
     return policy;
 }
 
+void sts_table_why(struct sts_table *t, struct str domain, char *out, size_t size)
+{
+    const struct entry *e;
+
+    pthread_mutex_lock(&t->lock);
+    e = entry_find(t, domain);
+    snprintf(out, size, "%s", e == NULL || e->why == NULL ? "" : e->why);
+    pthread_mutex_unlock(&t->lock);
+}
+
 static void looked(struct sts_table *t, struct str domain, struct sts_policy *policy,
                    uint64_t look_ms, const char *why)
 {
@@ -162,7 +173,7 @@ static void looked(struct sts_table *t, struct str domain, struct sts_policy *po
         e->look_ms = look_ms;
         e->generation = t->generation;
         free(e->why);
-        e->why = why == NULL || e->policy == NULL ? NULL : strdup(why);
+        e->why = why == NULL ? NULL : strdup(why);
         e->used |= why != NULL; /* a renewal that failed is tried again */
         if (policy != NULL) {
             policy_set(t, e, policy);

@@ -46,6 +46,8 @@ struct sts_found sts_table_find(struct sts_table *t, struct str domain, uint64_t
                                 int64_t wall_ms);
 /* Its policy, while that is valid: a reference, or NULL. Who only looks does not use it. */
 struct sts_policy *sts_table_peek(struct sts_table *t, struct str domain, int64_t wall_ms);
+/* What failed with the last lookup, cut to size; empty: nothing, or nothing is known. */
+void sts_table_why(struct sts_table *t, struct str domain, char *out, size_t size);
 /* A lookup has ended: the next is due at look_ms (monotonic). why: what failed, or NULL. The policy
  * stays as it is. */
 void sts_table_looked(struct sts_table *t, struct str domain, uint64_t look_ms, const char *why);

@@ -363,6 +363,9 @@ def test_bad_policies():
             lines = [line for line in world.engine.log().splitlines()
                      if "sts.fetch_failed" in line and f"domain={name}.example" in line]
             assert lines and why in lines[0], (name, lines)
+    for name, why in (("missing", "HTTP status 404"), ("noid", "its TXT records say nothing that is clear")):
+        route = world.engine.command("route", f"u@{name}.example")
+        assert re.search(rf"mta-sts +no policy: {why}\n", route), route
     counters = world.engine.status()["counters"]
     assert counters["sts_fetch_failures"] >= len(bad) - 1, counters  # the silent one's may be yet to come
     listener.close()

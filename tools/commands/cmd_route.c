@@ -117,12 +117,20 @@ static void put_sts(struct buf *out, const json_t *route)
     if (sts == NULL)
         return;
     put_label(out, "mta-sts");
-    buf_printf(out, "%s, policy ", reply_text(sts, "mode"));
-    put_text(out, reply_text(sts, "id"), 0, false);
-    buf_puts(out, ", fetched ");
-    put_age(out, now_ms - reply_number(sts, "fetched_ms"));
-    buf_puts(out, " ago, good for ");
-    put_age(out, reply_number(sts, "until_ms") - now_ms);
+    if (*reply_text(sts, "mode") != 0) {
+        buf_printf(out, "%s, policy ", reply_text(sts, "mode"));
+        put_text(out, reply_text(sts, "id"), 0, false);
+        buf_puts(out, ", fetched ");
+        put_age(out, now_ms - reply_number(sts, "fetched_ms"));
+        buf_puts(out, " ago, good for ");
+        put_age(out, reply_number(sts, "until_ms") - now_ms);
+    } else {
+        buf_puts(out, "no policy");
+    }
+    if (*reply_text(sts, "why") != 0) {
+        buf_puts(out, *reply_text(sts, "mode") != 0 ? "; when last looked up: " : ": ");
+        put_text(out, reply_text(sts, "why"), 0, false);
+    }
     buf_putc(out, '\n');
 }
 
