@@ -10,8 +10,9 @@
 
 #include "base/str.h"
 
-/* Version 2 may say more about a connection than its addresses: longer ones are refused. */
-#define PROXY_HEADER_BYTES_MAX 2048
+/* Version 2 may say more about a connection than its addresses, up to the certificate of its
+ * client; HAProxy makes no longer ones. */
+#define PROXY_HEADER_BYTES_MAX 16384
 
 enum proxy_header_status { PROXY_HEADER_MORE, PROXY_HEADER_DONE, PROXY_HEADER_BAD };
 

@@ -120,7 +120,7 @@ static void test_v2(void **state)
     static const uint8_t ip6[36] = {0x20, 1, 0xd, 0xb8, [15] = 1, [16] = 0x20, [32] = 0, 7, 0, 25};
     static const uint8_t mapped[36] = {[10] = 0xff, 0xff, 192, 0, 2, 1, [32] = 0, 7, 0, 25};
     static const uint8_t none[216];
-    uint8_t body[4096] = {0}, in[5000];
+    static uint8_t body[PROXY_HEADER_BYTES_MAX], in[PROXY_HEADER_BYTES_MAX + 100];
 
     (void)state;
     check(in, v2(in, 0x21, 0x11, 12, ip4), "192.0.2.1 4711");
