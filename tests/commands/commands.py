@@ -126,6 +126,7 @@ def test_usage():
                     ("queue", "--json", "list"), ("queue", "hold"), ("queue", "show", "a.example"),
                     ("queue", "cancel", "a.example"), ("queue", "cancel", "--all"),
                     ("queue", "hold", "a.example", "-n", "1"), ("queue", "quarantine", "export"),
+                    ("queue", "cancel", "-y", "--error", ""), ("trace", "--site", ""), ("site", "show", ""),
                     ("campaign", "cancel", "spring"), ("campaign", "recipients", "spring", "--state", "odd"),
                     ("queue", "suspend", "\udcff"), ("queue", "list", "\udcff"), ("why", "\udcff"), ("route", "\udcff@a"),
                     ("trace", "--client", "\udcff"), ("suppress", "add", "\udcff"), ("campaign", "show", "\udcff"),

@@ -328,7 +328,7 @@ int cmd_site(int argc, char **argv)
         fputs(help, c == 'h' ? stdout : stderr);
         return c == 'h' ? EXIT_OK : EXIT_USAGE;
     }
-    if (argc - optind != (show ? 1 : 0)) {
+    if (argc - optind != (show ? 1 : 0) || (show && *argv[optind] == '\0')) {
         fprintf(stderr, "hayauma %s: %s\n", o.command,
                 show ? "say one site or domain" : "it takes no argument");
         return EXIT_USAGE;

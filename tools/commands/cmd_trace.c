@@ -111,6 +111,8 @@ static int take_option(json_t *request, int c)
     }
     if (c < OPT_CLIENT || c > OPT_MESSAGE)
         return usage_error("wrong option");
+    if (*optarg == 0) /* it would be all sessions */
+        return usage_error("an option is empty");
     json_object_set_new(request, names[c - OPT_CLIENT], json_string(optarg));
     return 0;
 }

@@ -145,8 +145,9 @@ static int take_option(struct queue_options *o, int c)
         return set_text(o, "sender", optarg);
     case 't':
         return set_text(o, "recipient", optarg);
-    case 'e':
-        return set_text(o, "error", optarg);
+    case 'e': /* every error contains no text: that would be all recipients */
+        return *optarg == 0 ? usage_error(o, optarg, "is no text of an error")
+                            : set_text(o, "error", optarg);
     case OPT_CAMPAIGN:
         return set_text(o, "campaign", optarg);
     case OPT_TENANT:
