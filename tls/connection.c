@@ -132,8 +132,11 @@ void tls_put_failure(struct buf *out)
     const char *text = ERR_reason_error_string(code);
 
     if (ERR_GET_LIB(code) == ERR_LIB_SSL && reason >= SSL_AD_REASON_OFFSET) {
+        reason -= SSL_AD_REASON_OFFSET;
         buf_puts(out, "peer's alert: ");
-        text = SSL_alert_desc_string_long(reason - SSL_AD_REASON_OFFSET);
+        /* OpenSSL 3.0 has no words for it, and it says what to configure. */
+        text = reason == SSL_AD_CERTIFICATE_REQUIRED ? "certificate required"
+                                                     : SSL_alert_desc_string_long(reason);
     }
     put_text(out, text == NULL ? "failed" : text);
     ERR_clear_error();

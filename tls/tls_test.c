@@ -579,6 +579,27 @@ static void test_server_first(void **state)
     assert_shown(more, ARRAY_LEN(more), more_cases, ARRAY_LEN(more_cases));
 }
 
+/* What a peer that wants a client's certificate says is what somebody has to configure. */
+static void test_alert_words(void **state)
+{
+    static const struct {
+        int alert;
+        const char *words;
+    } rows[] = {{SSL_AD_CERTIFICATE_REQUIRED, "peer's alert: certificate required"},
+                {SSL_AD_PROTOCOL_VERSION, "peer's alert: protocol version"}};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct buf text = {0};
+
+        ERR_raise(ERR_LIB_SSL, SSL_AD_REASON_OFFSET + rows[i].alert);
+        tls_put_failure(&text);
+        buf_putc(&text, '\0');
+        assert_string_equal((char *)text.data, rows[i].words);
+        buf_done(&text);
+    }
+}
+
 static void assert_no_load(const char *chain, const char *key, int err, const char *words)
 {
     struct tls_certificate *c = NULL;
@@ -704,6 +725,7 @@ int main(void)
         cmocka_unit_test(test_answers_are_bounded),
         cmocka_unit_test(test_server_names),
         cmocka_unit_test(test_server_first),
+        cmocka_unit_test(test_alert_words),
         cmocka_unit_test(test_files),
         cmocka_unit_test(test_no_authorities),
         cmocka_unit_test(test_idle_memory),

@@ -266,6 +266,14 @@ void delivery_close(struct delivery *d)
     list_push_back(&d->worker->deliveries_dead, &d->dirty_node);
 }
 
+/* What ended the encryption of a session: the stream says -EPROTO for it alone. */
+static const char *tls_words(const struct delivery *d)
+{
+    const struct tls *tls = stream_tls_of(&d->stream);
+
+    return tls != NULL && *tls_error(tls) != '\0' ? tls_error(tls) : "a broken record";
+}
+
 void delivery_own_words(const struct delivery *d, enum smtp_stage stage,
                         const struct smtp_reply *client, struct smtp_reply *out)
 {
@@ -280,6 +288,12 @@ void delivery_own_words(const struct delivery *d, enum smtp_stage stage,
     }
     if (proxying_to(d) != NULL)
         proxying_put_name(d, ended, said);
+    if (d->error == -EPROTO) {
+        snprintf(said + strlen(said), sizeof(said) - strlen(said), "%s%s", said[0] == 0 ? "" : ": ",
+                 tls_words(d));
+        classify_io_reply(stage, -EBADMSG, str_of(said), out);
+        return;
+    }
     if (unfinished.len > 0)
         snprintf(said + strlen(said), sizeof(said) - strlen(said), "%san unfinished reply: %.*s",
                  said[0] == 0 ? "" : ": ", STR_FMT(unfinished));
@@ -334,9 +348,11 @@ void delivery_logged_on(struct delivery *d)
     delivery_dirty(d);
 }
 
-static const char *lost_text(int result)
+static const char *lost_text(const struct delivery *d)
 {
-    return result == 0 ? "connection closed by peer" : strerror(-result);
+    if (d->error == -EPROTO)
+        return tls_words(d);
+    return d->error == -EPIPE ? "connection closed by peer" : strerror(-d->error);
 }
 
 static void on_data(struct delivery *d, const uint8_t *data, size_t len)
@@ -400,7 +416,7 @@ void delivery_advance(struct delivery *d, enum delivery_event event, const uint8
     case EVENT_LOST:
     case EVENT_TIMEOUT:
         d->error = result == 0 ? -EPIPE : result;
-        smtp_client_lost(d->client, lost_text(result));
+        smtp_client_lost(d->client, lost_text(d));
         break;
     }
     drain_events(d);

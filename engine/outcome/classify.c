@@ -570,6 +570,7 @@ void classify_io_reply(enum smtp_stage stage, int error, struct str detail, stru
     const char *what = error == 0 || error == -EPIPE ? "the peer closed the connection"
                        : error == -ETIMEDOUT         ? "timed out"
                        : error == -EPROTO            ? "the peer does not speak SMTP"
+                       : error == -EBADMSG           ? "TLS failed"
                                                      : strerrordesc_np(-error);
     const char *command = classify_command(stage);
     bool connecting = stage == SMTP_STAGE_CONNECT;

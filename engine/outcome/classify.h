@@ -50,7 +50,8 @@ struct verdict classify_dns(enum dns_status status);
 
 /* Our own words where no peer spoke, as a reply with code and enhanced code (outcome.local = true).
  * error: -errno of connect/read/write, -ETIMEDOUT for a stage timeout, -EPROTO for a peer that does
- * not speak SMTP, 0 or -EPIPE for a peer that closed. detail: more to say, or empty. */
+ * not speak SMTP, -EBADMSG for the end of a session's encryption, 0 or -EPIPE for a peer that
+ * closed. detail: more to say, or empty. */
 void classify_io_reply(enum smtp_stage stage, int error, struct str detail, struct smtp_reply *out);
 void classify_dns_reply(enum dns_status status, struct str detail, struct smtp_reply *out);
 /* The session was to be encrypted, and is not: why says what failed. */

@@ -239,6 +239,9 @@ static void test_own_words(void **state)
     check_text(&r, 451, 4, 2, "while sending the message: Connection reset by peer");
     classify_io_reply(EHLO, -EPROTO, STR(""), &r);
     check_text(&r, 451, 5, 0, "while waiting for the reply to EHLO: the peer does not speak SMTP");
+    classify_io_reply(RCPT, -EBADMSG, STR("peer's alert: access denied"), &r);
+    check_text(&r, 451, 4, 2,
+               "while waiting for the reply to RCPT TO: TLS failed: peer's alert: access denied");
     classify_io_reply(SMTP_STAGE_READY, -100000, STR(""), &r);
     check_text(&r, 451, 4, 2, "while idle: unknown error");
     classify_tls_reply(STR("certificate has expired"), &r);

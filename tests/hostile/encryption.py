@@ -392,6 +392,7 @@ def test_cut():
         record = outcome(world, name)
         assert record["type"] == "TransientFailure", record
         assert record["tls_policy"] == "verify" and record["tls_cipher"], record
+        assert ("TLS failed: " in record["response"]["content"]) == (name == "nonsense"), record
         assert not server.taken
     world.finish()
 
