@@ -417,14 +417,40 @@ static void warn_of_destinations(const struct config *c, struct buf *out)
     }
 }
 
-/* Such a name is mostly one of /etc/hosts, which nobody reads here. */
-static void warn_of_route(const struct config_route *r, struct buf *out)
+/* What holds for the domains of a route's pattern, unless a line says more of some of them. */
+static const struct config_destination *destination_of_route(const struct config *c,
+                                                             const struct config_route *r)
 {
-    if (r->kind == CONFIG_ROUTE_HOST && r->host != NULL && strpbrk(r->host, ".:") == NULL)
+    const struct config_destination *found;
+    struct buf site = {0};
+
+    for (size_t i = 0; i < c->destinations_len; i++)
+        if (strcmp(c->destinations[i].pattern, r->pattern) == 0)
+            return &c->destinations[i];
+    config_print_route(r, &site);
+    found = config_destination_for(c, str_of(r->pattern), buf_str(&site));
+    buf_done(&site);
+    return found;
+}
+
+/* A name without a dot is mostly one of /etc/hosts, which nobody reads here. */
+static void warn_of_route(const struct config *c, const struct config_route *r, struct buf *out)
+{
+    struct config_address address;
+
+    if (r->kind != CONFIG_ROUTE_HOST || r->host == NULL)
+        return;
+    if (strpbrk(r->host, ".:") == NULL)
         buf_printf(out,
                    "warning: routes: '%s' has no dot: names are looked up in DNS alone, not in "
                    "/etc/hosts; if DNS does not have it, write its address\n",
                    r->host);
+    if (config_parse_ip(str_of(r->host), &address) == 0 &&
+        config_tls_of(destination_of_route(c, r)) == CONFIG_TLS_VERIFY)
+        buf_printf(out,
+                   "warning: routes['%s']: with tls: verify mail waits: no certificate bears the "
+                   "address '%s'; write the next hop's name\n",
+                   r->pattern, r->host);
 }
 
 /* Who may be a proxy may say that it is somebody who may relay. */
@@ -510,7 +536,7 @@ void config_warnings(const struct config *c, bool as_root, struct buf *out)
                  "warning: dns: with neither ipv4 nor ipv6 no name leads to an address; say yes "
                  "to one\n");
     for (size_t i = 0; i < c->routes_len; i++)
-        warn_of_route(&c->routes[i], out);
+        warn_of_route(c, &c->routes[i], out);
     warn_of_destinations(c, out);
     for (size_t i = 0; i < c->dns.servers_len; i++)
         if (!is_loopback_server(c->dns.servers[i]))

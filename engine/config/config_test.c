@@ -566,6 +566,12 @@ static void test_warnings_of_host(void **state)
         {"host_name: mx1", false, "warning: host_name: 'mx1' has no dot"},
         {"routes: {x.example: '[localhost]:2525'}", false, "routes: 'localhost' has no dot: names"},
         {"routes: {x.example: '[::1]:2525', '*': '[r.example]'}", false, ""},
+        {"routes: {x.example: '[192.0.2.1]', '*': '[r.example]'}\n"
+         "destinations: {x.example: {tls: verify}}",
+         false, "routes['x.example']: with tls: verify mail waits"},
+        {"routes: {'*': '[2001:db8::1]:587'}\ndestinations: {'*': {tls: verify}}", false,
+         "routes['*']: with tls: verify mail waits"},
+        {"routes: {'*': '[192.0.2.1]:587'}\ndestinations: {'*': {tls: encrypt}}", false, ""},
         {"host_name: mx1.example.com", false, ""},
         {"host_name: 192.0.2.1", false, "warning: host_name: '192.0.2.1' is an address"},
         {"destinations: {google: {rate: 1/s}}", false, "stands in providers['google']"},
