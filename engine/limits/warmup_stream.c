@@ -139,7 +139,8 @@ static enum warmup_verdict judge(const struct warmup_state *s, const struct conf
     return WARMUP_ADVANCED;
 }
 
-static void day_end(struct warmup_state *s, const struct config_warmup_policy *p, int32_t today)
+/* Whether a pause was so long that the stream goes back. */
+static bool day_end(struct warmup_state *s, const struct config_warmup_policy *p, int32_t today)
 {
     int32_t idle = today - s->mail, rewarm = (int32_t)p->rewarm_days;
     int64_t stage = s->warm ? (int64_t)p->steps_len : s->stage;
@@ -148,7 +149,7 @@ static void day_end(struct warmup_state *s, const struct config_warmup_policy *p
     if (p->calendar) {
         if (p->promote && !s->paused && !s->warm)
             stage_set(s, p, stage + today - s->day, today, WARMUP_CALENDAR);
-        return;
+        return false;
     }
     if (!s->warm && s->used > 0) {
         verdict = judge(s, p);
@@ -158,16 +159,17 @@ static void day_end(struct warmup_state *s, const struct config_warmup_policy *p
             stage -= p->fall_stages;
         stage_set(s, p, stage, today, verdict);
     }
-    if (rewarm > 0 && idle >= rewarm) {
-        stage_set(s, p, idle >= 2 * rewarm ? 0 : stage / 2, today, WARMUP_REWARMED);
-        s->mail = today;
-    }
+    if (rewarm == 0 || idle < rewarm)
+        return false;
+    stage_set(s, p, idle >= 2 * rewarm ? 0 : stage / 2, today, WARMUP_REWARMED);
+    s->mail = today;
+    return true;
 }
 
 bool warmup_turn(struct warmup_state *s, const struct config_warmup_policy *p,
                  const struct warmup_hour *now, struct warmup_past *past)
 {
-    bool had_mail;
+    bool had_mail, rewarmed;
 
     stage_refit(s, p);
     if (now->day < s->day - 1) { /* the clock was days ahead */
@@ -187,13 +189,13 @@ bool warmup_turn(struct warmup_state *s, const struct config_warmup_policy *p,
     *past = (struct warmup_past){
         .day = s->day, .stage = s->stage, .cap = warmup_cap(p, s), .used = s->used};
     memcpy(past->events, s->events, sizeof(past->events));
-    day_end(s, p, now->day);
+    rewarmed = day_end(s, p, now->day);
     past->verdict = s->verdict;
     s->day = now->day;
     s->hour = now->hour;
     s->used = s->hour_used = 0;
     memset(s->events, 0, sizeof(s->events));
-    return had_mail;
+    return had_mail || rewarmed;
 }
 
 /* --- leases --- */

@@ -67,8 +67,8 @@ void warmup_begin(struct warmup_state *s, const struct config_warmup_policy *p,
 /* The cap of the day that a stream in this state is in; WARMUP_NO_CAP: none. */
 uint32_t warmup_cap(const struct config_warmup_policy *p, const struct warmup_state *s);
 /* Brings s to the present day, and to the stage that fits where the schedule was changed. True: a
- * day with mail ended, and past says how. Does nothing when the clock was set back into an earlier
- * day or hour: see warmup_lease(). */
+ * day with mail ended, or a pause was so long that the stream goes back, and past says how. Does
+ * nothing when the clock was set back into an earlier day or hour: see warmup_lease(). */
 bool warmup_turn(struct warmup_state *s, const struct config_warmup_policy *p,
                  const struct warmup_hour *now, struct warmup_past *past);
 /* How much may be used in this hour in all: what is left of the day over the hours left, at most

@@ -248,7 +248,8 @@ static void test_to_the_end(void **state)
     assert_true(s.warm);
     assert_int_equal(warmup_lease(&s, &policy, &first), WARMUP_NO_CAP);
     first = hour_of(133, 0);
-    (void)warmup_turn(&s, &policy, &first, &past);
+    assert_true(warmup_turn(&s, &policy, &first, &past)); /* a day of its own says so */
+    assert_true(past.used == 0 && past.verdict == WARMUP_REWARMED);
     assert_false(s.warm);
     assert_int_equal(s.stage, 3);
     assert_int_equal(s.verdict, WARMUP_REWARMED);

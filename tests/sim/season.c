@@ -204,22 +204,23 @@ static void day_end(struct stream *s, uint32_t source, uint32_t provider, int32_
     memcpy(p->events, s->events, sizeof(p->events));
     if (s->calendar) {
         p->verdict = s->frozen ? "begun" : "calendar";
-        stage += s->frozen ? 0 : idle;
+        stage += s->frozen ? 0 : 1;
     } else {
         p->verdict = judge(s, cap);
         if (strcmp(p->verdict, "advanced") == 0)
             stage++;
         else if (strcmp(p->verdict, "fell") == 0)
             stage = stage < 2 ? 0 : stage - 2;
-        if (idle >= REWARM_DAYS) {
-            p->verdict = "rewarmed";
-            stage = idle >= 2 * REWARM_DAYS ? 0 : stage / 2;
-        }
     }
+    p->next_stage = (uint32_t)stage + 1;
+    /* What the days without mail change has a record of its own, which says that nothing came. */
+    if (s->calendar)
+        stage += s->frozen ? 0 : idle - 1;
+    else if (idle >= REWARM_DAYS)
+        stage = idle >= 2 * REWARM_DAYS ? 0 : stage / 2;
     if (stage >= s->steps_len)
         sim_fail("season", "source %u is warm at provider %u", source, provider);
     s->stage = (uint32_t)stage;
-    p->next_stage = s->stage + 1;
     sim_trace("day %u: source %u provider %u: %u of %u (%u/%u/%u/%u), %s, next stage %u", day,
               source, provider, p->used_min, cap, s->events[0], s->events[1], s->events[2],
               s->events[3], p->verdict, p->next_stage);
@@ -556,6 +557,18 @@ static uint32_t provider_of(const char *name)
     sim_fail("season", "a record of provider %s", name);
 }
 
+/* Days end at their end, also those behind which nothing more came. */
+static void days_end(void)
+{
+    struct warmup_hour hour;
+
+    hour_now(&hour);
+    for (uint32_t i = 0; i < SEASON_SOURCES; i++)
+        for (uint32_t j = 0; j < SEASON_PROVIDERS; j++)
+            if (season.streams[i][j].begun && season.streams[i][j].day < hour.day)
+                (void)stream_now(i, j, &hour);
+}
+
 void season_record(const json_t *record)
 {
     static const char *const events[] = {"delivered", "deferred", "bounced", "complained"};
@@ -569,6 +582,7 @@ void season_record(const json_t *record)
     int32_t day;
 
     ASSERT(source < SEASON_SOURCES && day_parse(str_of(date), &day) == 0);
+    days_end();
     p = &season.past[source][provider][day_of(day)];
     if (!p->is && used <= season.kills[day_of(day)] * lease_max(number_of(record, "cap")))
         return; /* leased, and lost before anything was sent */
