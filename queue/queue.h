@@ -236,7 +236,9 @@ struct queue_row_view { /* slices valid during the visit */
     uint16_t attempts;
     uint8_t flags;
     struct str sender, address, last_error, campaign, tenant;
+    struct str variables; /* as in struct recipient */
     uint64_t size;
+    bool recipe; /* the content is MESSAGE_RECIPE */
 };
 struct queue_visit {
     struct str queue;       /* only of this name; empty: of all */

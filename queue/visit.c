@@ -63,6 +63,7 @@ static void visit_row(struct visitor *v, struct str key, const MDB_val *value)
         .flags = state.flags,
         .address = state.address,
         .last_error = state.last_error,
+        .variables = state.variables,
     };
     view.expires_ms = msgid_ms(&row.id) + (int64_t)state.lifetime_s * 1000;
     if (!v->what->need_message && view.expires_ms <= v->what->ripe_ms &&
@@ -75,6 +76,7 @@ static void visit_row(struct visitor *v, struct str key, const MDB_val *value)
         view.campaign = v->header.campaign;
         view.tenant = v->header.tenant;
         view.size = v->header.content_len;
+        view.recipe = (v->header.flags & MESSAGE_RECIPE) != 0;
     }
     v->stopped = !v->what->visit(v->what->arg, &view);
 }

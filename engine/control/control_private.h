@@ -220,7 +220,9 @@ void control_put_error(struct buf *out, const char *code, const char *message, c
 void control_put_done(struct buf *out, const struct control_work *w, enum control_op op);
 void control_put_progress(struct buf *out, const struct control_work *w);
 /* All of the line but its end, so that more can be said. */
-void control_put_row(struct control *c, struct buf *out, const struct queue_row_view *row);
+/* data: with what the recipient's letter is made of. */
+void control_put_row(struct control *c, struct buf *out, const struct queue_row_view *row,
+                     bool data);
 void control_put_message(struct buf *out, const struct message *m);
 void control_put_content(struct buf *out, const uint8_t *bytes, size_t n);
 void control_put_version(struct control *c, struct buf *out);

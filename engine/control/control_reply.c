@@ -171,7 +171,8 @@ void control_put_progress(struct buf *out, const struct control_work *w)
     buf_puts(out, "}\n");
 }
 
-void control_put_row(struct control *c, struct buf *out, const struct queue_row_view *row)
+void control_put_row(struct control *c, struct buf *out, const struct queue_row_view *row,
+                     bool data)
 {
     enum control_state state = control_row_state(row, c->wall_ms);
     const struct queue_flow *flow = c->backend->names(c->arg, row->flow);
@@ -201,6 +202,13 @@ void control_put_row(struct control *c, struct buf *out, const struct queue_row_
         json_text(out, "campaign", row->campaign);
         json_text(out, "tenant", row->tenant);
         json_count(out, "size", row->size);
+        if (row->recipe)
+            json_bool(out, "recipe", true);
+    }
+    if (data && row->variables.len > 0) { /* JSON as it is: mail/recipe.h wrote it */
+        buf_puts(out, "\"variables\":");
+        buf_put_str(out, row->variables);
+        buf_putc(out, ',');
     }
 }
 

@@ -61,7 +61,7 @@ struct control_request {
     struct control_filter filter;
     bool filtered; /* the filter has members */
     bool all;
-    bool data;       /* quarantine: with the bytes */
+    bool data;       /* quarantine: with the bytes; list: with variables of letters */
     struct msgid id; /* of show, content, stored and why */
     uint64_t limit;  /* 0 = none */
     uint32_t destinations;

@@ -71,7 +71,7 @@ bool control_hold_row(struct control_client *client, const struct queue_row_view
     if (h->job == NULL)
         h->job = control_waits_new(client);
     (void)control_waits_add(h->job, row->queue, row->flow, client->work.shard);
-    control_put_row(client->control, &h->text, row);
+    control_put_row(client->control, &h->text, row, client->request.data);
     ASSERT(h->len < CONTROL_SLICE_ROWS);
     h->rows[h->len++] = (struct held_row){
         .end = h->text.len,

@@ -524,6 +524,12 @@ def test_recipients():
         check("command", [r["recipient"] for r in engine.rows("campaign", "recipients", "other", "--match", one[:-8] + "*",
                                                               "--state", "deferred")], [one])
         check("some", len(engine.rows("campaign", "recipients", "spring", "--limit", "3")), 3)
+        out = pathlib.Path(temp.path) / "out"
+        engine.command("queue", "export", "--campaign", "other", "--to", out)
+        row = json.loads((out / "recipients.jsonl").read_text().splitlines()[0])
+        content, i = json.loads((out / f"{row['id']}.json").read_text())["content"], row["recipient"][1:].partition("@")[0]
+        check("exported", (row["recipe"], row["variables"], "subject" in content),
+              (True, {"name": f"太郎{i}", "substitutions": {"code": f"c{i}"}}, True))
         check("expired", engine.wait_state(sale, "done")["expired"], 20)
         ends = [r["response"]["content"] for r in engine.wait_records("Expiration", 21)]
         check(f"reason {ends}", all("at the time that was set for it" in text for text in ends), True)

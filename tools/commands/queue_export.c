@@ -49,7 +49,7 @@ static const struct export_kind {
     const char *op, *member;         /* one of its lines */
     const char *content_op, *suffix; /* of a message */
     const char *list, *noun;         /* the file with the lines, what each is */
-    bool data;                       /* lines have the record's bytes */
+    bool bytes;                      /* lines have the record's bytes */
 } recipients = {"list", "row", "content", "eml", "recipients.jsonl", "recipient", false},
   records = {"quarantine",    "quarantined",    "stored", "content",
              "records.jsonl", "damaged record", true};
@@ -63,13 +63,13 @@ struct exporter {
 };
 
 /* 0 also when the message ended in between; that is not a failure of the export. */
-static int export_message(struct exporter *e, const char *id)
+static int export_message(struct exporter *e, const char *id, const char *suffix)
 {
     char *name = NULL;
     FILE *to;
     int fd, code;
 
-    if (asprintf(&name, "%s/%s.%s", e->directory, id, e->kind->suffix) < 0)
+    if (asprintf(&name, "%s/%s.%s", e->directory, id, suffix) < 0)
         return write_failed("memory");
     /* Once for each message, however many of its recipients match. */
     fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
@@ -114,20 +114,26 @@ static int export_bytes(const struct exporter *e, json_t *row, const char *membe
     return code;
 }
 
+/* What letters are made of is JSON, and no message. */
+static const char *suffix_of(const struct exporter *e, const json_t *row)
+{
+    return json_is_true(json_object_get(row, "recipe")) ? "json" : e->kind->suffix;
+}
+
 static int export_row(struct exporter *e, json_t *row)
 {
-    int code = e->kind->data ? export_bytes(e, row, "key") : 0;
+    int code = e->kind->bytes ? export_bytes(e, row, "key") : 0;
 
-    if (code == 0 && e->kind->data)
+    if (code == 0 && e->kind->bytes)
         code = export_bytes(e, row, "value");
     if (code != 0)
         return code;
     if (json_dumpf(row, e->list, JSON_COMPACT) != 0 || fputc('\n', e->list) == EOF)
         return write_failed(e->kind->list);
     e->rows++;
-    if (e->kind->data && json_object_get(row, "content_bytes") == NULL)
+    if (e->kind->bytes && json_object_get(row, "content_bytes") == NULL)
         return 0; /* nothing of a message is there */
-    return export_message(e, reply_text(row, "id"));
+    return export_message(e, reply_text(row, "id"), suffix_of(e, row));
 }
 
 static bool is_empty(const char *path)
@@ -171,8 +177,7 @@ static int export_all(struct channel *ch, struct exporter *e, const struct queue
     json_t *request = queue_request(o, e->kind->op), *reply;
     int failed = 0, code;
 
-    if (e->kind->data)
-        json_object_set_new(request, "data", json_true());
+    json_object_set_new(request, "data", json_true());
     code = channel_send(ch, request);
     if (code != 0)
         return code;
