@@ -11,6 +11,7 @@ import email.policy
 import hashlib
 import hmac
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -117,7 +118,7 @@ def world(**more):
         file, dkim = path / "letter.keys", Keys(path)
         dkim.make(DOMAIN)
         dkim.make("brand.example", kinds=("ed25519",))
-        hayauma("letters", "keygen", "--file", file)
+        hayauma("letters", "keygen", "--file", os.path.relpath(file))
         with Campaigns(server.port, {
                 "letter_keys": str(file), "senders": {DOMAIN: {**MARKS, **more}}, "dkim": {"keys": dkim.rows},
                 "destinations": {"*": {"retry": ["1s"], "lifetime": "10m"}}}) as engine:

@@ -12,7 +12,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
-#include "config/config_load.h"
+#include "config/config.h"
 #include "config/config_secret.h"
 #include "mail/letter_mark.h"
 #include "tools/commands/commands.h"
@@ -55,18 +55,15 @@ struct options {
 static struct config *load(const struct options *o)
 {
     struct config *c = NULL;
-    struct buf errors = {0}, text = {0};
-    int err;
+    struct buf errors = {0};
 
     if (o->file != NULL) {
-        buf_printf(&text, "letter_keys: \"%s\"\n", o->file);
-        err = config_load_text("--file", buf_str(&text), &c, &errors);
-    } else {
-        err = config_load_file(o->config, &c, &errors);
-    }
-    if (err < 0)
+        c = config_default();
+        c->letter_keys_file = strdup(o->file);
+        ASSERT(c->letter_keys_file != NULL);
+    } else if (config_load_file(o->config, &c, &errors) < 0) {
         fprintf(stderr, "%.*s", STR_FMT(buf_str(&errors)));
-    buf_done(&text);
+    }
     buf_done(&errors);
     return c;
 }
@@ -75,7 +72,8 @@ static struct config *load(const struct options *o)
 
 static void failed(const char *file, int err)
 {
-    fprintf(stderr, "hayauma letters keygen: %s: %s\n", file, strerror(-err));
+    fprintf(stderr, "hayauma letters keygen: %s: %s%s\n", file, strerror(-err),
+            err == -ENOENT ? "; is its directory there?" : "");
 }
 
 /* What the file has, with room for a further key: a buffer that grew would leave copies behind. */
@@ -167,7 +165,11 @@ static int keygen(const struct options *o)
     if (err < 0) {
         failed(file, err);
     } else if (from_s == 0) {
-        printf("%s: made. In the configuration: letter_keys: %s\n", file, file);
+        char *whole = realpath(file, NULL); /* the configuration takes no other */
+
+        printf("%s: made. In the configuration: letter_keys: %s\n", file,
+               whole != NULL ? whole : file);
+        free(whole);
     } else {
         clock_rfc3339(from_s * 1000, date);
         printf("%s: a further key, for campaigns made from %s on: let each node have the file, and "
