@@ -1,8 +1,8 @@
 /* A channel: one source x one site, in one worker. It has the sessions, its place in the limits
  * (its governor entry, which all workers share), and what was learnt of how the site treats the
  * source. It takes from the supplies of the pools that its source is in, when its turn comes there.
- * channel.c decides what is sent next, and whether it may go. Thread: the worker's; a channel lives
- * as long as its site. */
+ * channel.c says whether it may send, channel_take.c what is sent next. Thread: the worker's; a
+ * channel lives as long as its site. */
 #ifndef HAYAUMA_ENGINE_CHANNEL_H
 #define HAYAUMA_ENGINE_CHANNEL_H
 
@@ -176,6 +176,8 @@ uint8_t channel_families_unrouted(const struct site *site, const struct config_s
 /* A session found the families lost that it would connect over: the channel looks anew. */
 void channel_unrouted(struct channel *c);
 
+/* Brings the governor's entry up to date with what answers lowered, before something is sent. */
+void channel_caps_look(struct channel *c);
 /* Where what the receiver says of its limits is kept: it means the source, at all exchangers of a
  * provider. */
 struct governor_entry *channel_told(const struct channel *c);

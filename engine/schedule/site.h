@@ -80,6 +80,8 @@ struct governor_entry *site_governor_find(const struct site *site, const char *s
  * not. */
 struct feed_limits site_limits(struct site *site, struct str tenant, struct str campaign);
 void site_limit_put(const struct limit *limit);
+/* The site ends: feeds and sessions have given back what they had. */
+void site_shares_done(struct site *site);
 /* A session takes mail of limit's tenant or campaign, which may have so many; counts: it has some
  * under way, and is one of them already; began: it had some before, else it begins with this, which
  * the limit may let few do. False: it may not. */
