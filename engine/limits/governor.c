@@ -153,7 +153,8 @@ static uint64_t interval_of(uint64_t count, uint32_t period_ms)
     return count == 0 ? 0 : (uint64_t)period_ms * 1000000 / count;
 }
 
-/* Of bytes, rounded up, since a nanosecond may be many bytes. */
+/* The interval of a byte, in parts of a nanosecond: several bytes may go in one. Rounded up, so
+ * that no rate is exceeded. */
 static uint64_t byte_interval_of(uint64_t count, uint32_t period_ms)
 {
     uint64_t parts = (uint64_t)period_ms * 1000000 * BYTE_PARTS;
@@ -175,7 +176,8 @@ uint64_t governor_cost(enum governor_counts which, uint64_t interval, uint64_t n
     return which == GOVERNOR_BYTES ? cost / BYTE_PARTS : cost;
 }
 
-/* What is left of the old interval is waited for in the same part of the new one. */
+/* The rate has changed: who had a part of the old interval left to wait has that part of the new
+ * one. */
 static void wait_rescale(_Atomic uint64_t *next_ns, uint64_t old_ns, uint64_t interval_ns,
                          uint64_t now_ns)
 {
@@ -510,7 +512,7 @@ static uint32_t one_less(const struct governor_entry *e, uint64_t now_ns)
     return allowed > 1 ? allowed - 1 : 1;
 }
 
-/* When two workers do this at once one of the two may be forgotten: the peer will say it again. */
+/* When two workers do this at once it may count once: the peer will ask again. */
 void governor_slow_down(struct governor_entry *e, uint64_t now_ns)
 {
     atomic_store_explicit(&e->shared.lowered, lowered_at(now_ns, one_less(e, now_ns)),
@@ -534,7 +536,7 @@ void governor_taken(struct governor_entry *e, uint64_t now_ns)
         return;
     atomic_store_explicit(&e->shared.credit, 0, memory_order_relaxed);
     max = atomic_load_explicit(&e->sessions_max, memory_order_relaxed);
-    /* Where another worker stepped down meanwhile that stands. */
+    /* Nothing is changed where another worker has stepped down meanwhile. */
     atomic_compare_exchange_strong(
         &e->shared.stepped, &stepped,
         sessions + 1 >= (max == 0 ? STEPPED_MAX : max) ? 0 : lowered_at(now_ns, sessions + 1));
@@ -563,7 +565,7 @@ bool governor_recovers(struct governor_entry *e, uint32_t *pause_s, uint32_t *se
     next = (now & UINT32_MAX) + 1 >= (max == 0 ? STEPPED_MAX : max) ? 0 : now + 1;
     *pause_s = (uint32_t)(now >> 32);
     *sessions = (uint32_t)next;
-    /* Where another worker began a pause meanwhile that stands. */
+    /* Nothing is changed where another worker has begun a pause meanwhile. */
     return atomic_compare_exchange_strong(&e->shared.recovering, &now, next);
 }
 
@@ -606,7 +608,8 @@ bool governor_any_works(const struct governor_entry *e)
 
 /* --- what gets through --- */
 
-/* Of which the one in front counts a 16th. Workers may overwrite each other: it is a guess. */
+/* Learns how long runs of failures last that end by themselves: a moving mean, in which the last
+ * run counts a 16th. Workers may overwrite each other's: it is a guess. */
 static void run_learn(struct governor_entry *e, uint32_t run)
 {
     uint32_t runs = atomic_load_explicit(&e->shared.runs, memory_order_relaxed);

@@ -11,8 +11,8 @@
 #include "worker/shared.h"
 
 #define READ_LANES    512 /* of the directory, in a read; one turn takes them in */
-#define READ_FEW      16  /* of them come in while there is hardly any room */
-#define READ_PACE     9   /* of ten parts of time rounds rest so many, while the table is filled */
+#define READ_FEW      16  /* of a read's lanes come in while there is hardly any room */
+#define READ_PACE     9 /* times as long as a read took rounds rest behind it, as the table fills */
 #define READ_REST_MAX 200 /* ms */
 #define READ_RETRY_MS 1000
 /* Where there is no room for what a read would find, and lanes leave, the next read waits for room,
@@ -27,25 +27,26 @@
 #define ROUND_REST_MIN_MS   100
 #define ROUND_REST_CHURN_MS 1000
 #define ROUND_REST_MAX_MS   60000
-/* A lane that is due within this, and as long again as a round or two take, stays. */
+/* A lane that is due within this time, and that which two rounds take, stays in memory. */
 #define HORIZON_MS 60000
-/* When a row of a lane that was absent expires nobody remembers: the sweep looks so much later, if
- * the lane has due rows still. */
+/* Nobody remembers when the rows of a lane that was absent expire. So the sweep looks at them this
+ * much later, if the lane still has due rows then. */
 #define EXPIRES_LOOK_MS 60000
-/* An empty lane stays so long, since its route and site are warm; and where others want its place.
- */
+/* How long an empty lane stays, since its route and site are warm; and how long where other lanes
+ * want its place. */
 #define IDLE_MS        60000
 #define IDLE_WANTED_MS 2
 #define LEAVE_WORK     100 /* lanes looked at in a turn, and in a millisecond */
-/* Lanes that leave with due rows, in a second, before only few others come in: lanes behind what
- * holds them back come and go for nothing, a load and a route each, where the route is not known
- * before. */
+/* When so many lanes have left with due rows in a second, only a few come in for the rest of it:
+ * where a lane's route is not known beforehand, each comes in, takes a load and a lookup, finds its
+ * supply held back, and leaves again for nothing. */
 #define CHURN_MAX 5000
 /* Lanes of a site, beyond which those that are held back there stay in the store. */
 #define SITE_LANES    1024
 #define HELD_LOOK_MS  5000 /* a round looks for lanes behind a supply that is held back */
 #define LEAVE_REST_MS 1000 /* between two looks at all, where there is room enough */
-#define WANTED_MS     1000 /* so long behind a due lane that found no place there is not */
+/* For so long after a due lane found no place others do not stay because they were in use. */
+#define WANTED_MS 1000
 
 struct lane_finder {
     struct queue_directory directory;
@@ -148,7 +149,7 @@ static void round_end(struct lane_finder *f)
         arm(f, rest_ms(f));
 }
 
-/* Whether the next read is to wait for room, which there will be. */
+/* Whether the next read waits: there is no room for what it may find, but lanes are leaving. */
 static bool waits_for_room(const struct lane_finder *f)
 {
     const struct worker *w = f->worker;
@@ -203,7 +204,7 @@ static bool churns(const struct worker *w)
     return w->churn >= CHURN_MAX && w->churn_s == io_now_ms(w->io) / 1000;
 }
 
-/* Whether a due lane that was found comes into memory, though not all may. */
+/* Whether a due lane that was found comes into memory while there is no room for all of them. */
 static bool has_place(struct lane_finder *f, const struct queue_flow *flow)
 {
     const struct worker *w = f->worker;
@@ -223,7 +224,7 @@ static bool pass_by(struct lane_finder *f, const struct queue_lane_entry *e)
 
     if (w->lanes.count < eighths(w, 4))
         return false;
-    suspended = due && is_suspended(w, flow, e->name); /* lanes_find_soon() says when no more */
+    suspended = due && is_suspended(w, flow, e->name); /* its end: lanes_find_soon() */
     if (due && !suspended) {
         if (has_place(f, flow))
             return false;
@@ -295,7 +296,7 @@ static void take_in(struct lane_finder *f, const struct queue_lane_entry *e)
         put_back(f, lane, e->first_due_ms);
         return;
     }
-    /* What was left to the store since the directory was read, it does not know. */
+    /* The read does not know what was left to the store after it. */
     lane->knows_stored = f->left == f->left_at_read;
     tell(lane, e->first_due_ms);
 }

@@ -91,8 +91,9 @@ static void stand(struct channel *c, struct rollup *r)
         channel_is_busy(c); /* the other sources do not wait for it */
 }
 
-/* Whether first, of a line or NULL, was there before c. It counts when each began to wait, in
- * whatever line: the first of two lines would else make way for each other, for ever. */
+/* Whether first, the first in a line or NULL, goes before c. Each counts from when it began to
+ * wait, in whatever line that was: otherwise the first channels of two lines could make way for
+ * each other for ever. */
 static bool is_before(const struct channel *first, const struct channel *c)
 {
     return first != NULL && first != c && (c->line == NULL || first->line_since < c->line_since);
@@ -109,8 +110,8 @@ bool rollup_turn(struct channel *c)
     return true;
 }
 
-/* When sessions that were opened leave room for another; 0: they say nothing. What was said of a
- * slower rate than the present one says nothing. */
+/* When the sessions opened last leave room for another: a session more would find no leave of the
+ * rate before. 0: at once; also where the rate was slower then than it is now. */
 static uint64_t room_at(const struct rollup *r, uint64_t now_ns)
 {
     return r->open_next_ns <= governor_open_next(r->entry, now_ns, now_ns) ? r->open_next_ns : 0;

@@ -8,11 +8,14 @@
 #include "schedule/lane_private.h"
 #include "worker/shared.h"
 
-#define SHUT_LOOK_MS   1000 /* whether a supply has room that nobody knows when it will have */
-#define CLOSED_MS      1000 /* who cannot send for longer holds nothing ready */
+/* Between two looks whether there is room for lanes that wait, where nothing tells when. */
+#define SHUT_LOOK_MS   1000
+#define CLOSED_MS      1000 /* a supply that cannot send for longer holds nothing in memory */
 #define HELD_MIN_BYTES (64u << 10) /* what a supply that has sent nothing yet may hold */
-#define HUNGRY_FED     32          /* lanes that get their turn at a time */
-#define HUNGRY_LOOKED  64          /* of a priority */
+/* Of the lanes that wait for room: how many get their turn at a time, how many of a priority are
+ * looked at for that, and when the others are. */
+#define HUNGRY_FED     32
+#define HUNGRY_LOOKED  64
 #define HUNGRY_LOOK_MS 100
 #define TOLD_MAX       16 /* channels that a look tells of work */
 
@@ -286,7 +289,8 @@ uint32_t seat_waiting(const struct seat *seat)
     return part < s->waiting ? (uint32_t)part : s->waiting;
 }
 
-/* There is work, and channel c may do it: it gets to know, unless its sessions ask anyway. */
+/* There is work for seat's channel: the channel hears of it, unless all its sessions are at work,
+ * which ask for more by themselves. */
 static void tell(struct seat *seat)
 {
     struct channel *c = seat_channel(seat);
@@ -316,7 +320,8 @@ static bool seat_is_usable(const struct supply *s, struct seat *seat)
 {
     struct shared *all = s->site->worker->shared;
 
-    /* A channel that sees the pause knows how little may go behind it. */
+    /* The source is paused here. A channel that is made now sees the pause, and so knows that it
+     * has to begin slowly behind it. */
     if (seat->channel == NULL && channel_source_suspended(s->site, seat->source, NULL))
         (void)seat_channel(seat);
     if (seat->channel != NULL) {

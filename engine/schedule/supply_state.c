@@ -10,13 +10,13 @@
 #include "schedule/lane_private.h"
 #include "worker/shared.h"
 
-#define LOOK_MS     1000 /* whether some worker found that it works again */
-#define PARK_MS     3000 /* mail does not wait in memory while a longer pause lasts */
+#define LOOK_MS     1000 /* between two looks whether a worker found that the site answers again */
+#define PARK_MS     3000 /* in a pause that lasts longer mail waits in the store */
 #define PARK_MS_MAX 3600000
 /* Lanes and recipients: that walks visit in a turn, and those of one supply before the next. */
 #define WALK_WORK  2000
 #define SLICE_WORK 250
-#define TOLD_WORK  4 /* of a recipient that hears of a failure: it gets a record, and is settled */
+#define TOLD_WORK  4 /* what a recipient that fails counts as: it gets a record, and is settled */
 
 /* --- what lanes hear --- */
 
