@@ -504,6 +504,7 @@ void sessions_begun(struct channel *c, struct delivery *d)
     list_push_back(&c->sessions, &d->site_node);
     c->sessions_len++;
     c->urgent_len += d->session.urgent;
+    ASSERT(c->urgent_len <= c->sessions_len);
     c->site->sessions_len++;
     for (size_t i = 0; i < CHANNEL_LIMITS; i++)
         if (c->rollups[i] != NULL && is_under(c, i, d->session.urgent))
@@ -594,6 +595,7 @@ void sessions_ended(struct channel *c, struct delivery *d)
     ASSERT(d->channel == c && c->sessions_len > 0 && site->sessions_len >= c->sessions_len);
     list_remove(&d->site_node);
     c->sessions_len--;
+    ASSERT(c->urgent_len >= d->session.urgent);
     c->urgent_len -= d->session.urgent;
     site->sessions_len--;
     for (size_t i = 0; i < CHANNEL_LIMITS; i++)

@@ -337,6 +337,7 @@ static size_t may_take(const struct channel *c, const struct channel_session *se
     limited = limits_more(c->limits, CHANNEL_LIMITS, now_ns, more);
     hosted = limits_more(&session->host, 1, now_ns, limited);
     shared = feed_limits_more(&lane->supply->feed, lane, now_ns, hosted);
+    ASSERT(shared <= hosted && hosted <= limited && limited <= more); /* what is given back */
     limits_give_recipients(&session->host, 1, now_ns, hosted - shared);
     limits_give_recipients(c->limits, CHANNEL_LIMITS, now_ns, limited - shared);
     if (more > shared)
@@ -563,6 +564,7 @@ struct channel_taken channel_take(struct channel *c, struct channel_session *ses
     prefetch_next(&s->feed);
     if (r->message->recipients > taken.len)
         taken.len = take_heads(&s->feed, lane, r->message, out, taken.len, max, domains_max);
+    ASSERT(taken.len > 0 && taken.len <= max);
     may_give_back(c, session, lane, &taken.warmup, (uint32_t)(max - taken.len));
     feed_pay_more(&s->feed, lane, taken.len - 1);
     for (size_t i = 0; i < taken.len; i++)
