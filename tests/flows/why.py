@@ -168,7 +168,8 @@ def check_limits(engine):
     hold = told(engine, ["daily.example"], "rate", "total_rate 3 in 1d00h",
                 "The settings let 3 messages a day through", "takes 1d")
     check("the ceiling", (hold["per_hour"], hold["hours"]), (0.125, hold["recipients"] * 8))
-    told(engine, ["quiet.example"], "quiet_hours", f": {engine.config['destinations']['quiet.example']['quiet_hours']} Asia/Tokyo, set at ",
+    quiet = engine.config["destinations"]["quiet.example"]["quiet_hours"]
+    told(engine, ["quiet.example"], "quiet_hours", f": {quiet} Asia/Tokyo, set at ",
          line_of(engine, "quiet.example", "quiet_hours"), "Next attempt in ")
 
 

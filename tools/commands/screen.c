@@ -177,6 +177,28 @@ void put_text(struct buf *out, const char *text, unsigned columns, bool pad)
         pad_from(out, from, columns, false);
 }
 
+void fold_text(struct buf *text, unsigned columns)
+{
+    char *p = (char *)text->data;
+    size_t line = 0,
+           blank = 0; /* where the line begins, and its last blank behind a word; 0: none */
+
+    for (size_t i = 0; columns != 0 && i < text->len; i++) {
+        bool ends = i + 1 == text->len || p[i + 1] == ' ' || p[i + 1] == '\n';
+
+        if (p[i] == '\n') {
+            line = i + 1;
+            blank = 0;
+        } else if (p[i] == ' ' && i > line && p[i - 1] != ' ') {
+            blank = i;
+        } else if (ends && blank != 0 && columns_of(p + line, i + 1 - line) > columns) {
+            p[blank] = '\n';
+            line = blank + 1;
+            blank = 0;
+        }
+    }
+}
+
 void pad_from(struct buf *out, size_t from, unsigned columns, bool right)
 {
     size_t have = columns_of((const char *)out->data + from, out->len - from);

@@ -28,6 +28,8 @@ void put_text(struct buf *out, const char *text, unsigned columns, bool pad);
 void put_column(struct buf *out, const char *text, unsigned columns);
 /* Pads what was written since from to columns; right: in front. */
 void pad_from(struct buf *out, size_t from, unsigned columns, bool right);
+/* Sentences in lines of at most so many columns, broken at blanks; 0: as they are. */
+void fold_text(struct buf *text, unsigned columns);
 /* Writes and clears. */
 void flush_text(struct buf *out, FILE *to);
 

@@ -47,11 +47,36 @@ static void test_wide(void **state)
     check("ｶﾞ😀、", 6, true, "ｶﾞ😀、");
 }
 
+static void check_fold(const char *text, unsigned columns, const char *wanted)
+{
+    struct buf out = {0};
+
+    buf_puts(&out, text);
+    fold_text(&out, columns);
+    buf_putc(&out, 0);
+    assert_string_equal((const char *)out.data, wanted);
+    buf_done(&out);
+}
+
+static void test_fold(void **state)
+{
+    (void)state;
+    check_fold("one two three\n", 0, "one two three\n");
+    check_fold("one two three\n", 13, "one two three\n");
+    check_fold("one two three\n", 12, "one two\nthree\n");
+    check_fold("one two three\nfour five\n", 7, "one two\nthree\nfour\nfive\n");
+    check_fold("  one two\n", 5, "  one\ntwo\n"); /* what begins a line stays in front of it */
+    check_fold("longer than that", 3, "longer\nthan\nthat");
+    check_fold("太郎 次郎", 8, "太郎\n次郎");
+    check_fold("", 5, "");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_text),
         cmocka_unit_test(test_wide),
+        cmocka_unit_test(test_fold),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
