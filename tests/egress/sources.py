@@ -410,13 +410,20 @@ def test_rules():
 
 
 def test_reload():
-    """Under load a reload adds a source, and removes another one, which then sends nothing more."""
+    """Under load a reload adds a source, and removes another one, which then sends nothing more. Of a pool that is
+    gone, and that mail waits for, the log says who sends instead."""
     limits = {"*": {"total_rate": "300/s"}}
-    with Receiver() as sink, Engine(settings(sink, (1, 2), destinations=limits)) as engine:
+    pools = {"all": {"sources": {"a1": {}, "a2": {}}}, "old": {"sources": {"a2": {}}}, "idle": {"sources": {"a1": {}}}}
+    with Receiver() as sink, Engine(settings(sink, (1, 2), pools, default_pool="all", destinations=limits)) as engine:
+        engine.command("queue", "suspend", "held.example")
+        inject(engine, 3, ["held.example"], header="X-Hayauma-Pool: old\r\n", first=2000)
         inject(engine, 900, DOMAINS)
         sink.wait_mails(150)
         engine.config["sources"] = {f"a{n}": source(n) for n in (2, 3)}
+        engine.config["pools"] = {"all": {"sources": {"a2": {}, "a3": {}}}}
         engine.reload()
+        if re.findall("serve.pool_gone (.*)", engine.log()) != ["pool=old instead=all"]:
+            raise Failure(f"which pools are gone: {engine.log()}")
         wait_until("a3 to send, a1 no more",
                    lambda: set(sink.shares(max(0, len(sink.ledger()) - 40))) == {2, 3})
         done = len(sink.ledger())

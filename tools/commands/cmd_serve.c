@@ -20,6 +20,7 @@
 #include "control/backend.h"
 #include "control/control.h"
 #include "http/http.h"
+#include "queue/flow.h"
 #include "run/engine.h"
 #include "run/notify.h"
 #include "tools/commands/commands.h"
@@ -290,6 +291,42 @@ static void log_certificates(const struct serve *s)
     buf_done(&warnings);
 }
 
+/* --- pools that mail waits for, and that a reload took away --- */
+
+struct lost_pools {
+    const struct config *config;
+    struct buf said; /* their names, a NUL behind each */
+};
+
+static void see_pool(void *arg, const struct queue_flow *flow)
+{
+    struct lost_pools *lost = arg;
+    struct buf *said = &lost->said;
+    size_t begin = said->len;
+
+    if (flow->pool.len == 0 || flow->sums == NULL ||
+        atomic_load_explicit(&flow->sums->rows, memory_order_relaxed) <= 0 ||
+        config_pool_find(lost->config, flow->pool) != NULL)
+        return;
+    buf_put_str(said, flow->pool);
+    buf_putc(said, 0);
+    for (size_t at = 0; at < begin; at += strlen((const char *)said->data + at) + 1)
+        if (strcmp((const char *)said->data + at, (const char *)said->data + begin) == 0) {
+            said->len = begin; /* a flow before had it */
+            return;
+        }
+    log_warn("serve.pool_gone", "pool=%.*s instead=%s", STR_FMT(flow->pool),
+             config_pool_for(lost->config, flow->pool)->name);
+}
+
+static void log_lost_pools(struct serve *s, const struct config *c)
+{
+    struct lost_pools lost = {.config = c};
+
+    queue_flows_visit(s->engine.shared.queue, see_pool, &lost);
+    buf_done(&lost.said);
+}
+
 /* For SIGHUP and the control channel alike. */
 static int serve_reload(void *arg, struct buf *cannot, struct buf *errors)
 {
@@ -313,6 +350,7 @@ static int serve_reload(void *arg, struct buf *cannot, struct buf *errors)
     if (c != NULL) {
         http_reload(s->http, c);
         log_certificates(s); /* which errors has lines about, too */
+        log_lost_pools(s, c);
         set_log_level(c);
         config_unref(s->config);
         s->config = c;
