@@ -323,14 +323,13 @@ static void open_later(struct channel *c, uint64_t at_ms)
         channel_is_busy(c); /* the other sources do not wait for it */
 }
 
-/* Whether c waits for a session, whoever's turn it is, in line or for what other workers have, and
- * could send, had it one. */
+/* Whether c stands in line and could send, had it a session. */
 static bool is_in_line(struct channel *c)
 {
     uint64_t until_ms;
     enum channel_shut shut;
 
-    if (c->line == NULL && !channel_lacks_session(c))
+    if (c->line == NULL)
         return false;
     shut = channel_shut(c, &until_ms);
     return shut == CHANNEL_OPEN || shut == CHANNEL_BUSY;

@@ -193,14 +193,6 @@ static inline bool channel_has_session(const struct channel *c)
     return c->sessions_len > c->connecting + c->yielding;
 }
 
-/* Whether it has no session, since as many as its source may have at the site are other workers',
- * at the last look. */
-static inline bool channel_lacks_session(const struct channel *c)
-{
-    return c->sessions_len == 0 && c->lacks.entry == c->governor &&
-           c->lacks.counts == GOVERNOR_SESSIONS;
-}
-
 /* What sessions tell of the channel. */
 
 /* Something got through: what waited because the site was down goes on. */

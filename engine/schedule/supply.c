@@ -237,13 +237,12 @@ static bool is_busy(const struct channel *c)
     return c != NULL && c->sessions_len > c->connecting && list_empty(&c->idle);
 }
 
-/* Whether nobody waits for c: its sessions are busy, and the receiver wants fewer of the source
- * than the configuration, which is a limit, or none of them gets on; or other workers have all of
- * them. Of several such each would keep the others waiting for its second, one behind the other. */
+/* Whether nobody waits for c, all of whose sessions are busy: the receiver wants fewer of the
+ * source than the configuration, which is a limit, or none of them gets on. Of several that are
+ * stuck each would keep the others waiting for its second, one behind the other, again and again.
+ */
 static bool is_passed_over(const struct channel *c)
 {
-    if (c != NULL && channel_lacks_session(c))
-        return true;
     return is_busy(c) && (channel_is_lowered(c) ||
                           io_now_ms(c->site->worker->io) - c->free_ms > CHANNEL_STUCK_MS);
 }

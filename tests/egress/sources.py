@@ -184,16 +184,6 @@ def test_source_sessions():
                 raise Failure("not all sites had a turn")
 
 
-def test_sessions_of_other_workers():
-    """Sources of which the other worker has all sessions keep nobody waiting, one behind the other."""
-    with Receiver() as sink, Engine(settings(sink, range(1, 201), destinations={"*": {"sessions_max": 2}})) as engine:
-        inject(engine, 2000, DOMAINS)
-        sink.wait_mails(2000)
-        times = sorted(int(row[0]) for row in sink.ledger())
-        if times[-1] - times[0] > 6000:
-            raise Failure(f"2000 messages took {times[-1] - times[0]} ms")
-
-
 def test_source_line():
     """A site that waits for a session of its own keeps no other site of the source waiting."""
     sink = Receiver()
