@@ -50,7 +50,7 @@ struct io_op {
 struct io_options {
     uint32_t entries;           /* submission queue size; 0 = 4096 */
     uint32_t buffers;           /* provided receive buffers, a power of two; 0 = 1024 */
-    uint32_t buffer_bytes;      /* size of each; 0 = 16384 */
+    uint32_t buffer_bytes;      /* size of each; 0 = 32768 */
     void (*on_tick)(void *arg); /* runs once per turn after all handlers and timers; may be NULL */
     void (*on_wake)(void *arg); /* runs in a turn after somebody called io_wake(); may be NULL */
     void *arg;
