@@ -40,10 +40,12 @@ static bool is_chosen(const struct tls_server *s, size_t i, enum choice choice, 
     return false;
 }
 
-/* Whether the client takes signatures of the key, and in TLS 1.2 has ciphers for them. */
+/* Whether the client takes signatures of the key, and in TLS 1.2 has its curve and ciphers for
+ * them: the groups of TLS 1.3 are those of the key exchange alone (RFC 8446, 4.2.7). */
 static bool can_verify(SSL *ssl, const struct tls_certificate *c)
 {
-    const int needed = CERT_PKEY_SIGN | CERT_PKEY_EE_PARAM;
+    const int needed =
+        CERT_PKEY_SIGN | (SSL_version(ssl) >= TLS1_3_VERSION ? 0 : CERT_PKEY_EE_PARAM);
     const STACK_OF(SSL_CIPHER) *ciphers = SSL_get_client_ciphers(ssl);
     int auth = EVP_PKEY_is_a(c->key, "RSA") || EVP_PKEY_is_a(c->key, "RSA-PSS") ? NID_auth_rsa
                                                                                 : NID_auth_ecdsa;
