@@ -214,7 +214,6 @@ static void body_here(struct http_request *r)
 {
     static const char mark[] = "\xef\xbb\xbf"; /* some clients put it in front of UTF-8 */
 
-    atomic_store_explicit(&r->client->since_ms, 0, memory_order_relaxed);
     r->handled = true;
     if (r->refusal != 0)
         request_problem(r, r->refusal, "", "%s", r->refusal_text);
@@ -353,6 +352,8 @@ enum MHD_Result http_on_request(void *arg, struct MHD_Connection *connection, co
         return goes_on ? MHD_YES : MHD_NO;
     }
     http_thread_look(t);
+    /* The request is whole: what it waits for from here on is ours. */
+    atomic_store_explicit(&r->client->since_ms, 0, memory_order_relaxed);
     if (step_give(r))
         return MHD_YES;
     step_take(r);
