@@ -330,13 +330,13 @@ const struct frame *render_outer(struct render *r, uint32_t at, const struct fra
 static struct set *set_find(struct render *r, uint32_t at, struct set **s, const struct frame *f,
                             struct str name)
 {
-    struct set *found = NULL;
-
-    for (; *s != NULL && (*s)->frame == f; *s = (*s)->older)
-        if (found == NULL && render_spend(r, at, 1 + name.len / BYTES_PER_STEP) &&
-            str_eq((*s)->name, name))
-            found = *s;
-    return found;
+    for (; *s != NULL && (*s)->frame == f; *s = (*s)->older) {
+        if (!render_spend(r, at, 1 + name.len / BYTES_PER_STEP))
+            return NULL;
+        if (str_eq((*s)->name, name))
+            return *s;
+    }
+    return NULL;
 }
 
 static struct value look_up(struct render *r, uint32_t at, struct str name)
