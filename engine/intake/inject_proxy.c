@@ -43,7 +43,7 @@ enum proxy_header_status inject_proxy_input(struct inject *s, const uint8_t *dat
     buf_put(&s->pending, data, len);
     status = proxy_header_parse(s->pending.data, s->pending.len, &header);
     if (status == PROXY_HEADER_BAD)
-        complain(s, "it begins with something else than a header");
+        complain(s, "what it sent is no header that is understood");
     if (status != PROXY_HEADER_DONE)
         return status;
     buf_consume(&s->pending, header.len);
