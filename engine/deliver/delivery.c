@@ -151,7 +151,8 @@ bool delivery_work(struct delivery *d)
     if (delivery_over_share(d, io_now_ms(d->worker->io) - d->connected_ms) ||
         governor_over_cap(channel_told(d->channel), io_now_ns(d->worker->io)))
         delivery_set_yielding(d, true);
-    channel_is_free(d->channel);
+    if (wants_more(d))
+        channel_is_free(d->channel);
     if (list_node_linked(&d->idle_node) && idle_rests(d))
         idle_wake(d); /* it asks now, and rests again if it is told to */
     while (!d->yielding && d->submitted < messages_max(d) && wants_more(d)) {

@@ -501,6 +501,8 @@ void sessions_dispatch_all(struct worker *w)
 void sessions_begun(struct channel *c, struct delivery *d)
 {
     ASSERT(d->channel == c && d->site == c->site && !list_node_linked(&d->site_node));
+    if (c->sessions_len == 0)
+        c->free_ms = io_now_ms(c->site->worker->io);
     list_push_back(&c->sessions, &d->site_node);
     c->sessions_len++;
     c->urgent_len += d->session.urgent;

@@ -693,6 +693,14 @@ static void on_failure(struct transaction *t, struct recipient *r, const struct 
     judge_add(&t->batch, r, &outcome)->too_many = v.too_many;
 }
 
+static bool is_all_held(const struct transaction *t)
+{
+    for (size_t i = 0; i < t->smtp.rcpts_len; i++)
+        if (!t->smtp.rcpts[i].held)
+            return false;
+    return true;
+}
+
 static void end_held(struct transaction *t, uint16_t rcpt)
 {
     struct outcome outcome = {
@@ -727,7 +735,7 @@ void transaction_recipient(const struct smtp_event *event)
         return;
     }
     if (event->fate == SMTP_FATE_UNABLE && t->smtp.rcpts[event->rcpt].held) {
-        if (t->smtp.rcpts_len == 1)
+        if (is_all_held(t))
             leave_back(t);
         end_held(t, event->rcpt);
         return;

@@ -442,7 +442,9 @@ static void routes_look(struct channel *c)
     if (c->routes_seen == changed && now_ms < c->routes_look_ms)
         return;
     c->routes_seen = changed;
-    c->routes_look_ms = now_ms + ROUTES_LOOK_MS;
+    /* Of many sites not all in one turn. */
+    c->routes_look_ms =
+        now_ms + ROUTES_LOOK_MS / 2 + rng_below(&c->site->worker->rng, ROUTES_LOOK_MS);
     c->unrouted = channel_families_unrouted(c->site, c->source, c->state);
 }
 

@@ -52,7 +52,7 @@ struct channel {
     uint64_t shortage_until_ms;   /* monotonic: this host lacked what a session needs */
     uint64_t open_after_ms;       /* monotonic: no connection before; the last ones failed */
     uint64_t busy_until_ms;       /* monotonic: until then, or a session is free, others go first */
-    uint64_t free_ms;             /* monotonic: when a session was last without work */
+    uint64_t free_ms;             /* monotonic: when a session last wanted work, or the first began */
     uint32_t connecting_max;      /* at once: more with each that succeeds, one after a failure */
     uint32_t suspensions_changed; /* the worker's count when suspended was looked up */
     uint32_t caps_seen;           /* suspensions_caps_version() when they were looked up */

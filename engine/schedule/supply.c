@@ -237,14 +237,20 @@ static bool is_busy(const struct channel *c)
     return c != NULL && c->sessions_len > c->connecting && list_empty(&c->idle);
 }
 
-/* Whether nobody waits for c, all of whose sessions are busy: the receiver wants fewer of the
- * source than the configuration, which is a limit, or none of them gets on. Of several that are
- * stuck each would keep the others waiting for its second, one behind the other, again and again.
+/* Whether none of the channel's sessions, those that connect included, has been free for seconds.
  */
+static bool is_stuck(const struct channel *c)
+{
+    return c != NULL && c->sessions_len > 0 && list_empty(&c->idle) &&
+           io_now_ms(c->site->worker->io) - c->free_ms > CHANNEL_STUCK_MS;
+}
+
+/* Whether nobody waits for c: its sessions are busy, and the receiver wants fewer of the source
+ * than the configuration, which is a limit; or none of them gets on. Of several that are stuck each
+ * would keep the others waiting for its second, one behind the other, again and again. */
 static bool is_passed_over(const struct channel *c)
 {
-    return is_busy(c) && (channel_is_lowered(c) ||
-                          io_now_ms(c->site->worker->io) - c->free_ms > CHANNEL_STUCK_MS);
+    return is_stuck(c) || (is_busy(c) && channel_is_lowered(c));
 }
 
 bool seat_may_take(struct seat *seat)

@@ -12,7 +12,6 @@
 
 #define LOOK_MS     1000 /* behind the first look in vain; doubled with each */
 #define LOOK_MS_MAX 60000
-#define NO_ROUTE_MS 60000 /* behind the last connect that had none, one that has some is news */
 #define NS_PER_MS   UINT64_C(1000000)
 
 int sources_init(struct sources *s)
@@ -293,7 +292,6 @@ bool source_no_route(struct source *s, const struct config_source *of, const str
     pthread_mutex_lock(&all->lock);
     memcpy(&s->unrouted[part], to, length_of(to));
     pthread_mutex_unlock(&all->lock);
-    atomic_store_explicit(&s->shared.no_route_ns[part], io_now_ns(w->io), memory_order_relaxed);
     if (!atomic_compare_exchange_strong_explicit(&s->shared.no_route_ms[part], &none,
                                                  worker_wall_ms(w), memory_order_relaxed,
                                                  memory_order_relaxed) ||
@@ -319,17 +317,15 @@ static void route_found(struct source *s, const struct config_source *of, enum s
     log_info("source.route_back", "source=%s family=%s", of->name, family_word(part));
 }
 
-/* That some sites have a route, and others do not, is no news each time. */
+/* Of a family that the source has an address of, look_route() finds the way back: that some sites
+ * have a route, and others do not, is no news. */
 void source_connected(struct source *s, const struct config_source *of, sa_family_t family,
                       struct worker *w)
 {
     int part = source_family(family);
 
-    if (part < 0 || atomic_load_explicit(&s->shared.no_route_ms[part], memory_order_relaxed) == 0)
-        return;
-    if (!s->has[part] || atomic_load_explicit(&s->shared.no_route_ns[part], memory_order_relaxed) +
-                                 NO_ROUTE_MS * NS_PER_MS <
-                             io_now_ns(w->io))
+    if (part >= 0 && !s->has[part] &&
+        atomic_load_explicit(&s->shared.no_route_ms[part], memory_order_relaxed) != 0)
         route_found(s, of, (enum source_part)part, w);
 }
 

@@ -39,7 +39,6 @@ struct source {
         /* Wall clock: since when the family has had no route, neither to `unrouted` nor to the
          * internet; 0: it has one. */
         _Atomic int64_t no_route_ms[SOURCE_FAMILIES];
-        _Atomic uint64_t no_route_ns[SOURCE_FAMILIES]; /* monotonic: when that was last seen */
         _Atomic uint32_t sessions;
         _Atomic uint64_t messages, connects, connect_failures;
     } shared;
