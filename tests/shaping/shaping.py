@@ -446,7 +446,7 @@ def test_tenant_sessions():
     sink = Receiver()
     sink.behaviour = sink.dir / "world.yaml"
     sink.behaviour.write_text(
-        f'classes: [{{name: p, domains: ["*"], address: {HOST}, exchanger: p.example, latency: {{dot: 40ms}}}}]\n')
+        f'classes: [{{name: p, domains: ["*"], address: {HOST}, exchanger: p.example, latency: {{dot: 120ms}}}}]\n')
     config = settings(sink, [1], routes={}, workers=2, destinations={"*": {"sessions_max": 6, "pipeline_max": 1}},
                       tenants={"acme": {"sites": {"*": {"sessions_max": 2}}},
                                "slow": {"sites": {"*": {"connect_rate": "1/s"}}}})
