@@ -46,14 +46,14 @@ struct channel {
     struct list resting;        /* without work too: rates of their exchanger let nothing go, or
                                    they wait for urgent mail */
     uint32_t sessions_len, connecting;
-    uint32_t urgent_len;          /* of them: see channel_session.urgent */
-    uint32_t yielding;            /* sessions that take nothing more, and end */
-    uint64_t give_way_until_ms;   /* monotonic: another worker is to get the session that ended */
-    uint64_t shortage_until_ms;   /* monotonic: this host lacked what a session needs */
-    uint64_t open_after_ms;       /* monotonic: no connection before; the last ones failed */
-    uint64_t busy_until_ms;       /* monotonic: until then, or a session is free, others go first */
-    uint64_t free_ms;             /* monotonic: when a session last wanted work, or the first began */
-    uint32_t connecting_max;      /* at once: more with each that succeeds, one after a failure */
+    uint32_t urgent_len;        /* of them: see channel_session.urgent */
+    uint32_t yielding;          /* sessions that take nothing more, and end */
+    uint64_t give_way_until_ms; /* monotonic: another worker is to get the session that ended */
+    uint64_t shortage_until_ms; /* monotonic: this host lacked what a session needs */
+    uint64_t open_after_ms;     /* monotonic: no connection before; the last ones failed */
+    uint64_t busy_until_ms;     /* monotonic: until then, or a session is free, others go first */
+    uint64_t free_ms;           /* monotonic: when a session last wanted work, or the first began */
+    uint32_t connecting_max;    /* at once: more with each that succeeds, one after a failure */
     uint32_t suspensions_changed; /* the worker's count when suspended was looked up */
     uint32_t caps_seen;           /* suspensions_caps_version() when they were looked up */
     uint16_t failures;            /* in a row to set up a session */
