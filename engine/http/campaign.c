@@ -366,7 +366,6 @@ void handle_campaign_set(struct http_request *r)
 struct create {
     struct mail_fields_campaign said;
     struct dns_name dkim_domain; /* as it is kept */
-    struct campaign_order sets;  /* its rate */
     struct campaign as;          /* of an upload: its marks */
 };
 
@@ -445,8 +444,8 @@ static void create(struct http_request *r, const json_t *root, const struct crea
     c->id = msgid_next(&ids, c->created_ms);
     put_name(c->name, create->said.name);
     put_name(c->tenant, r->token.tenant[0] != '\0' ? str_of(r->token.tenant) : create->said.tenant);
-    w->order.set = create->sets.set;
-    w->order.sets_rate = create->sets.sets_rate;
+    w->order.set = create->said.sets.set;
+    w->order.sets_rate = create->said.sets.sets_rate;
     put_sender(create, &sender);
     put_name(c->pool, pool_of(r, create, c, buf_str(&sender)));
     c->expires_ms = create->said.expires_ms;
@@ -567,7 +566,6 @@ void handle_campaign_create(struct http_request *r)
     else if (bytes > r->held_bytes && !request_hold(r, bytes - r->held_bytes))
         campaign_shortage(r, -ENOMEM);
     else if (mail_fields_campaign(root, r->ndjson, &what.said, &mistake) < 0 ||
-             mail_field_rate(root, &what.sets, &mistake) < 0 ||
              recipe_read(root, &recipe, &mistake) < 0)
         campaign_mistake(r, &mistake);
     else if (!request_key_refused(r)) {

@@ -9,7 +9,6 @@
 #include <jansson.h>
 
 #include "base/clock.h"
-#include "intake/campaign.h"
 #include "mail/trace.h"
 #include "smtp/address.h"
 
@@ -168,13 +167,12 @@ int mail_fields_campaign(const json_t *root, bool upload, struct mail_fields_cam
         {"tags", JSON_IS_LIST | JSON_MAY_MISS},
         {"start", JSON_IS_BOOLEAN | JSON_MAY_MISS},
         {"at", JSON_IS_STRING | JSON_IS_NUMBER | JSON_MAY_MISS}};
-    struct campaign_order order = {0};
 
     *out = (struct mail_fields_campaign){0};
     if (json_fields_check(root, "", fields, ARRAY_LEN(fields) - (upload ? 0 : 2), mistake) < 0 ||
         mail_field_time(root, "at", clock_wall_ms(), &out->starts_ms, mistake) < 0 ||
         mail_field_time(root, "expires", clock_wall_ms(), &out->expires_ms, mistake) < 0 ||
-        mail_field_rate(root, &order, mistake) < 0 ||
+        mail_field_rate(root, &out->sets, mistake) < 0 ||
         mail_field_name(root, "name", &out->name, mistake) < 0 ||
         mail_field_name(root, "tenant", &out->tenant, mistake) < 0 ||
         mail_field_name(root, "pool", &out->pool, mistake) < 0 ||

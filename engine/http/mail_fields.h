@@ -4,6 +4,7 @@
 #define HAYAUMA_ENGINE_MAIL_FIELDS_H
 
 #include "base/buf.h"
+#include "intake/campaign.h"
 #include "mail/json_fields.h"
 
 /* All: 0 or -EINVAL; slices live as long as root. */
@@ -26,7 +27,6 @@ int mail_field_dkim_domain(const struct json_t *root, struct str *out,
 int mail_field_tags(const struct json_t *root, struct buf *out,
                     struct json_mistake *mistake) MUST_USE;
 /* rate: the order sets it, if it is there. */
-struct campaign_order;
 int mail_field_rate(const struct json_t *root, struct campaign_order *order,
                     struct json_mistake *mistake) MUST_USE;
 
@@ -37,6 +37,7 @@ struct mail_fields_campaign {
     struct buf tags; /* the caller's to give back, also behind -EINVAL */
     int priority;
     int64_t expires_ms, starts_ms;
+    struct campaign_order sets; /* its rate */
 };
 /* at and start are of an upload with its list. */
 int mail_fields_campaign(const struct json_t *root, bool upload, struct mail_fields_campaign *out,
