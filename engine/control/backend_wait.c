@@ -116,11 +116,6 @@ static void take_quiet(void *arg, const char *key, struct str value, struct str 
     snprintf(out->text, sizeof(out->text), "%.*s", STR_FMT(value));
 }
 
-static const struct config_address *own_address(const struct config_source *of, int part)
-{
-    return part == SOURCE_IPV4 ? &of->ipv4 : &of->ipv6;
-}
-
 /* What keeps the source from sending at the site. False: nothing. */
 static bool put_lack(const struct site *site, const struct config_source *of, struct buf *out)
 {
@@ -140,10 +135,11 @@ static bool put_lack(const struct site *site, const struct config_source *of, st
 
         if (source_away_ns(state, (enum source_part)part) != 0)
             buf_printf(out, "%s%s is none of this machine's addresses", between,
-                       own_address(of, part)->text);
+                       source_own_address(of, (enum source_part)part)->text);
         else if ((unrouted & 1 << part) != 0)
             buf_printf(out, "%sthis machine has no route over %s from %s", between,
-                       part == SOURCE_IPV4 ? "IPv4" : "IPv6", own_address(of, part)->text);
+                       part == SOURCE_IPV4 ? "IPv4" : "IPv6",
+                       source_own_address(of, (enum source_part)part)->text);
     }
     if (out->len == 0 && exchangers_usable(&site->exchangers, source_families(state)) == 0)
         buf_puts(out, "the exchangers have no address of its family");

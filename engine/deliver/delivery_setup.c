@@ -90,6 +90,19 @@ static void no_socket(struct delivery *d, int err)
     no_address_left(d, &outcome);
 }
 
+/* Whether no socket was had since the source's address is gone, or has no route: its channel leaves
+ * its turns. */
+static bool left_turns(struct delivery *d)
+{
+    if (dial_addresses(d->channel) == 0)
+        (void)channel_look(d->channel);
+    else if (dial_is_lost(&d->dial))
+        channel_unrouted(d->channel);
+    else
+        return false;
+    return true;
+}
+
 bool delivery_open(struct channel *c, bool urgent)
 {
     struct site *site = c->site;
@@ -124,11 +137,7 @@ bool delivery_open(struct channel *c, bool urgent)
             sessions_shortage(c, err);
         } else if (err == -EBUSY) {
             ; /* another worker took the last session of the exchangers just now */
-        } else if (dial_addresses(c) == 0) {
-            (void)channel_look(c); /* the source's address is gone: the channel leaves its turns */
-        } else if (dial_is_lost(&d->dial)) {
-            channel_unrouted(c);
-        } else {
+        } else if (!left_turns(d)) {
             if (!dial_in_doubt(&d->dial, site))
                 log_warn("delivery.socket_failed", "site=%s address=%s error=\"%s\"", site->name,
                          d->dial.peer_addr, strerror(-err));
@@ -328,8 +337,7 @@ void delivery_setup_ready(struct delivery *d)
     delivery_set_state(d, DELIVERY_OPEN);
     delivery_arm_timer(d);
     source_describe(d);
-    source_connected(d->channel->state, d->channel->source, d->dial.exchanger.addr.sa.sa_family,
-                     d->worker);
+    source_connected(d->channel->state, d->dial.exchanger.addr.sa.sa_family);
     proxying_end(d);
     sessions_works(d->channel);
     delivery_idle(d);
@@ -447,11 +455,8 @@ bool delivery_reopen(struct delivery *d)
     }
     if (dial_is_shortage(err))
         sessions_shortage(d->channel, err);
-    else if (dial_addresses(d->channel) == 0)
-        (void)channel_look(d->channel);
-    else if (dial_is_lost(&d->dial))
-        channel_unrouted(d->channel);
-    else if (err != -EBUSY) /* other exchangers have as many sessions as they may */
+    else if (!left_turns(d) &&
+             err != -EBUSY) /* other exchangers have as many sessions as they may */
         no_socket(d, err == -ENOENT ? -EHOSTUNREACH : err);
     return false;
 }

@@ -101,9 +101,9 @@ static bool may_take_over(const struct delivery *d, const struct channel *c,
 struct delivery *idle_find(const struct channel *c, const struct exchanger *to)
 {
     const struct list *bucket = bucket_of(c, to, to->limits);
-    const struct list_node *n = bucket->head.next;
+    struct list_node *n = list_first(bucket);
 
-    for (int looks = 0; n != &bucket->head && looks < IDLE_LOOKS_MAX; n = n->next, looks++) {
+    for (int looks = 0; n != NULL && looks < IDLE_LOOKS_MAX; n = list_next(bucket, n), looks++) {
         struct delivery *d = CONTAINER_OF(n, struct delivery, idle_bucket);
 
         if (may_take_over(d, c, to))

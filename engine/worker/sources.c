@@ -88,8 +88,8 @@ int source_family(sa_family_t family)
     return family == AF_INET ? SOURCE_IPV4 : family == AF_INET6 ? SOURCE_IPV6 : -1;
 }
 
-static const struct config_address *address_of(const struct config_source *of,
-                                               enum source_part part)
+const struct config_address *source_own_address(const struct config_source *of,
+                                                enum source_part part)
 {
     return part == SOURCE_IPV4 ? &of->ipv4 : &of->ipv6;
 }
@@ -97,7 +97,7 @@ static const struct config_address *address_of(const struct config_source *of,
 const struct config_address *source_address(const struct config_source *of, sa_family_t family)
 {
     int own = config_source_proxy(of) != NULL ? -1 : source_family(family);
-    const struct config_address *a = own < 0 ? NULL : address_of(of, (enum source_part)own);
+    const struct config_address *a = own < 0 ? NULL : source_own_address(of, (enum source_part)own);
 
     return a != NULL && a->len != 0 ? a : NULL;
 }
@@ -172,7 +172,7 @@ static void log_missing(const struct config_source *of, enum source_part part, i
     log_warn("source.address_missing",
              "source=%s address=%s error=\"%s\" action=\"add the address to this machine; the "
              "source is left out until it is there\"",
-             of->name, address_of(of, part)->text, text);
+             of->name, source_own_address(of, part)->text, text);
 }
 
 void source_missing(struct source *s, const struct config_source *of, enum source_part part,
@@ -212,7 +212,7 @@ void source_found(struct source *s, const struct config_source *of, enum source_
         log_info("source.proxy_back", "source=%s proxy=\"%s\"", of->name, proxy);
     } else {
         log_info("source.address_back", "source=%s address=%s", of->name,
-                 address_of(of, part)->text);
+                 source_own_address(of, part)->text);
     }
 }
 
@@ -225,7 +225,7 @@ static bool is_missing(int err)
 static void look_address(struct worker *w, struct source *s, const struct config_source *of,
                          enum source_part part)
 {
-    const struct config_address *a = address_of(of, part);
+    const struct config_address *a = source_own_address(of, part);
     int fd = io_stream(w->io, a->addr.ss_family, (const struct sockaddr *)&a->addr, a->len);
 
     if (fd >= 0) {
@@ -303,15 +303,14 @@ bool source_no_route(struct source *s, const struct config_source *of, const str
              "source=%s family=%s from=%s to=%s action=\"give this machine a route; the source is "
              "left out where only such addresses take the mail, until there is one\"",
              of->name, family_word((enum source_part)part),
-             address_of(of, (enum source_part)part)->text, text);
+             source_own_address(of, (enum source_part)part)->text, text);
     return true;
 }
 
 static void route_found(struct source *s, const struct config_source *of, enum source_part part,
                         struct worker *w)
 {
-    if (atomic_exchange_explicit(&s->shared.no_route_ms[part], 0, memory_order_relaxed) == 0 ||
-        !s->has[part])
+    if (atomic_exchange_explicit(&s->shared.no_route_ms[part], 0, memory_order_relaxed) == 0)
         return;
     atomic_fetch_add_explicit(&w->shared->sources.changed, 1, memory_order_relaxed);
     log_info("source.route_back", "source=%s family=%s", of->name, family_word(part));
@@ -319,14 +318,13 @@ static void route_found(struct source *s, const struct config_source *of, enum s
 
 /* Of a family that the source has an address of, look_route() finds the way back: that some sites
  * have a route, and others do not, is no news. */
-void source_connected(struct source *s, const struct config_source *of, sa_family_t family,
-                      struct worker *w)
+void source_connected(struct source *s, sa_family_t family)
 {
     int part = source_family(family);
 
     if (part >= 0 && !s->has[part] &&
         atomic_load_explicit(&s->shared.no_route_ms[part], memory_order_relaxed) != 0)
-        route_found(s, of, (enum source_part)part, w);
+        atomic_store_explicit(&s->shared.no_route_ms[part], 0, memory_order_relaxed);
 }
 
 static void unrouted_copy(struct sources *all, const struct source *s, enum source_part part,
@@ -376,7 +374,7 @@ static bool is_loopback(const struct config_address *a)
 static void look_internet(struct worker *w, struct source *s, const struct config_source *of,
                           enum source_part part)
 {
-    const struct config_address *a = address_of(of, part);
+    const struct config_address *a = source_own_address(of, part);
     struct sockaddr_storage far;
 
     if (s->looked[part] || source_away_ns(s, part) != 0)

@@ -57,6 +57,9 @@ struct source *sources_get(struct sources *s, const struct config_source *of);
 
 /* -1: not of a family that has sources. */
 int source_family(sa_family_t family);
+/* The source's own address of the family part, or len 0. */
+const struct config_address *source_own_address(const struct config_source *of,
+                                                enum source_part part);
 /* The address of this machine to bind for the family, or NULL: the kernel chooses. */
 const struct config_address *source_address(const struct config_source *of, sa_family_t family);
 /* Monotonic, not 0: this machine does not hold the address, or the proxy does not work, and a look
@@ -83,8 +86,7 @@ void source_found(struct source *s, const struct config_source *of, enum source_
 bool source_no_route(struct source *s, const struct config_source *of, const struct sockaddr *to,
                      struct worker *w);
 /* A connect over the family has found a route. */
-void source_connected(struct source *s, const struct config_source *of, sa_family_t family,
-                      struct worker *w);
+void source_connected(struct source *s, sa_family_t family);
 /* Whether this host has a route from the source to `to`, an IP address. */
 bool source_has_route(const struct config_source *of, const struct sockaddr *to, struct worker *w);
 /* A bit for each family that is lost, as source_families() has them. */
