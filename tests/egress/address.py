@@ -7,17 +7,15 @@ usage: address.py; exit status 77 where no network namespace may be had"""
 import os
 import pathlib
 import re
-import socket
 import subprocess
 import sys
-import threading
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 from egress import Receiver, inject, settings  # noqa: E402
 from engine import Engine  # noqa: E402
 from proc import Failure, wait_until  # noqa: E402
-from talk import run  # noqa: E402
+from talk import forwarder, run  # noqa: E402
 
 
 def ip(*arguments):
@@ -101,43 +99,15 @@ def test_stuck():
         sink.wait_mails(60 + 200 - 10, 20)
 
 
-class Front:
-    """Stands before a sink, and says nothing at all to some addresses."""
-
-    def __init__(self, sink, silent):
-        self.sink, self.silent, self.kept = sink, silent, []
-        self.socket = socket.create_server(("127.0.0.1", 0))
-        self.port = self.socket.getsockname()[1]
-        threading.Thread(target=self.accept, daemon=True).start()
-
-    def accept(self):
-        while True:
-            client, peer = self.socket.accept()
-            self.kept.append(client)
-            if peer[0] not in self.silent:
-                server = socket.create_connection((self.sink.host, self.sink.port))
-                for pair in (client, server), (server, client):
-                    threading.Thread(target=self.copy, args=pair, daemon=True).start()
-
-    @staticmethod
-    def copy(source, target):
-        try:
-            while data := source.recv(65536):
-                target.sendall(data)
-            target.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass
-
-
 def test_silent():
     """Sources to which the receiver says no greeting keep the others from sending for some seconds, not until
     it is given up."""
     for number in (6, 7, 8):
         ip("address", "add", f"{address(number)}/32", "dev", "lo")
     with Receiver(host="127.0.0.1") as sink:
-        front = Front(sink, {address(6), address(7)})
+        front = forwarder(sink.port, silent={address(6), address(7)})
         with Engine({**settings(sink, (), workers=1, drain_timeout="1s", destinations={"*": {"sessions_max": 1}}),
-                     "routes": {"*": f"[127.0.0.1]:{front.port}"}, "sources": own_sources(6, 7, 8)}) as engine:
+                     "routes": {"*": f"[127.0.0.1]:{front}"}, "sources": own_sources(6, 7, 8)}) as engine:
             inject(engine, 200)
             sink.wait_mails(200, 20)
 

@@ -14,7 +14,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "faults"))
 from faults import (Books, Client, Engine, Failure, Sink, TempDir, all_arrived,  # noqa: E402
                     free_port, merge, queued, rests, resident_bytes, run, settings_for, wait_until)
-from talk import Listener  # noqa: E402
+from talk import Listener, forwarder  # noqa: E402
 
 LARGE = b"Subject: large\r\n\r\n" + (b"x" * 76 + b"\r\n") * (4 << 20 >> 6)
 STAGES = ("banner", "EHLO", "MAIL", "RCPT", "DATA", "dot")
@@ -727,26 +727,6 @@ def test_a_restart_is_no_limit():
     assert len(again.ends) > len(set(again.ends)), again.ends  # some at the same number
     assert again.sessions - before <= 25, (again.sessions - before, again.ends)
     world.finish()
-
-
-def forwarder(port):
-    """A port that leads to port, as a balancer's or a router's does."""
-    def copy(come, go):
-        with contextlib.suppress(OSError):
-            while data := come.recv(65536):
-                go.sendall(data)
-            go.shutdown(socket.SHUT_WR)
-
-    def run_it():
-        while True:
-            peer = listener.accept()[0]
-            to = socket.create_connection(("127.0.0.1", port))
-            for pair in ((peer, to), (to, peer)):
-                threading.Thread(target=copy, args=pair, daemon=True).start()
-
-    listener = socket.create_server(("127.0.0.1", 0))
-    threading.Thread(target=run_it, daemon=True).start()
-    return listener.getsockname()[1]
 
 
 def test_exchanger_is_this_host():

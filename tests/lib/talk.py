@@ -174,6 +174,31 @@ class Client:
         return False
 
 
+def forwarder(port, silent=()):
+    """A port that leads to port, as a balancer's or a router's does. Peers of these addresses are taken, and hear
+    nothing."""
+    def copy(come, go):
+        with contextlib.suppress(OSError):
+            while data := come.recv(65536):
+                go.sendall(data)
+            go.shutdown(socket.SHUT_WR)
+
+    def run_it():
+        kept = []
+        while True:
+            peer, address = listener.accept()
+            if address[0] in silent:
+                kept.append(peer)
+                continue
+            to = socket.create_connection(("127.0.0.1", port))
+            for pair in ((peer, to), (to, peer)):
+                threading.Thread(target=copy, args=pair, daemon=True).start()
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    threading.Thread(target=run_it, daemon=True).start()
+    return listener.getsockname()[1]
+
+
 class Listener(threading.Thread):
     """A server: session(peer) of each connection runs in a thread of its own. What sessions look at must
     be there before this class's __init__, which begins to take them."""
