@@ -27,13 +27,13 @@ enum choice { CHOICE_NAME, CHOICE_FIRST, CHOICE_ANY };
 
 static bool is_chosen(const struct tls_server *s, size_t i, enum choice choice, const char *name)
 {
-    const struct tls_certificate *c = s->certificates[i];
+    const struct tls_choice *shown = &s->shown[i];
 
     switch (choice) {
     case CHOICE_NAME:
-        return name != NULL && X509_check_host(c->leaf, name, 0, 0, NULL) == 1;
+        return name != NULL && X509_check_host(shown->certificate->leaf, name, 0, 0, NULL) == 1;
     case CHOICE_FIRST:
-        return i == 0 || bear_same_name(s->certificates[0], c);
+        return shown->of_first;
     case CHOICE_ANY:
         return true;
     }
@@ -69,8 +69,8 @@ static int use_certificates(SSL *ssl, const struct tls_server *s, enum choice ch
     int used = 0;
     bool suits = false;
 
-    for (size_t i = 0; i < s->certificates_len; i++) {
-        const struct tls_certificate *c = s->certificates[i];
+    for (size_t i = 0; i < s->shown_len; i++) {
+        const struct tls_certificate *c = s->shown[i].certificate;
         int type = EVP_PKEY_get_base_id(c->key), j = 0;
 
         while (j < used && types[j] != type)
@@ -97,6 +97,34 @@ static int on_certificate(SSL *ssl, void *arg)
     return used >= 0;
 }
 
+/* A session resumes under the name that it was made for (RFC 6066, 3), and at the listener that
+ * gave its ticket. OpenSSL compares a "session id context", which is made of both here: of the
+ * name, as the client wrote it, a client with another spelling makes a new session. */
+static bool scope_set(SSL *ssl, const unsigned char *name, size_t name_len)
+{
+    const struct tls *t = tls_of(ssl);
+    uint8_t bytes[sizeof(t->scope) + SHA256_DIGEST_LENGTH], hash[SHA256_DIGEST_LENGTH];
+
+    memcpy(bytes, t->scope, sizeof(t->scope));
+    return EVP_Digest(name, name_len, bytes + sizeof(t->scope), NULL, EVP_sha256(), NULL) == 1 &&
+           EVP_Digest(bytes, sizeof(bytes), hash, NULL, EVP_sha256(), NULL) == 1 &&
+           SSL_set_session_id_context(ssl, hash, sizeof(hash)) == 1;
+}
+
+/* Before OpenSSL looks at tickets. */
+static int on_hello(SSL *ssl, int *alert, void *arg)
+{
+    const unsigned char *name = NULL;
+    size_t len = 0;
+
+    (void)arg;
+    (void)SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_server_name, &name, &len);
+    if (scope_set(ssl, name, len))
+        return SSL_CLIENT_HELLO_SUCCESS;
+    *alert = SSL_AD_INTERNAL_ERROR;
+    return SSL_CLIENT_HELLO_ERROR;
+}
+
 /* The name is kept in the session and its tickets; on_certificate() obeys it. */
 static int on_server_name(SSL *ssl, int *alert, void *arg)
 {
@@ -113,6 +141,7 @@ static bool context_set(struct tls_server *s)
                                  SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA |
                                  SSL_OP_CLEANSE_PLAINTEXT); /* passwords come over it */
     SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_NO_AUTO_CHAIN);
+    SSL_CTX_set_client_hello_cb(ctx, on_hello, NULL);
     SSL_CTX_set_cert_cb(ctx, on_certificate, s);
     SSL_CTX_set_tlsext_servername_callback(ctx, on_server_name);
     SSL_CTX_set_cert_verify_callback(ctx, tls_on_client_verify, NULL);
@@ -129,16 +158,17 @@ static bool context_set(struct tls_server *s)
 int tls_server_new(struct tls_server **out, struct tls_certificate *const *certificates, size_t len,
                    struct tls_tickets *tickets)
 {
-    struct tls_server *s = calloc(1, sizeof(*s) + len * sizeof(s->certificates[0]));
+    struct tls_server *s = calloc(1, sizeof(*s) + len * sizeof(s->shown[0]));
 
     ASSERT(len > 0);
     if (s == NULL)
         return -ENOMEM;
     s->refs = 1;
     s->tickets = tls_tickets_ref(tickets);
-    for (; s->certificates_len < len; s->certificates_len++)
-        s->certificates[s->certificates_len] =
-            tls_certificate_ref(certificates[s->certificates_len]);
+    for (size_t i = 0; i < len; i++)
+        s->shown[s->shown_len++] = (struct tls_choice){
+            .certificate = tls_certificate_ref(certificates[i]),
+            .of_first = i == 0 || bear_same_name(certificates[0], certificates[i])};
     s->ctx = SSL_CTX_new(TLS_server_method());
     if (s->ctx == NULL || !context_set(s)) {
         ERR_clear_error();
@@ -160,21 +190,10 @@ void tls_server_unref(struct tls_server *s)
     if (s == NULL || atomic_fetch_sub(&s->refs, 1) != 1)
         return;
     SSL_CTX_free(s->ctx);
-    for (size_t i = 0; i < s->certificates_len; i++)
-        tls_certificate_unref(s->certificates[i]);
+    for (size_t i = 0; i < s->shown_len; i++)
+        tls_certificate_unref(s->shown[i].certificate);
     tls_tickets_unref(s->tickets);
     free(s);
-}
-
-/* OpenSSL compares the scope of a ticket with that of the connection: it is its "session id
- * context". */
-static bool scope_set(SSL *ssl, struct str scope)
-{
-    uint8_t hash[EVP_MAX_MD_SIZE];
-    unsigned int len = 0;
-
-    return EVP_Digest(scope.ptr, scope.len, hash, &len, EVP_sha256(), NULL) == 1 &&
-           len <= SSL_MAX_SSL_SESSION_ID_LENGTH && SSL_set_session_id_context(ssl, hash, len) == 1;
 }
 
 struct tls *tls_accept(struct tls_server *s, const struct tls_accept_options *options)
@@ -186,7 +205,9 @@ struct tls *tls_accept(struct tls_server *s, const struct tls_accept_options *op
         return NULL;
     if (options->authorities != NULL)
         t->authorities = tls_authorities_ref(options->authorities);
-    if (!scope_set(t->ssl, options->scope) || SSL_set_min_proto_version(t->ssl, version) != 1 ||
+    if (EVP_Digest(options->scope.ptr, options->scope.len, t->scope, NULL, EVP_sha256(), NULL) !=
+            1 ||
+        SSL_set_min_proto_version(t->ssl, version) != 1 ||
         (options->ask && !tls_ask_client(t->ssl, t->authorities))) {
         tls_free(t);
         return NULL;

@@ -99,8 +99,8 @@ void tls_client_free(struct tls_client *c);
 /* --- connections --- */
 
 struct tls_accept_options {
-    struct str scope; /* tickets of one scope resume in no other: a listener's name and what it
-                         demands, hashed */
+    struct str scope; /* tickets of one scope resume in no other, nor under another name (SNI): a
+                         listener's name and what it demands, hashed */
     enum tls_version version_min;
     /* The client is asked for a certificate, and need not show one, nor one that anybody vouches
      * for: tls_shown() says. Such a connection resumes no session, and gives no ticket. */

@@ -2,6 +2,7 @@
 #ifndef HAYAUMA_TLS_PRIVATE_H
 #define HAYAUMA_TLS_PRIVATE_H
 
+#include <openssl/sha.h>
 #include <openssl/ssl.h>
 #include <stdatomic.h>
 
@@ -21,12 +22,17 @@ struct tls_certificate {
     char key_type[48];
 };
 
+struct tls_choice {
+    struct tls_certificate *certificate;
+    bool of_first; /* it is the first, or bears the first one's name */
+};
+
 struct tls_server {
     _Atomic uint32_t refs;
     SSL_CTX *ctx;
     struct tls_tickets *tickets;
-    size_t certificates_len;
-    struct tls_certificate *certificates[];
+    size_t shown_len;
+    struct tls_choice shown[];
 };
 
 struct tls_client {
@@ -44,6 +50,7 @@ enum tls_state {
 struct tls {
     SSL *ssl;
     struct tls_server *server;           /* of an accepted one; OpenSSL's callbacks ask it */
+    uint8_t scope[SHA256_DIGEST_LENGTH]; /* of its tickets: the listener's, hashed */
     struct tls_authorities *authorities; /* of one whose client is asked for a certificate */
     struct tls_certificate *own;         /* that a client shows when it is asked */
     bool own_shown;
