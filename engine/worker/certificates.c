@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #define SOON_S (14 * 86400) /* until then somebody should have made a new one */
@@ -26,18 +27,25 @@ struct tls_certificate *certificates_own(const struct certificates *c, const cha
     return c == NULL || file == NULL ? NULL : find(c, c->len, c->own_len, file);
 }
 
+static void item_done(struct certificates_item *item)
+{
+    tls_certificate_unref(item->certificate);
+    free(item->chain_file);
+    free(item->key_file);
+}
+
 /* Behind the items that are there; kept: what stays where the files are of no use, or NULL. 0 or
  * -ENOMEM. */
 static int load_one(struct certificates *c, struct str key, const char *chain_file,
                     const char *key_file, struct tls_certificate *kept, size_t *len)
 {
-    struct certificates_item item = {.chain_file = strdup(chain_file)};
+    struct certificates_item item = {.chain_file = strdup(chain_file),
+                                     .key_file = strdup(key_file)};
     struct buf why = {0};
     int err = tls_certificate_load(&item.certificate, chain_file, key_file, &why);
 
-    if (item.chain_file == NULL || err == -ENOMEM) {
-        tls_certificate_unref(item.certificate);
-        free(item.chain_file);
+    if (item.chain_file == NULL || item.key_file == NULL || err == -ENOMEM) {
+        item_done(&item);
         buf_done(&why);
         return -ENOMEM;
     }
@@ -51,7 +59,7 @@ static int load_one(struct certificates *c, struct str key, const char *chain_fi
         c->items[c->len + c->own_len] = item;
         ++*len;
     } else {
-        free(item.chain_file);
+        item_done(&item);
     }
     buf_done(&why);
     return 0;
@@ -139,10 +147,8 @@ void certificates_free(struct certificates *c)
         return;
     tls_server_unref(c->server);
     tls_tickets_unref(c->tickets);
-    for (size_t i = 0; i < c->len + c->own_len; i++) {
-        tls_certificate_unref(c->items[i].certificate);
-        free(c->items[i].chain_file);
-    }
+    for (size_t i = 0; i < c->len + c->own_len; i++)
+        item_done(&c->items[i]);
     buf_done(&c->complaints);
     free(c);
 }
@@ -172,5 +178,19 @@ void certificates_warnings(const struct certificates *c, int64_t now_s, struct b
         buf_printf(out, "warning: %s: %s (%s) %s: %s\n",
                    i < c->len ? "certificates" : "tls_certificate", c->items[i].chain_file, f.names,
                    how, date);
+    }
+}
+
+void certificates_loose_keys(const struct certificates *c, struct buf *out)
+{
+    for (size_t i = 0; i < c->len + c->own_len; i++) {
+        const char *file = c->items[i].key_file;
+        struct stat st;
+
+        if (stat(file, &st) == 0 && (st.st_mode & (S_IRWXO | S_IWGRP)) != 0)
+            buf_printf(out,
+                       "warning: %s: %s has a key, and can be used by others than its owner and "
+                       "its group; chmod 640 it\n",
+                       i < c->len ? "certificates" : "tls_certificate", file);
     }
 }

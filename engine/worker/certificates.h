@@ -15,7 +15,7 @@ struct certificates {
     size_t own_len;              /* ... and behind them so many shown to servers */
     size_t max;                  /* for so many there is room: one of each that may name one */
     struct certificates_item {
-        char *chain_file;
+        char *chain_file, *key_file;
         struct tls_certificate *certificate;
     } items[];
 };
@@ -32,5 +32,8 @@ void certificates_free(struct certificates *c); /* NULL is accepted */
  * long.
  */
 void certificates_warnings(const struct certificates *c, int64_t now_s, struct buf *out);
+/* The same about files of keys that anybody may read, or others than the owner write: whoever has
+ * the key can pass for this host. They are not refused, since engines run with such files. */
+void certificates_loose_keys(const struct certificates *c, struct buf *out);
 
 #endif

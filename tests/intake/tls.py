@@ -247,6 +247,12 @@ def test_reload():
             check("applied", "not applied" in engine.command("reload"), False)
             with engine.implicit() as new:
                 check("renewed", new.socket.getpeercert(True), der(chain))
+            key.chmod(0o644)
+            engine.command("reload")
+            check("a key that anybody may read", "tls.key_readable" in engine.log(), True)
+            done = subprocess.run([program(), "config", "check", engine.file],
+                                   capture_output=True, text=True, timeout=60, check=False)
+            check("check", (done.returncode, f"warning: certificates: {key} has a key" in done.stderr), (0, True))
             key.write_text("-----BEGIN PRIVATE KEY-----\nnonsense\n-----END PRIVATE KEY-----\n")
             done = subprocess.run([program(), "reload", "-c", engine.file],
                                    capture_output=True, text=True, timeout=60, check=False)

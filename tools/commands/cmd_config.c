@@ -65,6 +65,7 @@ static bool files_good(struct config *c)
     if (trust_load(&trust, c, NULL, &errors) == 0) {
         buf_put_str(&errors, buf_str(&trust->certificates->complaints));
         trust_warnings(trust, (int64_t)time(NULL), &warnings);
+        certificates_loose_keys(trust->certificates, &warnings);
     }
     good = good && errors.len == 0;
     fprintf(stderr, "%.*s%.*s", STR_FMT(buf_str(&errors)), STR_FMT(buf_str(&warnings)));

@@ -274,6 +274,16 @@ static void serve_describe(void *arg, struct control_description *out)
                                         .draining = atomic_load(&s->engine.draining)};
 }
 
+static void log_trust(const char *event, struct buf *lines)
+{
+    struct buf words = joined(buf_str(lines));
+
+    if (words.len > 0)
+        log_warn(event, "reason=\"%.*s\"", STR_FMT(buf_str(&words)));
+    buf_done(&words);
+    buf_clear(lines);
+}
+
 /* Mail that needs no encryption goes on; certificates that do not work are seen here alone. */
 static void log_certificates(const struct serve *s)
 {
@@ -284,10 +294,9 @@ static void log_certificates(const struct serve *s)
         log_error("tls.certificate_failed", "reason=\"%.*s\"", STR_FMT(buf_str(&words)));
     buf_done(&words);
     trust_warnings(s->engine.trust, clock_wall_ms() / 1000, &warnings);
-    words = joined(buf_str(&warnings));
-    if (words.len > 0)
-        log_warn("tls.certificate_expires", "reason=\"%.*s\"", STR_FMT(buf_str(&words)));
-    buf_done(&words);
+    log_trust("tls.certificate_expires", &warnings);
+    certificates_loose_keys(c, &warnings);
+    log_trust("tls.key_readable", &warnings);
     buf_done(&warnings);
 }
 
