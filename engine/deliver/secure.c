@@ -439,8 +439,7 @@ bool secure_suits(const struct delivery *d, const struct site *site, const struc
 {
     bool named = d->secure.policy == CONFIG_TLS_VERIFY || site->dane || site->sts != NULL;
 
-    return d->site->dane == site->dane && sts_policy_same(d->site->sts, site->sts) &&
-           is_held(d, site, to) &&
+    return sts_policy_same(d->site->sts, site->sts) && is_held(d, site, to) &&
            (!named || str_eq_nocase(str_of(d->dial.peer_name), str_of(to->host)));
 }
 

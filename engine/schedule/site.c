@@ -188,11 +188,15 @@ bool site_policy_domain(const struct config *config, struct str domain,
 }
 
 /* Whether TLSA records of the hosts count, which are those of dns.port: where the destination says
- * so, and that these are the hosts is validated (RFC 7672 2.2.1). */
+ * so. They count too where nothing validates that these are the domain's hosts (RFC 7672 2.2.1, and
+ * Postfix's smtp_tls_dane_insecure_mx_policy): many domains that are not signed have their mail at
+ * hosts that are. Whoever forges such an MX record may name a host with records of its own; so an
+ * enforced policy of MTA-STS, which names the hosts itself, then goes before them. */
 static bool has_dane(const struct worker *w, const struct config_destination *dest,
-                     const struct dns_route *route, uint16_t port)
+                     const struct dns_route *route, const struct sts_policy *sts, uint16_t port)
 {
-    return config_tls_has_dane(config_tls_of(dest)) && route != NULL && route->secure &&
+    return config_tls_has_dane(config_tls_of(dest)) && route != NULL &&
+           (route->secure || sts == NULL || sts->mode != STS_ENFORCE) &&
            port == w->config->dns.port;
 }
 
@@ -241,7 +245,7 @@ static void site_put_key(struct buf *key, const char *name, const struct config_
 static void site_put_key_terms(struct buf *key, const struct config_route *target,
                                const struct sts_policy *sts, bool dane)
 {
-    if (dane) /* another domain may name the same hosts, and its answer is not validated */
+    if (dane) /* another domain may name the same hosts, and have a policy that goes before */
         buf_puts(key, "|dane");
     /* Who cannot be sent to under a policy may well get what is under none: that has another entry
      * in the governor, which stops what does not get through. */
@@ -259,7 +263,7 @@ struct site *site_get(struct worker *w, struct str domain, const struct config_r
     const struct config_provider *provider = provider_of(w->config, target, route);
     const struct config_destination *dest = site_destination(w->config, domain, target, route);
     uint16_t port = target != NULL ? target->port : w->config->dns.port;
-    bool dane = !no_dane && has_dane(w, dest, route, port);
+    bool dane = !no_dane && has_dane(w, dest, route, sts, port);
     struct buf key = {0};
     struct site *site;
     uint64_t hash;

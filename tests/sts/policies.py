@@ -36,10 +36,11 @@ def policy(mode, *mx, age=86400, end="\n"):
 
 
 class Names(hostile.Server):
-    """Answers from `records`: (name, type) to a list of data. `gone`: suffixes that do not exist."""
+    """Answers from `records`: (name, type) to a list of data. `gone`: suffixes that do not exist. `signed`: the
+    names of which all is validated."""
 
     def __init__(self):
-        self.records, self.gone = {}, ()
+        self.records, self.gone, self.signed = {}, (), ()
         super().__init__()
 
     def handler(self, query):
@@ -51,7 +52,8 @@ class Names(hostile.Server):
         if not known or name.startswith(self.gone):
             yield hostile.reply(query, [], rcode=3)
             return
-        yield hostile.reply(query, [hostile.rr(kind, data) for data in self.records.get((name, kind), [])])
+        yield hostile.reply(query, [hostile.rr(kind, data) for data in self.records.get((name, kind), [])],
+                            flags=0x8180 | (hostile.AD if name in self.signed else 0))
 
     def put(self, name, kind, *data):
         self.records[name, kind] = list(data)
@@ -419,6 +421,26 @@ def test_one_exchanger():
             refused(world, f"strict-{kind}", "mismatch")
         world.send(f"free-{kind}", "again")
         delivered(world, f"free-{kind}", None, user="again")
+    world.finish()
+
+
+def test_dane_beside():
+    """An exchanger with TLSA records, which its certificate fails, and domains with a policy that it keeps to: the
+    records decide, but for a domain whose MX is not signed, since whoever forged it could bring records too."""
+    world = World()
+    host = "mx.shared.example"
+    world.exchanger(host)
+    tlsa = f"_{world.port}._tcp.{host}"
+    world.names.put(tlsa, hostile.TLSA, b"\3\1\1" + bytes(32))
+    world.names.signed = {host, tlsa, "signed.example"}
+    for name, body in (("free", policy("enforce", host)), ("signed", policy("enforce", host)), ("open", None)):
+        world.domain(name, body, hosts=[host])
+    world.start(workers=1, dns={"validating": True}, destinations={"*": {"tls": "dane+mta-sts"}})
+    world.send("free")
+    delivered(world, "free", "enforce")
+    for name in ("signed", "open"):
+        world.send(name)
+        refused(world, name, "certificate verify failed")
     world.finish()
 
 
