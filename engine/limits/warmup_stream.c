@@ -139,26 +139,48 @@ static enum warmup_verdict judge(const struct warmup_state *s, const struct conf
     return WARMUP_ADVANCED;
 }
 
+static int32_t later(int32_t a, int32_t b)
+{
+    return a > b ? a : b;
+}
+
+/* By the calendar a stage ends with its day; days before the first one end none. Returns what half
+ * is gone back to behind a long pause: the stage of the last day with mail. */
+static int64_t calendar_end(struct warmup_state *s, const struct config_warmup_policy *p,
+                            int64_t stage, int32_t today)
+{
+    int32_t days = today - later(s->day, (int32_t)p->from);
+
+    if (p->promote && !s->paused && !s->warm && days > 0)
+        stage_set(s, p, stage + days, today, WARMUP_CALENDAR);
+    stage -= s->day - s->mail;
+    return stage < 0 ? 0 : stage;
+}
+
+/* What the answers say. Returns the stage. */
+static int64_t earned_end(struct warmup_state *s, const struct config_warmup_policy *p,
+                          int64_t stage, int32_t today)
+{
+    enum warmup_verdict verdict;
+
+    if (s->warm || s->used == 0)
+        return stage;
+    verdict = judge(s, p);
+    if (verdict == WARMUP_ADVANCED)
+        stage++;
+    else if (verdict == WARMUP_FELL)
+        stage -= p->fall_stages;
+    stage_set(s, p, stage, today, verdict);
+    return stage;
+}
+
 /* Whether a pause was so long that the stream goes back. */
 static bool day_end(struct warmup_state *s, const struct config_warmup_policy *p, int32_t today)
 {
-    int32_t idle = today - s->mail, rewarm = (int32_t)p->rewarm_days;
+    int32_t idle = today - later(s->mail, (int32_t)p->from), rewarm = (int32_t)p->rewarm_days;
     int64_t stage = s->warm ? (int64_t)p->steps_len : s->stage;
-    enum warmup_verdict verdict;
 
-    if (p->calendar) {
-        if (p->promote && !s->paused && !s->warm)
-            stage_set(s, p, stage + today - s->day, today, WARMUP_CALENDAR);
-        return false;
-    }
-    if (!s->warm && s->used > 0) {
-        verdict = judge(s, p);
-        if (verdict == WARMUP_ADVANCED)
-            stage++;
-        else if (verdict == WARMUP_FELL)
-            stage -= p->fall_stages;
-        stage_set(s, p, stage, today, verdict);
-    }
+    stage = p->calendar ? calendar_end(s, p, stage, today) : earned_end(s, p, stage, today);
     if (rewarm == 0 || idle < rewarm)
         return false;
     stage_set(s, p, idle >= 2 * rewarm ? 0 : stage / 2, today, WARMUP_REWARMED);

@@ -279,7 +279,46 @@ static void test_calendar(void **state)
     (void)warmup_turn(&s, &p, &now, &past);
     assert_int_equal(s.stage, 4);
     s.paused = false;
-    now = hour_of(120, 0);
+    now = hour_of(110, 0);
+    (void)warmup_turn(&s, &p, &now, &past);
+    assert_true(s.warm);
+}
+
+/* The calendar does not go on for who sends nothing: behind a long pause comes half of the stage in
+ * which mail was sent, and from there a stage each day. */
+static void test_calendar_pause(void **state)
+{
+    struct config_warmup_policy p = policy;
+    struct warmup_hour now = hour_of(100, 0);
+    struct warmup_state s, looked_at;
+    struct warmup_past past;
+
+    (void)state;
+    p.calendar = true;
+    warmup_begin(&s, &p, &now);
+    now = hour_of(104, 0);
+    (void)warmup_turn(&s, &p, &now, &past);
+    assert_true(warmup_lease(&s, &p, &now) > 0);
+    assert_int_equal(s.stage, 4);
+    looked_at = s;
+    for (int32_t day = 105; day < 118; day++) { /* in between, days end */
+        now = hour_of(day, 0);
+        (void)warmup_turn(&looked_at, &p, &now, &past);
+    }
+    assert_true(looked_at.warm);
+    now = hour_of(118, 0);
+    assert_true(warmup_turn(&s, &p, &now, &past));
+    assert_true(past.used > 0 && past.verdict == WARMUP_REWARMED);
+    assert_true(warmup_turn(&looked_at, &p, &now, &past));
+    assert_true(past.used == 0 && past.verdict == WARMUP_REWARMED);
+    assert_true(s.stage == 2 && looked_at.stage <= 2);
+    assert_true(!s.warm && !looked_at.warm);
+    assert_true(warmup_lease(&s, &p, &now) > 0);
+    now = hour_of(119, 0);
+    (void)warmup_turn(&s, &p, &now, &past);
+    assert_true(s.stage == 3 && s.verdict == WARMUP_CALENDAR);
+    p.rewarm_days = 0;
+    now = hour_of(190, 0);
     (void)warmup_turn(&s, &p, &now, &past);
     assert_true(s.warm);
 }
@@ -298,6 +337,17 @@ static void test_from(void **state)
     now = hour_of(102, 0);
     assert_false(warmup_turn(&s, &p, &now, &past));
     assert_true(warmup_lease(&s, &p, &now) > 0);
+    /* The days before are no pause, and by the calendar no stages. */
+    for (int calendar = 0; calendar < 2; calendar++) {
+        p.from = 140;
+        p.calendar = calendar == 1;
+        now = hour_of(100, 12);
+        warmup_begin(&s, &p, &now);
+        now = hour_of(140, 0);
+        assert_false(warmup_turn(&s, &p, &now, &past));
+        assert_int_equal(s.stage, 0);
+        assert_true(warmup_lease(&s, &p, &now) > 0);
+    }
 }
 
 /* The schedule changes: the stage that fits goes on, and no cap grows. */
@@ -524,12 +574,13 @@ static void test_any_state(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_days),     cmocka_unit_test(test_days_follow),
-        cmocka_unit_test(test_day_ends), cmocka_unit_test(test_to_the_end),
-        cmocka_unit_test(test_calendar), cmocka_unit_test(test_from),
-        cmocka_unit_test(test_refit),    cmocka_unit_test(test_shares),
-        cmocka_unit_test(test_writes),   cmocka_unit_test(test_clock_set_back),
-        cmocka_unit_test(test_records),  cmocka_unit_test(test_any_state)};
+        cmocka_unit_test(test_days),           cmocka_unit_test(test_days_follow),
+        cmocka_unit_test(test_day_ends),       cmocka_unit_test(test_to_the_end),
+        cmocka_unit_test(test_calendar),       cmocka_unit_test(test_calendar_pause),
+        cmocka_unit_test(test_from),           cmocka_unit_test(test_refit),
+        cmocka_unit_test(test_shares),         cmocka_unit_test(test_writes),
+        cmocka_unit_test(test_clock_set_back), cmocka_unit_test(test_records),
+        cmocka_unit_test(test_any_state)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -214,10 +214,10 @@ static void day_end(struct stream *s, uint32_t source, uint32_t provider, int32_
     }
     p->next_stage = (uint32_t)stage + 1;
     /* What the days without mail change has a record of its own, which says that nothing came. */
-    if (s->calendar)
+    if (idle >= REWARM_DAYS)
+        stage = idle >= 2 * REWARM_DAYS ? 0 : (s->calendar ? s->stage : stage) / 2;
+    else if (s->calendar)
         stage += s->frozen ? 0 : idle - 1;
-    else if (idle >= REWARM_DAYS)
-        stage = idle >= 2 * REWARM_DAYS ? 0 : stage / 2;
     if (stage >= s->steps_len)
         sim_fail("season", "source %u is warm at provider %u", source, provider);
     s->stage = (uint32_t)stage;
