@@ -264,6 +264,13 @@ static uint64_t soon(uint64_t wait_ns, uint64_t now_ns)
                              : wheel_look_ms(now_ns / NS_PER_MS, LOOK_NS / NS_PER_MS) * NS_PER_MS;
 }
 
+/* Whether nothing is left, and the keeper is about to answer. */
+static bool is_asked(const struct warmup_stream *s)
+{
+    return atomic_load_explicit(&s->shared.asked, memory_order_relaxed) &&
+           atomic_load_explicit(&s->shared.budget, memory_order_relaxed) <= 0;
+}
+
 uint64_t warmup_at(const struct warmup_stream *s, int64_t wall_ms, uint64_t now_ns)
 {
     int64_t from_ms;
@@ -277,11 +284,14 @@ uint64_t warmup_at(const struct warmup_stream *s, int64_t wall_ms, uint64_t now_
         return soon((uint64_t)(from_ms - wall_ms) * NS_PER_MS, now_ns);
     if (next_ns > now_ns)
         return soon(next_ns - now_ns, now_ns);
-    /* The keeper is about to answer. */
-    return atomic_load_explicit(&s->shared.asked, memory_order_relaxed) &&
-                   atomic_load_explicit(&s->shared.budget, memory_order_relaxed) <= 0
-               ? now_ns + RETRY_NS
-               : 0;
+    return is_asked(s) ? now_ns + RETRY_NS : 0;
+}
+
+bool warmup_is_leased(const struct warmup_stream *s, int64_t wall_ms, uint64_t now_ns)
+{
+    return s != NULL && !atomic_load_explicit(&s->shared.warm, memory_order_relaxed) &&
+           wall_ms >= atomic_load_explicit(&s->shared.from_ms, memory_order_relaxed) &&
+           now_ns >= atomic_load_explicit(&s->shared.next_ns, memory_order_relaxed) && is_asked(s);
 }
 
 /* Moves the pace on by one. False: another thread has taken this moment. */

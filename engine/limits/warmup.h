@@ -96,6 +96,8 @@ uint64_t warmup_take(struct warmup *w, struct warmup_stream *s, int64_t wall_ms,
 uint32_t warmup_more(struct warmup *w, struct warmup_stream *s, int64_t wall_ms, uint32_t want);
 /* The question of warmup_take() without taking. 0: now, as far as is known. s may be NULL. */
 uint64_t warmup_at(const struct warmup_stream *s, int64_t wall_ms, uint64_t now_ns);
+/* Whether s waits for nothing but the keeper, who is about to lease more. s may be NULL. */
+bool warmup_is_leased(const struct warmup_stream *s, int64_t wall_ms, uint64_t now_ns);
 /* When the pace lets the next one go, whatever else keeps it: monotonic. warmup_at() may be before,
  * which is when to look. */
 static inline uint64_t warmup_pace_ns(const struct warmup_stream *s)

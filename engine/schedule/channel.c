@@ -268,6 +268,14 @@ int channel_limits_ask(const struct channel *c, struct limit_denial *why)
     return -EAGAIN;
 }
 
+bool channel_is_leased(const struct channel *c)
+{
+    struct worker *w = c->site->worker;
+
+    return c->held.kind == LIMIT_WARMUP &&
+           warmup_is_leased(c->warmup, worker_wall_ms(w), io_now_ns(w->io));
+}
+
 /* Brings the governor's entry up to date: what answers lowered its limits to, and how far the
  * source has come back behind a pause. Nobody tells channels of a new cap, so each looks before it
  * sends. */

@@ -135,6 +135,8 @@ uint32_t channel_waiting(const struct channel *c);
 /* Whether the channel's own limits would give leave for a message, those of the site over all
  * sources apart (site_waits()). 0; -EAGAIN: *why says which refuses. */
 int channel_limits_ask(const struct channel *c, struct limit_denial *why) MUST_USE;
+/* Whether the channel is shut for nothing but a lease of its warm-up, which is being stored. */
+bool channel_is_leased(const struct channel *c);
 /* Whether the sessions of some limit are all open, and in *out of which. */
 bool channel_sessions_full(const struct channel *c, struct limit *out);
 /* When the rates of connections, and of all that other sites share, are no reason to wait with a

@@ -18,6 +18,7 @@
 #define HUNGRY_LOOKED  64
 #define HUNGRY_LOOK_MS 100
 #define TOLD_MAX       16 /* channels that a look tells of work */
+#define LEASE_LOOK_MS  20 /* whether a lease is stored */
 
 static void on_supply_timer(struct timer *timer)
 {
@@ -225,10 +226,34 @@ struct seat *supply_next(struct supply *s)
     return first == NULL ? NULL : CONTAINER_OF(first, struct seat, turn);
 }
 
+/* Whether a source of the pool itself sends as soon as its lease of warm-up is stored: that is no
+ * reason to go by the overflow pool. It waits for a second at most. */
+static bool is_leased(struct supply *s)
+{
+    uint64_t now_ms = io_now_ms(s->site->worker->io);
+    bool is = false;
+
+    for (uint32_t i = 0; i < s->seats_len && !s->seats[i].overflow && !is; i++)
+        is = s->seats[i].channel != NULL && !s->seats[i].unbound &&
+             channel_is_leased(s->seats[i].channel);
+    if (!is)
+        s->leased_until_ms = 0;
+    else if (s->leased_until_ms == 0)
+        s->leased_until_ms = now_ms + CHANNEL_SLOW_MS;
+    return is && now_ms < s->leased_until_ms;
+}
+
+/* Whether it is the overflow pool's turn, and that has to wait. */
+static bool overflow_waits(struct supply *s)
+{
+    return s->turns.len == 0 && s->overflow.len > 0 && is_leased(s);
+}
+
 /* Whether seat takes part, and no overflow seat while the pool's own do. */
 static bool seat_counts(const struct seat *seat)
 {
-    return turn_in(&seat->turn) && (!seat->overflow || seat->supply->turns.len == 0);
+    return turn_in(&seat->turn) &&
+           (!seat->overflow || (seat->supply->turns.len == 0 && !is_leased(seat->supply)));
 }
 
 /* Whether all sessions of the channel are at work. One that has none yet is not busy. */
@@ -609,6 +634,13 @@ void supply_look(struct supply *s)
     supply_look_seats(s, false);
     supply_look_state(s);
     feed_hungry(s);
+    if (s->turns.len > 0)
+        s->leased_until_ms = 0;
+    if (overflow_waits(s)) {
+        if (!feed_empty(&s->feed))
+            supply_wake(s, io_now_ms(s->site->worker->io) + LEASE_LOOK_MS);
+        return;
+    }
     look_slow(s);
     if (feed_empty(&s->feed))
         return;

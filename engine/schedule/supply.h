@@ -86,6 +86,7 @@ struct supply {
     const struct seat *slow;      /* first in turns, and busy, when the timer was armed */
     uint64_t slow_pass;           /* where it stood then */
     uint64_t slow_until_ms;       /* monotonic: so long the others wait for it */
+    uint64_t leased_until_ms;     /* monotonic: so long the overflow waits for a lease; 0: no */
     /* Memory: see supply_has_room(). Bytes. */
     uint64_t held;    /* by the windows */
     uint64_t loading; /* that loads under way may bring */
