@@ -8,7 +8,9 @@
 
 #include <cmocka.h>
 
+#include "base/clock.h"
 #include "config/config_load.h"
+#include "tools/commands/warmup_print.h"
 
 static const char text[] = "sources: {a: {ipv4: 192.0.2.1}}\n"
                            "warmup:\n"
@@ -156,11 +158,66 @@ static void test_mix(void **state)
     config_unref(c);
 }
 
+/* No line is longer than the screen. Then all is made one line, with a 0 behind it. */
+static void check_lines(struct buf *out, unsigned width)
+{
+    unsigned columns = 0;
+    size_t to = 0;
+
+    for (size_t i = 0; i < out->len; i++) {
+        columns += (out->data[i] & 0xc0) != 0x80; /* "…" is one */
+        if (out->data[i] == '\n')
+            columns = 0;
+        if (columns > width)
+            fail_msg("%u columns: %.*s", width, STR_FMT(buf_str(out)));
+        if (out->data[i] == '\n')
+            out->data[i] = ' ';
+        if (out->data[i] != ' ' || to == 0 || out->data[to - 1] != ' ')
+            out->data[to++] = out->data[i];
+    }
+    out->len = to;
+    buf_putc(out, 0);
+}
+
+/* The longest that may be, on screens of all widths: all that a pipe gets is there. */
+static void test_screen(void **state)
+{
+    json_t *stream = json_pack(
+        "{s:s,s:s,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:b,s:s,s:I,s:I,s:i,s:i,s:i}", "source",
+        "signer:news.example.com", "provider", "yahoo_japan", "stage", 31, "stages", 55, "cap",
+        1234, "used", 1234, "hour_share", 1234, "hour_used", 1234, "next_cap", 1234567, "paused", 1,
+        "why", "back some stages: the answers were bad", "day_ends_ms",
+        (json_int_t)clock_wall_ms() + 86000000, "next_ms", (json_int_t)clock_wall_ms() + 3500000,
+        "deferred", 1234, "bounced", 123, "complained", 12);
+    json_t *past = json_copy(stream);
+
+    (void)state;
+    json_object_set_new(past, "day", json_string("2026-11-30"));
+    json_object_set_new(past, "delivered", json_integer(1000));
+    for (unsigned width = 80; width < 300; width++) {
+        struct buf now = {0}, days = {0};
+
+        warmup_put_stream(&now, stream, true, width);
+        check_lines(&now, width);
+        assert_non_null(strstr((const char *)now.data, "1,234 deferred, 123 bounced, 12"));
+        assert_true((strstr((const char *)now.data, " NEXT WHY ") != NULL) == (width >= 180));
+        warmup_put_past(&days, past, true, width);
+        check_lines(&days, width);
+        assert_non_null(strstr((const char *)days.data, "the answers were bad"));
+        assert_true((strstr((const char *)days.data, "1,000 delivered, 1,234 deferred, 123") !=
+                     NULL) == (width < 180));
+        buf_done(&now);
+        buf_done(&days);
+    }
+    json_decref(stream);
+    json_decref(past);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_caps), cmocka_unit_test(test_list),
-                                       cmocka_unit_test(test_starts), cmocka_unit_test(test_held),
-                                       cmocka_unit_test(test_mix)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_screen), cmocka_unit_test(test_caps),
+                                       cmocka_unit_test(test_list),   cmocka_unit_test(test_starts),
+                                       cmocka_unit_test(test_held),   cmocka_unit_test(test_mix)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

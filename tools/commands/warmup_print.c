@@ -7,8 +7,12 @@
 #include "tools/commands/channel.h"
 #include "tools/commands/screen.h"
 
-#define BAR_COLUMNS    10
-#define SOURCE_COLUMNS 24 /* signer:news.example.com */
+/* What a line of a stream, or of a day, is at its narrowest; what a wide screen adds goes to names,
+ * to bars, and to the sentence at the end, which else stands below the line. */
+#define NARROW_COLUMNS 80
+#define WIDE_COLUMNS   180
+#define COUNT_COLUMNS  6  /* "no cap", put_short_count() */
+#define HOUR_COLUMNS   14 /* "1,234 of 1,234" */
 /* Of a plan: what stands in front of the providers, each of these, and the plot. */
 #define FRONT_COLUMNS    26
 #define PROVIDER_COLUMNS 14
@@ -16,6 +20,27 @@
 #define PLOT_COLUMNS     30
 #define PLOT_MIN         10
 #define PLOT_MAX         60
+
+/* Columns of the names, and of bars. A pipe gets names as on a wide screen. */
+struct columns {
+    unsigned width; /* of the screen; 0: a pipe */
+    unsigned source, provider, bar;
+};
+
+static struct columns columns_of(unsigned width)
+{
+    bool narrow = width != 0 && width < NARROW_COLUMNS + 15;
+
+    return (struct columns){.width = width,
+                            .source = narrow ? 16 : 24,   /* signer:news.example.com */
+                            .provider = narrow ? 12 : 14, /* yahoo_japan */
+                            .bar = narrow ? 7 : 10};
+}
+
+static bool has_room(const struct columns *c)
+{
+    return c->width == 0 || c->width >= WIDE_COLUMNS;
+}
 
 static void put_cap(struct buf *out, const json_t *object, const char *name)
 {
@@ -25,7 +50,7 @@ static void put_cap(struct buf *out, const json_t *object, const char *name)
         put_short_count(out, (uint64_t)reply_number(object, name));
     else
         buf_puts(out, "no cap");
-    pad_from(out, from, 7, true);
+    pad_from(out, from, COUNT_COLUMNS, true);
     buf_putc(out, ' ');
 }
 
@@ -38,18 +63,19 @@ static void put_number(struct buf *out, uint64_t v, unsigned columns)
     buf_putc(out, ' ');
 }
 
-static void put_name(struct buf *out, const json_t *object, const char *name, unsigned columns)
+static void put_names(struct buf *out, const json_t *object, const struct columns *c)
 {
-    put_text(out, reply_text(object, name), columns, true);
+    put_text(out, reply_text(object, "source"), c->source, true);
+    buf_putc(out, ' ');
+    put_text(out, reply_text(object, "provider"), c->provider, true);
     buf_putc(out, ' ');
 }
 
-/* "; today 3 deferred, 2 complaints": what may keep the stage from the next one. */
-static void put_signs(struct buf *out, const json_t *o)
+/* "3 deferred, 2 complaints" behind before; nothing where there were none. */
+static void put_signs(struct buf *out, const json_t *o, const char *before)
 {
     static const char *const signs[] = {"deferred", "bounced", "complained"};
     static const char *const words[] = {"deferred", "bounced", "complaint"};
-    const char *before = "; today ";
 
     for (size_t i = 0; i < ARRAY_LEN(signs); i++) {
         if (reply_number(o, signs[i]) == 0)
@@ -62,7 +88,7 @@ static void put_signs(struct buf *out, const json_t *o)
     }
 }
 
-/* "####......": part of whole. */
+/* "####....": part of whole. */
 static void put_bar(struct buf *out, uint64_t part, uint64_t whole, unsigned columns)
 {
     uint64_t filled = whole == 0 ? 0 : part * columns / whole;
@@ -81,78 +107,145 @@ static void put_stage(struct buf *out, const json_t *o)
     buf_putc(out, ' ');
 }
 
-void warmup_print_stream(const json_t *o, bool first)
+/* The sentence of the line that begins at from: at its end where the screen has room, else below
+ * it. */
+static void put_sentence(struct buf *out, size_t from, struct buf *text, const struct columns *c)
 {
-    bool has_cap = json_is_integer(json_object_get(o, "cap"));
-    int64_t now_ms = clock_wall_ms(), next_ms = reply_number(o, "next_ms");
-    struct buf line = {0};
+    struct str rest;
 
-    if (first)
-        buf_printf(&line, "%-24s %-14s %6s %7s %7s %-10s %13s %7s %s\n", "SOURCE", "PROVIDER",
-                   "STAGE", "CAP", "USED", "TODAY", "THIS HOUR", "NEXT", "WHY");
-    put_name(&line, o, "source", SOURCE_COLUMNS);
-    put_name(&line, o, "provider", 14);
-    put_stage(&line, o);
-    put_cap(&line, o, "cap");
-    put_number(&line, (uint64_t)reply_number(o, "used"), 7);
-    put_bar(&line, has_cap ? (uint64_t)reply_number(o, "used") : 0,
-            (uint64_t)reply_number(o, "cap"), BAR_COLUMNS);
-    if (has_cap) {
-        size_t from = line.len;
-
-        put_short_count(&line, (uint64_t)reply_number(o, "hour_used"));
-        buf_puts(&line, " of ");
-        put_short_count(&line, (uint64_t)reply_number(o, "hour_share"));
-        pad_from(&line, from, 13, true);
-        buf_putc(&line, ' ');
-    } else {
-        buf_printf(&line, "%13s ", "");
+    if (has_room(c) && (c->width == 0 || out->len - from + text->len <= c->width)) {
+        buf_put(out, text->data, text->len);
+        buf_putc(out, '\n');
+        return;
     }
-    put_cap(&line, o, "next_cap");
-    put_text(&line, reply_text(o, "why"), 0, false);
+    out->len -= out->len > from && out->data[out->len - 1] == ' ';
+    fold_text(text, c->width - 2);
+    for (rest = buf_str(text); rest.len > 0;) {
+        struct str line = str_take(&rest, '\n');
+
+        buf_printf(out, "\n  %.*s", STR_FMT(line));
+    }
+    buf_putc(out, '\n');
+}
+
+/* Why the stream is in its stage, and what comes when. */
+static void put_why(struct buf *out, const json_t *o)
+{
+    int64_t now_ms = clock_wall_ms(), next_ms = reply_number(o, "next_ms");
+
+    put_text(out, reply_text(o, "why"), 0, false);
     if (json_is_true(json_object_get(o, "paused")))
-        buf_puts(&line, "; paused");
-    put_signs(&line, o);
-    if (has_cap && json_object_get(o, "begins") == NULL) {
-        buf_puts(&line, "; next stage in ");
-        put_age(&line, reply_number(o, "day_ends_ms") - now_ms);
-        buf_puts(&line, " at the earliest");
+        buf_puts(out, "; paused");
+    put_signs(out, o, "; today ");
+    if (json_is_integer(json_object_get(o, "cap")) && json_object_get(o, "begins") == NULL) {
+        buf_puts(out, "; next stage in ");
+        put_age(out, reply_number(o, "day_ends_ms") - now_ms);
+        buf_puts(out, " at the earliest");
     }
     if (json_object_get(o, "begins") != NULL) {
-        buf_printf(&line, "; begins on %s", reply_text(o, "begins"));
+        buf_printf(out, "; begins on %s", reply_text(o, "begins"));
     } else if (next_ms > now_ms) {
-        buf_puts(&line, "; next hour's share in ");
-        put_age(&line, next_ms - now_ms);
+        buf_puts(out, "; next hour's share in ");
+        put_age(out, next_ms - now_ms);
     }
-    buf_putc(&line, '\n');
-    flush_text(&line, stdout);
-    buf_done(&line);
+}
+
+static void put_hour(struct buf *out, const json_t *o)
+{
+    size_t from = out->len;
+
+    if (json_is_integer(json_object_get(o, "cap"))) {
+        put_short_count(out, (uint64_t)reply_number(o, "hour_used"));
+        buf_puts(out, " of ");
+        put_short_count(out, (uint64_t)reply_number(o, "hour_share"));
+    }
+    pad_from(out, from, HOUR_COLUMNS, true);
+    buf_putc(out, ' ');
+}
+
+void warmup_put_stream(struct buf *out, const json_t *o, bool first, unsigned width)
+{
+    struct columns c = columns_of(width);
+    struct buf why = {0};
+    size_t from;
+
+    if (first)
+        buf_printf(out, "%-*s %-*s %6s %*s %*s %-*s %*s %*s%s\n", (int)c.source, "SOURCE",
+                   (int)c.provider, "PROVIDER", "STAGE", COUNT_COLUMNS, "CAP", COUNT_COLUMNS,
+                   "USED", (int)c.bar, "TODAY", HOUR_COLUMNS, "THIS HOUR", COUNT_COLUMNS, "NEXT",
+                   has_room(&c) ? " WHY" : "");
+    from = out->len;
+    put_names(out, o, &c);
+    put_stage(out, o);
+    put_cap(out, o, "cap");
+    put_number(out, (uint64_t)reply_number(o, "used"), COUNT_COLUMNS);
+    /* Without a cap nothing is a part of it. */
+    put_bar(out, json_is_integer(json_object_get(o, "cap")) ? (uint64_t)reply_number(o, "used") : 0,
+            (uint64_t)reply_number(o, "cap"), c.bar);
+    put_hour(out, o);
+    put_cap(out, o, "next_cap");
+    put_why(&why, o);
+    put_sentence(out, from, &why, &c);
+    buf_done(&why);
+}
+
+/* A wide screen has a column for each answer, a narrow one has them in the sentence. */
+static void put_answers(struct buf *out, struct buf *sentence, const json_t *o,
+                        const struct columns *c)
+{
+    if (has_room(c)) {
+        put_number(out, (uint64_t)reply_number(o, "delivered"), 9);
+        put_number(out, (uint64_t)reply_number(o, "deferred"), 8);
+        put_number(out, (uint64_t)reply_number(o, "bounced"), 7);
+        put_number(out, (uint64_t)reply_number(o, "complained"), 10);
+        return;
+    }
+    put_short_count(sentence, (uint64_t)reply_number(o, "delivered"));
+    buf_puts(sentence, " delivered");
+    put_signs(sentence, o, ", ");
+    buf_puts(sentence, "; ");
+}
+
+void warmup_put_past(struct buf *out, const json_t *o, bool first, unsigned width)
+{
+    struct columns c = columns_of(width);
+    struct buf sentence = {0};
+    size_t from;
+
+    if (first)
+        buf_printf(out, "%-10s %-*s %-*s %5s %*s %*s %-*s%s\n", "DAY", (int)c.source, "SOURCE",
+                   (int)c.provider, "PROVIDER", "STAGE", COUNT_COLUMNS, "CAP", COUNT_COLUMNS,
+                   "USED", (int)c.bar, "",
+                   has_room(&c) ? " DELIVERED DEFERRED BOUNCED COMPLAINED WHAT FOLLOWED" : "");
+    from = out->len;
+    buf_printf(out, "%s ", reply_text(o, "day"));
+    put_names(out, o, &c);
+    put_number(out, (uint64_t)reply_number(o, "stage"), 5);
+    put_cap(out, o, "cap");
+    put_number(out, (uint64_t)reply_number(o, "used"), COUNT_COLUMNS);
+    put_bar(out, (uint64_t)reply_number(o, "used"), (uint64_t)reply_number(o, "cap"), c.bar);
+    put_answers(out, &sentence, o, &c);
+    put_text(&sentence, reply_text(o, "why"), 0, false);
+    put_sentence(out, from, &sentence, &c);
+    buf_done(&sentence);
+}
+
+void warmup_print_stream(const json_t *o, bool first)
+{
+    struct buf out = {0};
+
+    warmup_put_stream(&out, o, first, screen_width());
+    flush_text(&out, stdout);
+    buf_done(&out);
 }
 
 void warmup_print_past(const json_t *o, bool first)
 {
-    struct buf line = {0};
+    struct buf out = {0};
 
-    if (first)
-        buf_printf(&line, "%-10s %-24s %-14s %5s %7s %7s %-10s %9s %8s %7s %10s %s\n", "DAY",
-                   "SOURCE", "PROVIDER", "STAGE", "CAP", "USED", "", "DELIVERED", "DEFERRED",
-                   "BOUNCED", "COMPLAINED", "WHAT FOLLOWED");
-    buf_printf(&line, "%s ", reply_text(o, "day"));
-    put_name(&line, o, "source", SOURCE_COLUMNS);
-    put_name(&line, o, "provider", 14);
-    put_number(&line, (uint64_t)reply_number(o, "stage"), 5);
-    put_cap(&line, o, "cap");
-    put_number(&line, (uint64_t)reply_number(o, "used"), 7);
-    put_bar(&line, (uint64_t)reply_number(o, "used"), (uint64_t)reply_number(o, "cap"),
-            BAR_COLUMNS);
-    put_number(&line, (uint64_t)reply_number(o, "delivered"), 9);
-    put_number(&line, (uint64_t)reply_number(o, "deferred"), 8);
-    put_number(&line, (uint64_t)reply_number(o, "bounced"), 7);
-    put_number(&line, (uint64_t)reply_number(o, "complained"), 10);
-    put_text(&line, reply_text(o, "why"), 0, false);
-    buf_putc(&line, '\n');
-    flush_text(&line, stdout);
-    buf_done(&line);
+    warmup_put_past(&out, o, first, screen_width());
+    flush_text(&out, stdout);
+    buf_done(&out);
 }
 
 /* --- the plan --- */

@@ -7,7 +7,11 @@
 #include "tools/commands/warmup_plan.h"
 
 /* A line of warmup status, of warmup history (docs/control.md); first: with the head of the table.
- */
+ * The sentence at its end stands below it where it has no room. width: of the screen, 0: as long as
+ * it is. */
+void warmup_put_stream(struct buf *out, const json_t *stream, bool first, unsigned width);
+void warmup_put_past(struct buf *out, const json_t *past, bool first, unsigned width);
+/* The same to stdout, as wide as that is. */
 void warmup_print_stream(const json_t *stream, bool first);
 void warmup_print_past(const json_t *past, bool first);
 /* The plan as a table with a plot, or as lines of JSON, and what it forecasts. volume: 0 or the
