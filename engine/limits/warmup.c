@@ -511,7 +511,7 @@ static void stream_turn(struct warmup *w, struct warmup_stream *s, int64_t wall_
     struct warmup_state stored;
 
     *put = (struct warmup_put){.stream = s, .policies = s->policies};
-    if (!s->configured)
+    if (!s->configured || (w->ended && !s->begun))
         return;
     atomic_store(&s->shared.missed, 0);
     warmup_hour_at(&w->calendar, wall_ms, &put->now);
@@ -528,14 +528,15 @@ static void stream_turn(struct warmup *w, struct warmup_stream *s, int64_t wall_
         put->shard = s->shard;
     else if (s->damaged && !put->ended) /* that record is to go */
         put->shard = s->lost_in;
-    put->looks = s->looks;
+    put->looks = s->looks || w->ended;
     if (!put->looks)
         stream_lease(s, put);
     put->state = s->state;
     put->cap = warmup_cap(&s->policy, &s->state);
     stored = warmup_put_stored(put);
     put->store = s->unsaved || put->ended || !is_kept(&s->kept, &stored) ||
-                 (put->rides && has_news(&s->kept, &stored));
+                 (put->rides && has_news(&s->kept, &stored)) ||
+                 (w->ended && (s->kept.used != stored.used || has_news(&s->kept, &stored)));
     if (put->store)
         put->state.sequence = ++s->state.sequence;
     s->unsaved = false;
@@ -585,6 +586,22 @@ void warmup_look(struct warmup *w, int64_t wall_ms)
             ask_locked(w, s, false, 0);
             s->looks = !asked;
         }
+    }
+    pthread_mutex_unlock(&w->lock);
+}
+
+void warmup_end(struct warmup *w)
+{
+    struct map_node *n = NULL;
+    size_t bucket = 0;
+
+    pthread_mutex_lock(&w->lock);
+    w->ended = true;
+    while ((n = map_walk(&w->streams, &bucket, n)) != NULL) {
+        struct warmup_stream *s = CONTAINER_OF(n, struct warmup_stream, node);
+
+        if (s->configured && s->begun)
+            ask_locked(w, s, false, 0);
     }
     pthread_mutex_unlock(&w->lock);
 }

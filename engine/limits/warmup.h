@@ -67,6 +67,7 @@ struct warmup {
     struct zone *zone;
     struct warmup_calendar calendar;
     int32_t looked;          /* the day of the last warmup_look() */
+    bool ended;              /* nothing more is leased */
     void (*wake)(void *arg); /* some stream asks; any thread */
     void *arg;
     _Atomic bool asks;
@@ -176,6 +177,9 @@ static inline bool warmup_asks(const struct warmup *w)
 }
 /* Now and then: a stream whose day is over asks, for it may have no mail that would. */
 void warmup_look(struct warmup *w, int64_t wall_ms);
+/* No mail will be sent any more: what was leased and not spent is given back, and with it the last
+ * answers are stored. All streams that have some of either ask. */
+void warmup_end(struct warmup *w);
 /* How many streams ask. Who asks later comes behind them. */
 size_t warmup_asking(struct warmup *w);
 struct warmup_put {

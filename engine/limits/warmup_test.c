@@ -738,6 +738,46 @@ static void test_day_ends_without_mail(void **state)
     config_unref((struct config *)(uintptr_t)world.config);
 }
 
+/* At an end that is no crash nothing is lost: neither what was leased, nor what was answered. */
+static void test_end(void **state)
+{
+    static const uint32_t takes[] = {1, 3, 30};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(takes); i++) {
+        struct world world = {.config = config_of(one, 1)};
+        int64_t now_ms = ms_of("2026-06-01", 0);
+        struct warmup_stream *s;
+        struct warmup_view v;
+        uint32_t sent = 0;
+
+        world_open(&world);
+        s = warmup_stream_of(&world.w, world.config, "a", STR("mx.example.net"));
+        for (uint64_t n = 1; sent < takes[i]; n++) {
+            sent += warmup_take(&world.w, s, now_ms, n * UINT64_C(100000000000000)) == 0;
+            keep(&world, now_ms);
+        }
+        for (uint32_t n = 0; n < sent; n++)
+            warmup_count(s, n == 0 ? WARMUP_EVENT_DEFERRED : WARMUP_EVENT_DELIVERED);
+        warmup_end(&world.w);
+        keep(&world, now_ms);
+        assert_int_equal(warmup_asking(&world.w), 0);
+        for (uint64_t n = 1; n < 3; n++) { /* and nothing more is sent */
+            assert_true(warmup_take(&world.w, s, now_ms, n * UINT64_C(200000000000000000)) != 0);
+            keep(&world, now_ms);
+        }
+        world_close(&world);
+        world_open(&world);
+        s = warmup_stream_of(&world.w, world.config, "a", STR("mx.example.net"));
+        warmup_view(&world.w, s, now_ms, &v);
+        assert_int_equal(v.used, takes[i]);
+        assert_int_equal(v.events[WARMUP_EVENT_DEFERRED], 1);
+        assert_int_equal(v.events[WARMUP_EVENT_DELIVERED], takes[i] - 1);
+        world_close(&world);
+        config_unref((struct config *)(uintptr_t)world.config);
+    }
+}
+
 /* What could not be stored is not spent, and not lost. */
 static void test_store_fails(void **state)
 {
@@ -994,6 +1034,7 @@ int main(void)
                                        cmocka_unit_test(test_top_of_hour),
                                        cmocka_unit_test(test_clock_over_midnight),
                                        cmocka_unit_test(test_crash_loses_a_chunk),
+                                       cmocka_unit_test(test_end),
                                        cmocka_unit_test(test_store_fails),
                                        cmocka_unit_test(test_given_back),
                                        cmocka_unit_test(test_reload),

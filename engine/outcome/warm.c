@@ -29,8 +29,9 @@ struct part {
 
 struct warm {
     struct worker *worker;
-    uint32_t storing;          /* parts of a round, under way */
-    int result;                /* the first error of these */
+    uint32_t storing; /* parts of a round, under way */
+    int result;       /* the first error of these */
+    bool ends;
     uint64_t retry_ms;         /* monotonic: the store had no room */
     uint64_t look_ms;          /* monotonic: whether a day has ended */
     struct list waiting, made; /* orders: to be made, and made but not stored yet */
@@ -242,9 +243,23 @@ void warm_keep(struct worker *w)
         k->look_ms = io_now_ms(w->io) + LOOK_MS;
         warmup_look(&w->shared->warmup, worker_wall_ms(w));
     }
-    if (w->draining || !warmup_asks(&w->shared->warmup) || io_now_ms(w->io) < k->retry_ms)
+    if (!warmup_asks(&w->shared->warmup) || io_now_ms(w->io) < k->retry_ms)
         return;
     round_begin(k);
+}
+
+bool warm_ends(struct worker *w)
+{
+    struct warm *k = w->warm;
+
+    if (k == NULL)
+        return false;
+    if (!k->ends) {
+        k->ends = true;
+        k->result = 0;
+        warmup_end(&w->shared->warmup);
+    }
+    return k->storing > 0 || (warmup_asks(&w->shared->warmup) && k->result == 0);
 }
 
 static void on_order(struct worker *w, struct worker_note *note)

@@ -16,6 +16,10 @@ int warm_open(struct worker *w) MUST_USE;
 void warm_close(struct worker *w);
 /* Once a turn, in any worker. */
 void warm_keep(struct worker *w);
+/* Behind the last attempt of all workers: what was leased and not spent is given back, and the last
+ * answers are stored, by this and the following turns. False: that is over, or it failed, which
+ * costs what a crash does. In any worker. */
+bool warm_ends(struct worker *w);
 
 struct warm_order {
     struct warmup_order what;

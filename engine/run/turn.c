@@ -354,11 +354,11 @@ bool workers_drained(const struct shared *all)
 }
 
 /* A worker that is done turns on until all are, since others may have notes for it that wait for
- * room in its inbox. */
+ * room in its inbox. What it then stores of warm-up needs nobody else. */
 void worker_run(struct worker *w)
 {
     atomic_store_explicit(&w->turned_ms, io_now_ms(w->io), memory_order_relaxed);
-    while (!(w->stopping && workers_drained(w->shared))) {
+    while (!(w->stopping && workers_drained(w->shared)) || warm_ends(w)) {
         int err = worker_turn(w, w->stopping ? 1 : WORKER_TURN_MS);
 
         if (err < 0) {

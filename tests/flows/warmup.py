@@ -119,6 +119,28 @@ def test_answers_count():
                 raise Failure(f"{one['used']} are said to be used for 140 recipients")
 
 
+def test_stop():
+    """What is answered while the engine stops counts behind the restart, and what was leased and not spent is
+    given back."""
+    behaviour = {"classes": [{"name": "full", "domains": ["full.example"], "address": "127.0.0.5",
+                              "latency": {"rcpt": "1s"}, "defer": "100%"}]}
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        json.dump(behaviour, file)
+        file.flush()
+        with Sink(behaviour=file.name) as sink, Engine(settings(sink, LARGE)) as engine:
+            inject(engine, 1)
+            wait_until("the first", lambda: came(sink) == 1)
+            inject(engine, 5, "full.example")
+            time.sleep(0.3)
+            if engine.process.stop(30) != 0:
+                raise Failure(engine.process.tail())
+            deferred = len(engine.records("TransientFailure"))
+            engine.start()
+            one, = streams(engine)
+            if not deferred or (one["delivered"], one["deferred"], one["used"]) != (1, deferred, 1 + deferred):
+                raise Failure(f"{deferred} were deferred: {one}")
+
+
 def test_pace():
     """A large cap: spread evenly, and counted right over two crashes."""
     with Sink() as sink, Engine(settings(sink, LARGE)) as engine:
