@@ -2,10 +2,11 @@
  *
  * A transaction that carries record lines also stores, in the outbox tree, which bytes belong at
  * which place of which segment file. After the commit the lines are written there; the syncer syncs
- * the files about once a second; a later transaction deletes the outbox entries that are synced.
- * After a crash every entry left is written again at its place, which changes nothing where it had
- * arrived. So each line is in the stream exactly once, and the window in which a line may be
- * missing from the files (never from the store) is the time since the last sync.
+ * the files once a second, or sooner when 1 MiB waits; a later transaction deletes the outbox
+ * entries that are synced. After a crash every entry left is written again at its place, which
+ * changes nothing where it had arrived. So each line is in the stream exactly once, and the window
+ * in which a line may be missing from the files (never from the store) is the time since the last
+ * sync.
  *
  * Threads: the committer stages, writes, rotates and trims; the syncer syncs, compresses and
  * deletes closed segments. The lock protects what is marked so; it is never held over I/O. */
