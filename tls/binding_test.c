@@ -89,14 +89,33 @@ static void test_no_extended_secret(void **state)
     pair_done(&p);
 }
 
-/* Whether a server's step is brief, behind its first. */
-static bool brief_behind_first(int version, struct tls_session *session, const char *groups,
-                               bool ask)
+/* What its first step costs: of a hello that is whole. One that is cut off is read in its bounds,
+ * and so is one with any byte changed. */
+static void hello_costs(const struct tls *t, struct str hello, enum tls_cost cost)
+{
+    for (size_t i = 0; i < hello.len; i++) {
+        char *part = memcpy(malloc(i + 1), hello.ptr, i + 1), *whole = malloc(hello.len);
+
+        assert_int_equal(tls_step_cost(t, (struct str){part, i + 1}),
+                         i + 1 < hello.len ? TLS_LONG : cost);
+        memcpy(whole, hello.ptr, hello.len);
+        for (unsigned flip = 1; flip < 256; flip <<= 1) {
+            whole[i] = (char)(hello.ptr[i] ^ (char)flip);
+            (void)tls_step_cost(t, (struct str){whole, hello.len});
+        }
+        free(part);
+        free(whole);
+    }
+}
+
+/* What a server's step costs behind its first. */
+static enum tls_cost cost_behind_first(int version, struct tls_session *session, const char *groups,
+                                       bool ask)
 {
     struct tls_connect_options o = wanted(TLS_VERIFY_NONE);
     struct str none = STR("");
     struct pair p;
-    bool brief;
+    enum tls_cost cost;
 
     o.session = session;
     p = pair_new(server, &o);
@@ -105,33 +124,35 @@ static bool brief_behind_first(int version, struct tls_session *session, const c
         assert_int_equal(SSL_set1_groups_list(p.server.tls->ssl, groups), 1);
     if (ask)
         SSL_set_verify(p.server.tls->ssl, SSL_VERIFY_PEER, NULL);
-    assert_false(tls_step_is_brief(p.server.tls));
+    assert_int_equal(tls_step_cost(p.server.tls, none), TLS_LONG);
+    assert_int_equal(tls_step_cost(p.client.tls, none), session == NULL ? TLS_LONG : TLS_RESUMING);
     end_take(&p.client, 0);
-    assert_false(tls_step_is_brief(p.client.tls));
+    assert_int_equal(tls_step_cost(p.client.tls, none), session == NULL ? TLS_LONG : TLS_RESUMING);
     end_send(&p.client, &p.server, &none);
+    hello_costs(p.server.tls, buf_str(&p.server.wire), session == NULL ? TLS_LONG : TLS_RESUMING);
     end_take(&p.server, 0);
-    brief = tls_step_is_brief(p.server.tls);
+    cost = tls_step_cost(p.server.tls, none);
     settle(&p);
     assert_talks(&p);
     assert_int_equal(facts_of(&p.server).resumed, session != NULL);
-    assert_false(tls_step_is_brief(p.server.tls));
+    assert_int_equal(tls_step_cost(p.server.tls, none), TLS_LONG);
     pair_done(&p);
-    return brief;
+    return cost;
 }
 
-/* It is where nothing but the client's Finished is to be heard. */
+/* It is brief where nothing but the client's Finished is to be heard. */
 static void test_brief_steps(void **state)
 {
     struct pair p = connected(server, TLS1_2_VERSION, NULL);
     struct tls_session *session = tls_take_session(p.client.tls);
 
     (void)state;
-    assert_true(brief_behind_first(TLS1_3_VERSION, NULL, NULL, false));
-    assert_true(brief_behind_first(TLS1_2_VERSION, session, NULL, false));
-    assert_false(brief_behind_first(TLS1_2_VERSION, NULL, NULL, false)); /* a secret is to come */
-    assert_false(brief_behind_first(TLS1_3_VERSION, NULL, NULL, true));  /* a certificate is */
-    /* The client's hello is asked for again, for another group than it came with. */
-    assert_false(brief_behind_first(TLS1_3_VERSION, NULL, "P-384", false));
+    assert_int_equal(cost_behind_first(TLS1_3_VERSION, NULL, NULL, false), TLS_BRIEF);
+    assert_int_equal(cost_behind_first(TLS1_2_VERSION, session, NULL, false), TLS_BRIEF);
+    /* A secret is to come; a certificate is; the client's hello is, for another group. */
+    assert_int_equal(cost_behind_first(TLS1_2_VERSION, NULL, NULL, false), TLS_LONG);
+    assert_int_equal(cost_behind_first(TLS1_3_VERSION, NULL, NULL, true), TLS_LONG);
+    assert_int_equal(cost_behind_first(TLS1_3_VERSION, NULL, "P-384", false), TLS_LONG);
     tls_session_free(session);
     pair_done(&p);
 }

@@ -101,6 +101,7 @@ static bool resume(struct tls *t, struct tls_session *session)
     bool ok = own != NULL && SSL_set_session(t->ssl, own) == 1;
 
     SSL_SESSION_free(own);
+    t->offers = ok;
     return ok;
 }
 

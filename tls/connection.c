@@ -189,16 +189,76 @@ enum tls_step tls_handshake(struct tls *t, struct str *wire)
     return TLS_DONE;
 }
 
+/* --- how long the next step takes --- */
+
+/* Takes len bytes from the front; false: there are fewer. */
+static bool take(struct str *s, size_t len)
+{
+    if (s->len < len)
+        return false;
+    *s = (struct str){s->ptr + len, s->len - len};
+    return true;
+}
+
+/* Takes a length of so many bytes and gives what it is of; false: that is cut off. */
+static bool take_vector(struct str *s, size_t length_bytes, struct str *out)
+{
+    size_t len = 0;
+
+    for (size_t i = 0; i < length_bytes && i < s->len; i++)
+        len = len << 8 | (uint8_t)s->ptr[i];
+    if (!take(s, length_bytes))
+        return false;
+    *out = (struct str){s->ptr, len};
+    return take(s, len);
+}
+
+/* Whether wire begins with a ClientHello, whole and in one record, that asks for a session to be
+ * resumed: a ticket of TLS 1.2 (RFC 5077) or a key of TLS 1.3 (RFC 8446, 4.2.11). Others than these
+ * are no error. */
+static bool offers_session(struct str wire)
+{
+    static const size_t fixed = 2 + 32; /* version and random */
+    struct str hello, skipped, extensions, body;
+
+    if (wire.len < 5 || wire.ptr[0] != SSL3_RT_HANDSHAKE || !take(&wire, 3) ||
+        !take_vector(&wire, 2, &hello) || hello.len < 1 || hello.ptr[0] != SSL3_MT_CLIENT_HELLO ||
+        !take(&hello, 1) || !take_vector(&hello, 3, &body) || !take(&body, fixed) ||
+        !take_vector(&body, 1, &skipped) || !take_vector(&body, 2, &skipped) ||
+        !take_vector(&body, 1, &skipped) || !take_vector(&body, 2, &extensions))
+        return false;
+    while (extensions.len >= 4) {
+        unsigned type = (unsigned)(uint8_t)extensions.ptr[0] << 8 | (uint8_t)extensions.ptr[1];
+
+        (void)take(&extensions, 2);
+        if (!take_vector(&extensions, 2, &body))
+            return false;
+        if (body.len > 0 && (type == TLSEXT_TYPE_session_ticket || type == TLSEXT_TYPE_psk))
+            return true;
+    }
+    return false;
+}
+
 /* A server's own Finished has a length once it was made: behind all that takes long in TLS 1.3 and
  * in a resumed session, at the end of a full handshake of TLS 1.2, and not behind a ClientHello
  * that is asked for again. A client's certificate would be to be verified still. */
-bool tls_step_is_brief(const struct tls *t)
+static bool is_told(const struct tls *t)
 {
     uint8_t first;
 
-    return t->state == TLS_SHAKING && SSL_is_server(t->ssl) == 1 &&
-           SSL_get_verify_mode(t->ssl) == SSL_VERIFY_NONE &&
+    return SSL_is_server(t->ssl) == 1 && SSL_get_verify_mode(t->ssl) == SSL_VERIFY_NONE &&
            SSL_get_finished(t->ssl, &first, sizeof(first)) > 0;
+}
+
+enum tls_cost tls_step_cost(const struct tls *t, struct str wire)
+{
+    if (t->state != TLS_SHAKING)
+        return TLS_LONG;
+    if (is_told(t))
+        return TLS_BRIEF;
+    if (SSL_is_server(t->ssl) == 1 ? SSL_in_before(t->ssl) && offers_session(wire) : t->offers)
+        return TLS_RESUMING;
+    return TLS_LONG;
 }
 
 /* --- bytes --- */

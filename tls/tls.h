@@ -146,9 +146,14 @@ bool tls_is_client(const struct tls *t); /* who connects, and begins the handsha
  * with an empty wire. */
 enum tls_step { TLS_DONE, TLS_WANTS, TLS_FAILED };
 enum tls_step tls_handshake(struct tls *t, struct str *wire);
-/* Whether the next step uses no key of a certificate and computes no secret, and so costs some
- * microseconds: a server has said all, and waits for its client's word that it has heard it. */
-bool tls_step_is_brief(const struct tls *t);
+/* What the next step costs, wire being all that the peer has sent for it.
+ *   TLS_LONG      up to milliseconds: it may use a key of a certificate, and computes secrets
+ *   TLS_RESUMING  a secret, and no such key if the session that the client asks for is resumed:
+ *                 100 to 300 us; as much as TLS_LONG if not
+ *   TLS_BRIEF     some microseconds: a server has said all, and waits for its client's word that it
+ *                 has heard it */
+enum tls_cost { TLS_LONG, TLS_RESUMING, TLS_BRIEF };
+enum tls_cost tls_step_cost(const struct tls *t, struct str wire);
 
 /* Takes bytes of the peer from the front of wire and gives decrypted ones: > 0 so many, and there
  * may be more; 0 none, and all of wire is taken; -ENODATA: the peer said that it sends no more

@@ -54,6 +54,7 @@ struct tls {
     struct tls_authorities *authorities; /* of one whose client is asked for a certificate */
     struct tls_certificate *own;         /* that a client shows when it is asked */
     bool own_shown;
+    bool offers; /* a client: a session to be resumed */
     enum tls_state state;
     bool closing; /* close_notify is said */
     /* Of the call at hand: where OpenSSL reads from, and writes to as long as nothing waits. */

@@ -93,7 +93,7 @@ static void on_tick(void *arg)
 {
     struct worker *w = arg;
 
-    if (w->handed)
+    if (w->handed || crew_desk_has(&w->desk))
         take_handed(w);
     if (w->port == NULL)
         return;
@@ -121,7 +121,8 @@ bool worker_busy(const struct worker *w)
     return !list_empty(&w->supplies_dirty) || !list_empty(&w->channels_dirty) ||
            !list_empty(&w->deliveries_dirty) || !list_empty(&w->injects_dirty) ||
            !list_empty(&w->recipes.later) || !list_empty(&w->suspension_walks) ||
-           !list_empty(&w->supply_walks) || w->renewing || w->handed || lane_loads_wait(w);
+           !list_empty(&w->supply_walks) || w->renewing || w->handed || crew_desk_has(&w->desk) ||
+           lane_loads_wait(w);
 }
 
 int worker_turn(struct worker *w, uint32_t wait_ms)

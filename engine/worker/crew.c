@@ -152,15 +152,22 @@ bool crew_submit(struct crew *crew, struct crew_job *job)
         pthread_cond_signal(&crew->wanted);
     }
     pthread_mutex_unlock(&crew->lock);
-    if (taken && at_once)
-        crew_run_here(job);
+    if (taken && at_once) {
+        job_run(job);
+        jobs_return(&job, 1);
+    }
     return taken;
 }
 
 void crew_run_here(struct crew_job *job)
 {
     job_run(job);
-    jobs_return(&job, 1);
+    (void)mailbox_put(&job->desk->done, &job->node);
+}
+
+bool crew_desk_has(const struct crew_desk *desk)
+{
+    return !mailbox_empty(&desk->done);
 }
 
 void crew_collect(struct crew_desk *desk)

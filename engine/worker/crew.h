@@ -46,8 +46,10 @@ void crew_desk_init(struct crew_desk *desk, void (*wake)(void *arg), void *arg);
 /* Any thread. False: jobs_max are waiting, or the crew has been stopped; job stays the caller's. */
 bool crew_submit(struct crew *crew, struct crew_job *job) MUST_USE;
 /* The desk's thread: runs a job that takes no longer than it would take to hand it over. Its result
- * comes back as others' do. */
+ * waits at the desk, and nobody is woken for it: see crew_desk_has(). */
 void crew_run_here(struct crew_job *job);
+/* The desk's thread, once a turn: whether results are to be collected. */
+bool crew_desk_has(const struct crew_desk *desk);
 /* The desk's thread: calls done() of each job whose result has come. */
 void crew_collect(struct crew_desk *desk);
 /* Takes no more jobs, finishes those it has, ends the threads. NULL is accepted. */

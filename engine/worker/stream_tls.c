@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <time.h>
 
 #define CREW_FULL_MS 5
 
@@ -86,28 +87,51 @@ static void on_timer(struct timer *timer)
     begin_queued(CONTAINER_OF(timer, struct handshakes, timer));
 }
 
-/* Whether a brief step may run in this turn, of which others have their part. */
-static bool has_time(struct handshakes *h)
+static uint64_t cpu_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+/* Whether a step may run in this turn, of which others have their part. */
+static bool has_time(struct handshakes *h, enum tls_cost cost)
 {
     if (h->turn_ns != io_now_ns(h->io)) {
         h->turn_ns = io_now_ns(h->io);
-        h->turn_steps = 0;
+        h->turn_us = 0;
     }
-    return h->turn_steps++ < HANDSHAKES_BRIEF_MAX;
+    if (cost == TLS_LONG || (cost == TLS_RESUMING && io_now_ms(h->io) < h->resuming_ms))
+        return false;
+    h->turn_us += cost == TLS_BRIEF ? HANDSHAKE_BRIEF_US : HANDSHAKE_RESUMING_US;
+    return h->turn_us <= HANDSHAKES_TURN_US;
 }
 
-/* Brief steps are run here: handing one over and back takes as long as the step, and half of the
- * steps of resumed sessions, and of TLS 1.3, are brief. */
+/* Who asks for a session need not have it, or may be refused it: then the step takes as long as
+ * any, and for a while the crew runs all of these. */
+static void run_here(struct stream_tls *st)
+{
+    struct handshakes *h = st->all;
+    uint64_t before_ns = cpu_ns();
+
+    move(&st->given, &st->kept);
+    set_state(st, SHAKE_RUNS);
+    h->running++;
+    crew_run_here(&st->job);
+    if (cpu_ns() - before_ns > HANDSHAKE_LONG_US * 1000)
+        h->resuming_ms = io_now_ms(h->io) + HANDSHAKE_LONG_MS;
+}
+
+/* Brief steps, and those of resumed sessions, are run here: handing one over and back costs two
+ * threads as much. */
 static void queue_step(struct stream_tls *st)
 {
     struct handshakes *h = st->all;
 
     set_state(st, SHAKE_QUEUED);
-    if (tls_step_is_brief(st->tls) && has_time(h)) {
-        move(&st->given, &st->kept);
-        set_state(st, SHAKE_RUNS);
-        h->running++;
-        crew_run_here(&st->job);
+    if (has_time(h, tls_step_cost(st->tls, buf_str(&st->kept)))) {
+        run_here(st);
         return;
     }
     list_push_back(&h->queued, &st->node);

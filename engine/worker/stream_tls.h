@@ -3,8 +3,10 @@
  *
  * States of a connection (stream_tls.c has the table): it waits for bytes of its peer; its step is
  * queued, since no more than HANDSHAKES_AT_ONCE of a worker's are in the crew, whose threads have
- * other work too; its step runs; then it is open or failed. The last step of a server's handshake
- * is brief where it only hears that its client has heard all; the worker runs it itself.
+ * other work too; its step runs; then it is open or failed. The worker itself runs, for
+ * HANDSHAKES_TURN_US of a turn, the last step of a server's handshake where it only hears that its
+ * client has heard all, and steps that resume a session. A client may ask for a session that it has
+ * not, and so have a worker sign: once a second, see HANDSHAKE_LONG_MS.
  *
  * Thread: the stream's; the crew's touch a connection in its step only, and stream_busy() is true
  * for as long. There is no timer: the session has a deadline for the handshake, as for all that its
@@ -16,8 +18,14 @@
 #include "worker/crew.h"
 #include "worker/stream.h"
 
-#define HANDSHAKES_AT_ONCE   16 /* of a worker, in the crew */
-#define HANDSHAKES_BRIEF_MAX 64 /* steps in a turn of the worker itself, of some 15 us each */
+#define HANDSHAKES_AT_ONCE 16 /* of a worker, in the crew */
+/* Steps that the worker itself runs: so long in a turn, what each counts as, and which step to
+ * resume a session took too long, by the thread's CPU, so that the crew runs them for a while. */
+#define HANDSHAKES_TURN_US    1000
+#define HANDSHAKE_BRIEF_US    15
+#define HANDSHAKE_RESUMING_US 200
+#define HANDSHAKE_LONG_US     1000
+#define HANDSHAKE_LONG_MS     1000
 /* That a peer may send while its step waits or runs. Anybody is a client, and has less to say. */
 #define HANDSHAKE_BYTES_MAX        (64u << 10)
 #define HANDSHAKE_CLIENT_BYTES_MAX (20u << 10)
@@ -29,9 +37,10 @@ struct handshakes {
     struct io *io;
     struct list queued;
     uint32_t running;
-    uint64_t turn_ns;    /* in which ... */
-    uint32_t turn_steps; /* ... so many brief steps were asked for */
-    struct timer timer;  /* the crew was full: look again */
+    uint64_t turn_ns;     /* in which ... */
+    uint32_t turn_us;     /* ... steps of so long were asked for */
+    uint64_t resuming_ms; /* until then the crew runs those that resume */
+    struct timer timer;   /* the crew was full: look again */
 };
 void handshakes_init(struct handshakes *h, struct crew *crew, struct crew_desk *desk,
                      struct io *io);
