@@ -152,6 +152,7 @@ static void ask_locked(struct warmup *w, struct warmup_stream *s, bool rides, ui
     s->looks = false;
     if (asked)
         return;
+    ASSERT(!list_node_linked(&s->asking) && list_empty(&w->asking) == (w->asking_len == 0));
     list_push_back(&w->asking, &s->asking);
     w->asking_len++;
     atomic_store(&w->asks, true);
@@ -196,6 +197,8 @@ static void policy_set(struct warmup *w, struct warmup_stream *s, const struct c
     s->policy = p;
     s->policy.steps = steps;
     s->policies++;
+    if (s->begun) /* the new schedule may have fewer stages than the one that is reached */
+        warmup_refit(&s->state, &s->policy);
     /* What is granted may be more than the new caps allow: the keeper looks at it before more is
      * sent. */
     atomic_store_explicit(&s->shared.until_ms, 0, memory_order_relaxed);
@@ -322,6 +325,7 @@ static uint32_t budget_take(struct warmup *w, struct warmup_stream *s, int64_t w
         if (budget <= 0)
             return 0;
         n = budget < want ? budget : want;
+        ASSERT(n > 0 && n <= budget);
     } while (!atomic_compare_exchange_weak(&s->shared.budget, &budget, budget - n));
     if (n == budget && atomic_load_explicit(&s->shared.low, memory_order_relaxed) < 0)
         ask(w, s);
@@ -477,8 +481,8 @@ static void stream_lease(struct warmup_stream *s, struct warmup_put *put)
         put->granted = kept;
     }
     if (put->rides && put->granted == 0) {
-        uint32_t left = warmup_cap(&s->policy, &s->state) - s->state.used;
-        uint32_t part = warmup_part(&s->policy, &s->state);
+        uint32_t cap = warmup_cap(&s->policy, &s->state), part = warmup_part(&s->policy, &s->state);
+        uint32_t left = s->state.used < cap ? cap - s->state.used : 0; /* a reload lowers caps */
 
         put->ahead = left < part ? left : part;
     }
@@ -510,9 +514,11 @@ static void stream_turn(struct warmup *w, struct warmup_stream *s, int64_t wall_
 {
     struct warmup_state stored;
 
+    ASSERT(atomic_load(&s->shared.asked)); /* until warmup_granted() */
     *put = (struct warmup_put){.stream = s, .policies = s->policies};
     if (!s->configured || (w->ended && !s->begun))
         return;
+    ASSERT(s->policy.steps_len > 0 && w->configured);
     atomic_store(&s->shared.missed, 0);
     warmup_hour_at(&w->calendar, wall_ms, &put->now);
     if (!s->begun)
@@ -557,6 +563,7 @@ bool warmup_next(struct warmup *w, int64_t wall_ms, struct warmup_put *put)
     pthread_mutex_lock(&w->lock);
     n = list_pop_front(&w->asking);
     atomic_store(&w->asks, !list_empty(&w->asking));
+    ASSERT((n == NULL) == (w->asking_len == 0));
     if (n != NULL) {
         w->asking_len--;
         stream_turn(w, LIST_ENTRY(n, struct warmup_stream, asking), wall_ms, put);
@@ -670,6 +677,8 @@ void warmup_granted(struct warmup *w, const struct warmup_put *put, bool stored,
     bool is_of_old;
 
     pthread_mutex_lock(&w->lock);
+    ASSERT(atomic_load(&s->shared.asked) && !list_node_linked(&s->asking));
+    ASSERT(put->policies <= s->policies);
     if (stored && put->store) {
         s->kept = warmup_put_stored(put);
         s->damaged = s->damaged && put->shard != s->lost_in;

@@ -29,6 +29,7 @@ void warmup_hour_at(const struct warmup_calendar *c, int64_t wall_ms, struct war
     *out = (struct warmup_hour){.day = day,
                                 .day_begins_ms = warmup_day_begins_ms(c, day),
                                 .day_ends_ms = warmup_day_begins_ms(c, day + 1)};
+    ASSERT(out->day_begins_ms <= wall_ms && wall_ms < out->day_ends_ms);
     out->hour = (uint8_t)((wall_ms - out->day_begins_ms) / HOUR_MS);
     out->begins_ms = out->day_begins_ms + out->hour * HOUR_MS;
     out->ends_ms = out->begins_ms + HOUR_MS;

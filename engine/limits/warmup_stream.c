@@ -54,6 +54,7 @@ static void stage_set(struct warmup_state *s, const struct config_warmup_policy 
     uint32_t last = (uint32_t)p->steps_len - 1, old = s->stage;
     bool was_warm = s->warm;
 
+    ASSERT(p->steps_len > 0);
     s->warm = stage > last;
     s->stage = stage < 0 ? 0 : stage > last ? last : (uint32_t)stage;
     s->step = p->steps[s->stage];
@@ -62,9 +63,9 @@ static void stage_set(struct warmup_state *s, const struct config_warmup_policy 
         s->since = today;
 }
 
-/* After a change of the schedule: the last stage whose cap is no more than the present one. */
-static void stage_refit(struct warmup_state *s, const struct config_warmup_policy *p)
+void warmup_refit(struct warmup_state *s, const struct config_warmup_policy *p)
 {
+    ASSERT(p->steps_len > 0);
     if (s->stage < p->steps_len && p->steps[s->stage] == s->step)
         return;
     s->stage = 0;
@@ -95,6 +96,7 @@ uint32_t warmup_cap(const struct config_warmup_policy *p, const struct warmup_st
 
     if (s->warm)
         return WARMUP_NO_CAP;
+    ASSERT(s->stage < p->steps_len);
     cap = (uint64_t)p->steps[s->stage] * p->pace / 100;
     return cap == 0 ? 1 : (uint32_t)cap;
 }
@@ -193,7 +195,7 @@ bool warmup_turn(struct warmup_state *s, const struct config_warmup_policy *p,
 {
     bool had_mail, rewarmed;
 
-    stage_refit(s, p);
+    warmup_refit(s, p);
     if (now->day < s->day - 1) { /* the clock was days ahead */
         s->day = now->day;
         s->hour = now->hour;
@@ -227,11 +229,13 @@ uint32_t warmup_share(const struct warmup_state *s, const struct config_warmup_p
 {
     uint32_t cap = warmup_cap(p, s), before = s->used - s->hour_used, left, hours, share, twice;
 
+    ASSERT(s->hour_used <= s->used);
     if (cap == WARMUP_NO_CAP)
         return cap;
     if (now->quiet || now->day != s->day || now->hour != s->hour || before >= cap ||
         (p->from != 0 && now->day < (int32_t)p->from))
         return 0;
+    ASSERT(now->open > now->passed); /* this hour is open */
     left = cap - before;
     hours = (uint32_t)(now->open - now->passed);
     share = (uint32_t)(((uint64_t)left * 2 + hours) / (2 * hours));
@@ -252,6 +256,7 @@ static uint32_t chunk_of(uint32_t share, uint32_t part)
 {
     uint32_t chunk = part, pieces;
 
+    ASSERT(share > 0 && part > 0);
     if (chunk < share / CHUNK_OF_HOUR)
         chunk = share / CHUNK_OF_HOUR;
     pieces = share < chunk ? 1 : share / chunk; /* of one size */
@@ -272,6 +277,7 @@ uint32_t warmup_lease(struct warmup_state *s, const struct config_warmup_policy 
     n = chunk_of(share, warmup_part(p, s));
     if (n > share - s->hour_used)
         n = share - s->hour_used;
+    ASSERT(n > 0);
     s->used += n;
     s->hour_used += n;
     s->mail = now->day;

@@ -62,6 +62,9 @@ struct warmup_past {
     uint8_t verdict; /* what followed from it */
 };
 
+/* After a change of the schedule: the stage is the last one whose cap is no more than the present
+ * one. */
+void warmup_refit(struct warmup_state *s, const struct config_warmup_policy *p);
 void warmup_begin(struct warmup_state *s, const struct config_warmup_policy *p,
                   const struct warmup_hour *now);
 /* The cap of the day that a stream in this state is in; WARMUP_NO_CAP: none. */

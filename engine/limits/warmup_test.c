@@ -879,6 +879,40 @@ static void test_reload(void **state)
     config_unref(none);
 }
 
+/* Mail that was under way over two reloads is settled: the file names the stream again, with fewer
+ * stages than it has reached. */
+static void test_reload_to_fewer_stages(void **state)
+{
+    struct world world = {
+        .config =
+            config_of("sources: {a: {ipv4: 192.0.2.1}}\n"
+                      "warmup: {schedules: {mine: {steps: [10, 20, 30, 40, 50, 60, 70, 80]}}, "
+                      "sources: {a: {schedule: mine}}}\n",
+                      1)};
+    struct config *none = config_of("{}", 2), *two = config_of(one, 3);
+    int64_t now_ms = ms_of("2026-06-01", 10);
+    struct warmup_order order = {.kind = WARMUP_STAGE, .source = "a", .provider = "", .number = 8};
+    struct warmup_set set = {0};
+    struct warmup_view v;
+
+    (void)state;
+    world_open(&world);
+    set.of[0] = warmup_stream_of(&world.w, world.config, "a", STR("mx.example.net"));
+    keep(&world, now_ms);
+    assert_int_equal(warmup_order(&world.w, now_ms, &order), 0);
+    keep(&world, now_ms);
+    warmup_configure(&world.w, none);
+    warmup_configure(&world.w, two);
+    warmup_set_ride(&world.w, &set, true, 0);
+    keep(&world, now_ms);
+    warmup_view(&world.w, set.of[0], now_ms, &v);
+    assert_true(v.stage >= 1 && v.stage <= v.stages);
+    world_close(&world);
+    config_unref((struct config *)(uintptr_t)world.config);
+    config_unref(none);
+    config_unref(two);
+}
+
 static void test_orders(void **state)
 {
     struct world world = {.config = config_of(one, 1)};
@@ -1038,6 +1072,7 @@ int main(void)
                                        cmocka_unit_test(test_store_fails),
                                        cmocka_unit_test(test_given_back),
                                        cmocka_unit_test(test_reload),
+                                       cmocka_unit_test(test_reload_to_fewer_stages),
                                        cmocka_unit_test(test_orders),
                                        cmocka_unit_test(test_threads)};
 
