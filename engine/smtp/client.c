@@ -16,8 +16,30 @@
 #define ENVID_BYTES_MAX          100 /* RFC 3461 */
 #define ORCPT_BYTES_MAX          500
 
-/* --- the FIFO of commands with their expected replies --- */
+/* --- the session's states --- */
 
+/* Which may follow each. */
+static const uint16_t session_follows[SESSION_CLOSED + 1] = {
+#define TO(state) (1u << SESSION_##state)
+    [SESSION_BANNER] = TO(EHLO) | TO(CLOSING),
+    [SESSION_EHLO] = TO(HELO) | TO(STARTTLS) | TO(AUTH) | TO(READY) | TO(CLOSING),
+    [SESSION_HELO] = TO(READY) | TO(CLOSING), /* a peer without EHLO offers nothing */
+    [SESSION_STARTTLS] = TO(HANDSHAKE) | TO(AUTH) | TO(READY) | TO(CLOSING),
+    [SESSION_HANDSHAKE] = TO(EHLO) | TO(CLOSING),
+    [SESSION_AUTH] = TO(AUTH) | TO(READY) | TO(CLOSING), /* AUTH: the next mechanism */
+    [SESSION_READY] = TO(QUIT) | TO(CLOSING),
+    [SESSION_QUIT] = TO(CLOSING),
+    [SESSION_CLOSING] = TO(CLOSED),
+#undef TO
+};
+
+void client_set_session(struct smtp_client *c, enum session_state state)
+{
+    ASSERT((session_follows[c->session] & 1u << state) != 0);
+    c->session = (uint8_t)state;
+}
+
+/* --- the FIFO of commands with their expected replies --- */
 struct expected *client_expected_first(struct smtp_client *c)
 {
     return c->expected_head == c->expected_tail ? NULL
@@ -314,7 +336,8 @@ void client_local_reply(struct smtp_client *c, const char *text)
 void client_start_close(struct smtp_client *c, enum smtp_stage stage,
                         const struct smtp_reply *reply)
 {
-    c->session = SESSION_CLOSING;
+    ASSERT(reply != NULL);
+    client_set_session(c, SESSION_CLOSING);
     c->sending = NULL;
     c->close_stage = stage;
     c->close_reply = reply;
@@ -351,6 +374,7 @@ void smtp_client_lost(struct smtp_client *c, const char *error)
 static void emit(struct smtp_client *c, struct smtp_transaction *t, uint8_t rcpt_states,
                  enum smtp_fate fate, enum smtp_stage stage, const struct smtp_reply *reply)
 {
+    ASSERT(c->emission.transaction == NULL); /* all of the last one was given out */
     c->emission = (struct emission){
         .transaction = t,
         .end = t->rcpts_len,
@@ -376,6 +400,7 @@ void client_emit_reply(struct smtp_client *c, struct smtp_transaction *t, enum s
 void client_emit_reply_one(struct smtp_client *c, struct smtp_transaction *t, uint16_t rcpt,
                            enum smtp_stage stage, const struct smtp_reply *reply)
 {
+    ASSERT(rcpt < t->rcpts_len);
     client_emit_reply(c, t, stage, reply);
     c->emission.rcpt = rcpt;
     c->emission.end = (uint16_t)(rcpt + 1);
@@ -400,6 +425,7 @@ static bool next_emitted(struct smtp_client *c, struct smtp_event *event)
 
         if ((e->states & 1u << t->rcpts[i].state) == 0)
             continue;
+        ASSERT(t->rcpts_final < t->rcpts_len);
         t->rcpts[i].state = RCPT_FINAL;
         t->rcpts_final++;
         *event = e->event;
@@ -455,7 +481,7 @@ static enum step finish(struct smtp_client *c, struct smtp_transaction *t, struc
 {
     if (t->in_output)
         return STEP_NOTHING;
-    ASSERT(t->rcpts_final == t->rcpts_len && t != c->sending);
+    ASSERT(t->rcpts_final == t->rcpts_len && t != c->sending && c->in_flight > 0);
     if (t->unable == SMTP_UNABLE_NONE && !begun_behind(c, t))
         c->rset_needed = transaction_may_be_open(t);
     list_remove(&t->node);
@@ -479,7 +505,8 @@ static enum step step_unable(struct smtp_client *c, struct smtp_event *event)
 
 static enum step step_closed(struct smtp_client *c, struct smtp_event *event)
 {
-    c->session = SESSION_CLOSED;
+    ASSERT(c->in_flight == 0); /* every transaction's events came before */
+    client_set_session(c, SESSION_CLOSED);
     *event = (struct smtp_event){.kind = SMTP_EVENT_CLOSE,
                                  .stage = c->close_stage,
                                  .own = c->close_reply == &c->local,
@@ -525,6 +552,7 @@ static bool take_input(struct smtp_client *c)
     c->reply_taken = false;
     status = smtp_reply_parse(&c->parser, c->in.data + c->in_at, c->in.len - c->in_at, &used);
     c->in_at += used;
+    ASSERT(c->in_at <= c->in.len);
     if (status == SMTP_REPLY_BAD)
         no_reply(c);
     c->reply_taken = status == SMTP_REPLY_DONE;

@@ -90,14 +90,16 @@ static void prepare(struct smtp_client *c)
 {
     bool says = c->auth_begun || c->auth->initial;
 
+    ASSERT(c->auth_step < c->auth->steps_len);
     c->command_out = false;
     c->auth_waits = c->auth_unsaid = says && c->auth->steps[c->auth_step] == asked;
 }
 
 void client_auth_begin(struct smtp_client *c)
 {
-    c->session = SESSION_AUTH;
+    client_set_session(c, SESSION_AUTH);
     c->auth = mechanism_for(c);
+    ASSERT(c->trusted && c->auth != NULL && !c->authenticated);
     c->auth_begun = false;
     c->auth_step = 0;
     buf_wipe(&c->auth_text);
@@ -106,6 +108,7 @@ void client_auth_begin(struct smtp_client *c)
 
 void client_auth_event(struct smtp_client *c, struct smtp_event *event)
 {
+    ASSERT(c->auth_waits);
     *event =
         (struct smtp_event){.kind = SMTP_EVENT_AUTH,
                             .mechanism = c->auth->bit,
@@ -161,7 +164,7 @@ void client_auth_send(struct smtp_client *c)
 {
     const struct client_mechanism *m = c->auth;
 
-    ASSERT(c->trusted);
+    ASSERT(c->trusted && !c->auth_waits && c->auth_step < m->steps_len);
     if (!c->auth_begun)
         client_put(c, str_of(m->command));
     if (!c->auth_begun && m->initial)
@@ -208,6 +211,7 @@ void client_auth_reply(struct smtp_client *c, const struct smtp_reply *reply)
 {
     unsigned class = reply->code / 100u;
 
+    ASSERT(c->auth_begun && !c->auth_waits);
     if (class == 3) {
         take_challenge(c, reply);
     } else if (class == 2 && c->auth->mutual && c->auth_step < c->auth->steps_len) {

@@ -110,6 +110,7 @@ struct smtp_client {
 };
 
 /* client.c */
+void client_set_session(struct smtp_client *c, enum session_state state);
 struct expected *client_expected_first(struct smtp_client *c); /* NULL: nothing is expected */
 void client_expect(struct smtp_client *c, struct smtp_transaction *t, enum smtp_stage stage);
 

@@ -10,21 +10,22 @@ static reply_fn on_banner, on_ehlo, on_helo, on_starttls, on_auth, on_mail, on_r
 
 static const struct {
     const char *name;
-    reply_fn *on_reply;
+    reply_fn *on_reply;         /* NULL: no command has such a reply */
+    enum session_state session; /* in which the reply comes */
 } stages[SMTP_STAGES] = {
-    [SMTP_STAGE_CONNECT] = {"connect", NULL},
-    [SMTP_STAGE_BANNER] = {"banner", on_banner},
-    [SMTP_STAGE_EHLO] = {"ehlo", on_ehlo},
-    [SMTP_STAGE_HELO] = {"helo", on_helo},
-    [SMTP_STAGE_STARTTLS] = {"starttls", on_starttls},
-    [SMTP_STAGE_AUTH] = {"auth", on_auth},
-    [SMTP_STAGE_READY] = {"ready", NULL},
-    [SMTP_STAGE_MAIL] = {"mail", on_mail},
-    [SMTP_STAGE_RCPT] = {"rcpt", on_rcpt},
-    [SMTP_STAGE_DATA] = {"data", on_data},
-    [SMTP_STAGE_BODY] = {"body", on_body},
-    [SMTP_STAGE_RSET] = {"rset", on_rset},
-    [SMTP_STAGE_QUIT] = {"quit", on_quit},
+    [SMTP_STAGE_CONNECT] = {"connect", NULL, 0},
+    [SMTP_STAGE_BANNER] = {"banner", on_banner, SESSION_BANNER},
+    [SMTP_STAGE_EHLO] = {"ehlo", on_ehlo, SESSION_EHLO},
+    [SMTP_STAGE_HELO] = {"helo", on_helo, SESSION_HELO},
+    [SMTP_STAGE_STARTTLS] = {"starttls", on_starttls, SESSION_STARTTLS},
+    [SMTP_STAGE_AUTH] = {"auth", on_auth, SESSION_AUTH},
+    [SMTP_STAGE_READY] = {"ready", NULL, 0},
+    [SMTP_STAGE_MAIL] = {"mail", on_mail, SESSION_READY},
+    [SMTP_STAGE_RCPT] = {"rcpt", on_rcpt, SESSION_READY},
+    [SMTP_STAGE_DATA] = {"data", on_data, SESSION_READY},
+    [SMTP_STAGE_BODY] = {"body", on_body, SESSION_READY},
+    [SMTP_STAGE_RSET] = {"rset", on_rset, SESSION_READY},
+    [SMTP_STAGE_QUIT] = {"quit", on_quit, SESSION_QUIT},
 };
 
 const char *smtp_stage_name(enum smtp_stage stage)
@@ -47,7 +48,7 @@ static unsigned reply_class(const struct smtp_reply *reply)
 
 void client_greet(struct smtp_client *c)
 {
-    c->session = SESSION_EHLO;
+    client_set_session(c, SESSION_EHLO);
     c->command_out = false;
     c->parser.on_line = on_ehlo_line;
     c->parser.arg = c;
@@ -105,7 +106,7 @@ void client_be_ready(struct smtp_client *c)
         c->peer.capabilities &= ~(uint32_t)SMTP_CAP_CHUNKING;
     if (c->options->no_pipelining)
         c->peer.capabilities &= ~(uint32_t)SMTP_CAP_PIPELINING;
-    c->session = SESSION_READY;
+    client_set_session(c, SESSION_READY);
     c->ready_unsaid = true;
 }
 
@@ -119,7 +120,7 @@ static void greeted(struct smtp_client *c, enum smtp_stage stage, const struct s
     } else if (c->secured || c->tls == SMTP_TLS_NONE || (c->tls == SMTP_TLS_MAY && !offered)) {
         client_be_ready(c);
     } else if (offered) {
-        c->session = SESSION_STARTTLS;
+        client_set_session(c, SESSION_STARTTLS);
         c->command_out = false;
     } else {
         client_own_refusal(c, SMTP_STAGE_STARTTLS, 451, (struct smtp_enhanced){4, 7, 4},
@@ -134,7 +135,7 @@ static void on_ehlo(struct smtp_client *c, struct expected *e, const struct smtp
     if (reply_class(reply) == 2) {
         greeted(c, SMTP_STAGE_EHLO, reply);
     } else if (reply_class(reply) == 5 && !c->options->lmtp) {
-        c->session = SESSION_HELO;
+        client_set_session(c, SESSION_HELO);
         c->command_out = false;
         c->peer = (struct smtp_peer){0}; /* a refusal offers nothing, whatever its lines say */
     } else if (reply_class(reply) == 3) {
@@ -164,7 +165,7 @@ static void on_starttls(struct smtp_client *c, struct expected *e, const struct 
 {
     (void)e;
     if (reply_class(reply) == 2) {
-        c->session = SESSION_HANDSHAKE;
+        client_set_session(c, SESSION_HANDSHAKE);
         c->peer = (struct smtp_peer){0}; /* RFC 3207 4.2: anybody may have said it */
         if (c->in_at != c->in.len)
             client_injected(c);
@@ -224,6 +225,7 @@ static void on_rcpt(struct smtp_client *c, struct expected *e, const struct smtp
 
     while (t->rcpts[t->rcpts_replied].state == RCPT_INVALID)
         t->rcpts_replied++;
+    ASSERT(t->rcpts_replied < t->rcpts_sent); /* a reply to nothing is unsolicited() */
     r = &t->rcpts[t->rcpts_replied++];
     if (reply_class(reply) == 3) {
         client_protocol_error(c, "unexpected reply to RCPT");
@@ -348,6 +350,8 @@ void client_take_reply(struct smtp_client *c)
         c->close_not_sent = true;
         c->uncertain = stage == SMTP_STAGE_BODY && c->options->lmtp ? t : NULL;
     }
+    ASSERT(stages[stage].session == (enum session_state)c->session && e->count > 0);
+    ASSERT(t == NULL || t->expected > 0);
     stages[stage].on_reply(c, e, reply);
     if (c->session == SESSION_CLOSING)
         return;

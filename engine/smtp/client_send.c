@@ -95,7 +95,7 @@ uint64_t client_bytes_behind_first(const struct smtp_client *c, const struct smt
 
 static void put_piece(struct smtp_client *c, const void *bytes, size_t n)
 {
-    ASSERT(c->iov != NULL && c->iov_len < c->iov_max);
+    ASSERT(c->iov != NULL && c->iov_len < c->iov_max && n > 0);
     c->iov[c->iov_len++] = (struct iovec){.iov_base = (void *)(uintptr_t)bytes, .iov_len = n};
 }
 
@@ -336,6 +336,7 @@ static bool send_piece(struct smtp_client *c, struct smtp_transaction *t, bool s
 {
     const struct smtp_piece *p = &t->pieces[t->piece];
 
+    ASSERT(t->piece < SMTP_PIECES_MAX && t->piece_sent <= p->len);
     while (t->piece_sent < p->len) {
         size_t dot = p->len, end;
 
@@ -422,13 +423,14 @@ static void send_transactions(struct smtp_client *c)
     while (c->sending != NULL) {
         struct smtp_transaction *t = c->sending;
 
+        ASSERT(!is_out(t) && t->unable == SMTP_UNABLE_NONE);
         if (states[t->state].send == NULL || !states[t->state].send(c, t))
             return;
     }
     if (c->quit && list_empty(&c->transactions) && client_expected_first(c) == NULL) {
         PUT(c, "QUIT\r\n");
         client_expect(c, NULL, SMTP_STAGE_QUIT);
-        c->session = SESSION_QUIT;
+        client_set_session(c, SESSION_QUIT);
     }
 }
 
@@ -437,6 +439,7 @@ size_t smtp_client_output(struct smtp_client *c, struct iovec *iov, size_t iov_m
     if (c->lost)
         return 0;
     ASSERT(iov_max >= PIECES_MIN && !c->output_busy);
+    ASSERT(c->iov == NULL && c->commands == NULL && !c->secret_out);
     c->iov = iov;
     c->iov_len = 0;
     c->iov_max = iov_max;

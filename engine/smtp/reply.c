@@ -69,6 +69,7 @@ static void append_text(struct smtp_reply *r, struct str text)
         return;
     if (at != 0 && at < sizeof(r->text))
         r->text[at++] = ' ';
+    ASSERT(at <= sizeof(r->text));
     if (text.len > sizeof(r->text) - at)
         text.len = sizeof(r->text) - at;
     for (size_t i = 0; i < text.len; i++)
@@ -166,6 +167,7 @@ enum smtp_reply_status smtp_reply_parse(struct smtp_reply_parser *p, const uint8
 
         if (n == 0)
             break;
+        ASSERT(n <= rest.len && p->reply_bytes <= SMTP_REPLY_BYTES_MAX);
         if (n > SMTP_REPLY_BYTES_MAX - p->reply_bytes) {
             status = SMTP_REPLY_BAD;
             break;

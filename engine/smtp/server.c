@@ -214,6 +214,7 @@ static void answer_text(struct smtp_server *s, struct buf *out, struct str text)
 
 static void answer_data(struct smtp_server *s, struct buf *out, struct str text, bool accepted)
 {
+    ASSERT(s->mode == MODE_CHUNK || s->mode == MODE_DATA);
     if (s->mode == MODE_CHUNK) {
         if (accepted)
             s->state = SERVER_BDAT;
@@ -246,6 +247,7 @@ static void answer_message(struct smtp_server *s, struct buf *out, struct str te
     uint32_t replies = s->options->lmtp ? s->rcpts : 1;
     bool accepted = false;
 
+    ASSERT(s->state >= SERVER_MAIL && s->rcpts > 0);
     s->state = SERVER_READY;
     for (uint32_t i = 0; i < replies; i++) {
         ptrdiff_t end = str_find(text, '\n');
@@ -369,6 +371,8 @@ static enum smtp_server_want body_complete(struct smtp_server *s, struct buf *ou
 {
     const char *fault = body_fault(s);
 
+    ASSERT(s->mode == MODE_DATA || s->mode == MODE_CHUNK);
+    ASSERT(s->state >= SERVER_MAIL && s->rcpts > 0);
     s->mode = MODE_COMMAND;
     if (fault == NULL)
         return SMTP_SERVER_MESSAGE;
@@ -414,6 +418,7 @@ static enum smtp_server_want body_slice(struct smtp_server *s, struct str slice,
 
 static void input_consume(struct smtp_server_input *in, size_t n)
 {
+    ASSERT(n <= in->len);
     in->data += n;
     in->len -= n;
 }
@@ -557,10 +562,11 @@ static bool take_line(struct smtp_server *s, struct smtp_server_input *in, struc
 {
     static const char *const bare = "500 5.5.2 lines must end in CRLF: bare CR or LF";
     bool auth = s->mode == MODE_AUTH;
-    size_t room = line_bytes_max(s, in) - s->line.len;
+    size_t max = line_bytes_max(s, in), room = max - s->line.len;
     size_t n = in->len < room ? in->len : room;
     const uint8_t *lf = memchr(in->data, '\n', n);
 
+    ASSERT(s->line.len < max && !s->line_used); /* a line that fills its room was refused */
     if (lf != NULL)
         n = (size_t)(lf - in->data) + 1;
     *line = (struct str){(const char *)in->data, n};

@@ -112,6 +112,7 @@ static enum smtp_server_want on_login_password(struct smtp_server *s, struct buf
 {
     struct str all = buf_str(&s->secret);
 
+    ASSERT(s->secret_first > 0 && s->secret_first <= all.len);
     return ask(s, out, STR(""), (struct str){all.ptr, s->secret_first},
                (struct str){all.ptr + s->secret_first, all.len - s->secret_first});
 }
@@ -137,6 +138,7 @@ static enum smtp_server_want on_external(struct smtp_server *s, struct buf *out)
 
 void server_auth_challenge(struct smtp_server *s, struct buf *out, struct str bytes)
 {
+    ASSERT(s->secret.data != NULL); /* what the client said, and the caller answers */
     explicit_bzero(s->secret.data, s->secret.cap);
     buf_clear(&s->secret);
     s->auth_goes_on = true;

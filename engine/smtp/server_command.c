@@ -423,6 +423,7 @@ static enum smtp_server_want verb_bdat(struct smtp_server *s, struct str args, s
 /* Ends an open transaction; then asks want, if that is a question. */
 static enum smtp_server_want end_transaction(struct smtp_server *s, enum smtp_server_want want)
 {
+    ASSERT(s->pending == SMTP_SERVER_INPUT); /* one question at a time */
     if (s->state <= SERVER_READY)
         return want;
     s->state = SERVER_READY;

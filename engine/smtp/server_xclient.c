@@ -22,7 +22,7 @@ static const struct attribute {
 };
 
 /* token: NAME=xtext. False: it is none that is known, or was there before. */
-static bool take(struct smtp_xclient *x, struct str token, uint32_t *seen)
+static bool attribute_take(struct smtp_xclient *x, struct str token, uint32_t *seen)
 {
     struct str name = str_take(&token, '=');
     char decoded[VALUE_BYTES_MAX];
@@ -55,7 +55,7 @@ enum smtp_server_want server_xclient(struct smtp_server *s, struct str args, str
     while (args.len > 0) {
         struct str token = str_take(&args, ' ');
 
-        if (token.len > 0 && !take(&s->xclient, token, &seen)) {
+        if (token.len > 0 && !attribute_take(&s->xclient, token, &seen)) {
             server_refuse(s, out, "501 5.5.4 bad attribute of XCLIENT");
             return SMTP_SERVER_INPUT;
         }
