@@ -61,9 +61,10 @@ static BIO_METHOD *bio_method;
 static void bio_method_make(void)
 {
     BIO_METHOD *m = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "bytes");
+    bool made = m != NULL && BIO_meth_set_read_ex(m, bio_read) == 1 &&
+                BIO_meth_set_write_ex(m, bio_write) == 1 && BIO_meth_set_ctrl(m, bio_ctrl) == 1;
 
-    ASSERT(m != NULL && BIO_meth_set_read_ex(m, bio_read) == 1 &&
-           BIO_meth_set_write_ex(m, bio_write) == 1 && BIO_meth_set_ctrl(m, bio_ctrl) == 1);
+    ASSERT(made);
     bio_method = m;
 }
 

@@ -20,14 +20,24 @@
 static void hmac(const uint8_t key[KEY_BYTES], struct str text, uint8_t out[KEY_BYTES])
 {
     unsigned len = KEY_BYTES;
+    const uint8_t *made =
+        HMAC(EVP_sha256(), key, KEY_BYTES, (const uint8_t *)text.ptr, text.len, out, &len);
 
-    ASSERT(HMAC(EVP_sha256(), key, KEY_BYTES, (const uint8_t *)text.ptr, text.len, out, &len) !=
-           NULL);
+    ASSERT(made != NULL && len == KEY_BYTES);
 }
 
 static void sha256(const uint8_t in[KEY_BYTES], uint8_t out[KEY_BYTES])
 {
-    ASSERT(EVP_Digest(in, KEY_BYTES, out, NULL, EVP_sha256(), NULL) == 1);
+    int made = EVP_Digest(in, KEY_BYTES, out, NULL, EVP_sha256(), NULL);
+
+    ASSERT(made == 1);
+}
+
+static void random_bytes(uint8_t *out, size_t n)
+{
+    int made = RAND_bytes(out, (int)n);
+
+    ASSERT(made == 1);
 }
 
 static void salted(const char *password, const struct password_scram *keys, uint8_t out[KEY_BYTES])
@@ -68,7 +78,7 @@ void scram_nonce(char nonce[static SCRAM_NONCE_CHARS + 1])
     uint8_t bytes[SCRAM_NONCE_CHARS / 4 * 3];
     struct buf text = {0};
 
-    ASSERT(RAND_bytes(bytes, (int)sizeof(bytes)) == 1);
+    random_bytes(bytes, sizeof(bytes));
     put_base64(&text, bytes, sizeof(bytes));
     ASSERT(text.len == SCRAM_NONCE_CHARS);
     memcpy(nonce, text.data, text.len);
@@ -81,7 +91,8 @@ void scram_keys_make(struct buf *out, const char *password)
     struct password_scram keys = {.iterations = SCRAM_ITERATIONS_MAKE, .salt_len = SALT_BYTES};
     uint8_t client_key[KEY_BYTES];
 
-    ASSERT(scram_password_suits(password) && RAND_bytes(keys.salt, SALT_BYTES) == 1);
+    ASSERT(scram_password_suits(password));
+    random_bytes(keys.salt, SALT_BYTES);
     derive(password, &keys, client_key);
     OPENSSL_cleanse(client_key, sizeof(client_key));
     password_scram_put(out, &keys);
@@ -110,7 +121,8 @@ void scram_keys_nobody(struct password_scram *out, const struct password_scram *
     hmac(real->server, name, salt);
     *out = (struct password_scram){.iterations = real->iterations, .salt_len = len};
     memcpy(out->salt, salt, len);
-    ASSERT(RAND_bytes(out->stored, KEY_BYTES) == 1 && RAND_bytes(out->server, KEY_BYTES) == 1);
+    random_bytes(out->stored, KEY_BYTES);
+    random_bytes(out->server, KEY_BYTES);
 }
 
 /* --- messages --- */

@@ -18,6 +18,7 @@ int buf_reserve(struct buf *b, size_t n)
     size_t need, cap = b->cap < BUF_BYTES_MIN ? BUF_BYTES_MIN : b->cap;
     uint8_t *data;
 
+    ASSERT(b->len <= b->cap);
     if (n <= b->cap - b->len)
         return 0;
     if (__builtin_add_overflow(b->len, n, &need) || need > PTRDIFF_MAX)
@@ -44,7 +45,9 @@ void buf_put_secret(struct buf *b, const void *bytes, size_t n)
     struct buf larger = {0};
 
     if (n > b->cap - b->len) {
-        ASSERT(buf_reserve(&larger, b->cap + n) == 0);
+        int err = buf_reserve(&larger, b->cap + n);
+
+        ASSERT(err == 0);
         buf_put(&larger, b->data, b->len);
         buf_wipe(b);
         *b = larger;

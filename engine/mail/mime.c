@@ -77,8 +77,8 @@ int mime_put_field(struct buf *out, struct str name, struct str value, enum mime
         buf_put(out, line.data, name.len + 1);
         err = put_folded(out, name.len + 1, text);
     } else {
-        ASSERT(downgrade_field(buf_str(&line), charset == MIME_ISO_2022_JP, out) ==
-               0); /* as in buf_*: memory is fatal */
+        err = downgrade_field(buf_str(&line), charset == MIME_ISO_2022_JP, out);
+        ASSERT(err == 0); /* as in buf_*: memory is fatal */
     }
     buf_done(&line);
     if (err == 0 && !lines_fit((struct str){(const char *)out->data + began, out->len - began}))

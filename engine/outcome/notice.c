@@ -190,10 +190,12 @@ static void put_part(const struct build *b, const char *type, const char *encodi
 static void put_people_part(const struct build *b)
 {
     struct buf text = {0};
+    int err;
 
     notice_text(b->n, &text);
     put_part(b, "text/plain; charset=utf-8", "quoted-printable", "Notification");
-    ASSERT(encode_qp(text.data, text.len, b->out) == 0);
+    err = encode_qp(text.data, text.len, b->out);
+    ASSERT(err == 0);
     buf_puts(b->out, "\r\n");
     buf_done(&text);
 }

@@ -122,6 +122,7 @@ static struct supply *supply_new(struct site *site, const struct config_pool *po
     ASSERT(s->seats != NULL);
     seats_fill(s, pool, false);
     seats_fill(s, pool->overflow, true);
+    ASSERT(s->seats_len == seats && bound <= pool->sources_len);
     list_push_back(&site->supplies, &s->site_node);
     supply_look_seats(s, true);
     return s;
@@ -169,9 +170,11 @@ void supply_hungers(struct supply *s, struct lane *lane)
 
 void supply_free(struct supply *s)
 {
+    const struct list *hungry = hungry_band(s);
+
     ASSERT(feed_empty(&s->feed) && s->waiting == 0);
     ASSERT(list_empty(&s->attached) && list_empty(&s->shut) && list_empty(&s->waking));
-    ASSERT(hungry_band(s) == NULL && s->held == 0 && s->loading == 0);
+    ASSERT(hungry == NULL && s->held == 0 && s->loading == 0);
     supply_walk_end(s);
     wheel_cancel(io_wheel(s->site->worker->io), &s->timer);
     if (list_node_linked(&s->dirty_node))
@@ -202,6 +205,7 @@ struct channel *seat_channel(struct seat *seat)
             seat->channel = LIST_ENTRY(n, struct channel, site_node);
     if (seat->channel == NULL)
         seat->channel = channel_new(site, seat->source);
+    ASSERT(seat->channel->source == seat->source && seat->channel->site == site);
     list_push_back(&seat->channel->seats, &seat->channel_node);
     return seat->channel;
 }
@@ -368,6 +372,7 @@ static void look_bound(struct supply *s)
 {
     uint32_t len = (uint32_t)s->pool->sources_len, chosen = len;
 
+    ASSERT(s->bound >= 1 && s->bound <= len);
     for (uint32_t i = 0; i < len && chosen == len; i++) {
         uint32_t at = (s->bound - 1 + i) % len;
 

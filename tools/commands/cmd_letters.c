@@ -129,8 +129,9 @@ static int64_t put_key(struct buf *text)
     int64_t newest = newest_of(buf_str(text)), from_s = clock_wall_ms() / 1000 + SOON_S;
     uint8_t bytes[CONFIG_LETTER_KEY_BYTES];
     char date[CLOCK_RFC3339_BYTES];
+    ssize_t got = getrandom(bytes, sizeof(bytes), 0);
 
-    ASSERT(getrandom(bytes, sizeof(bytes), 0) == (ssize_t)sizeof(bytes));
+    ASSERT(got == (ssize_t)sizeof(bytes));
     from_s = newest < 0 ? 0 : from_s > newest ? from_s : newest + 1;
     clock_rfc3339(clock_wall_ms(), date);
     if (text->len > 0 && text->data[text->len - 1] != '\n')

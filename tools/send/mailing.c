@@ -256,7 +256,9 @@ static uint64_t address_hash(struct str email)
 /* Whether the text is there already. */
 static bool is_known(struct hashset *known, uint64_t hash)
 {
-    ASSERT(hashset_reserve(known, 1) == 0);
+    int err = hashset_reserve(known, 1);
+
+    ASSERT(err == 0);
     return !hashset_add(known, hash);
 }
 
