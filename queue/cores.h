@@ -19,7 +19,7 @@ void cores_close(struct cores *c);
 /* Whether the cores had less than CORES_IDLE_PERCENT of their time left since the last look. */
 #define CORES_IDLE_PERCENT 5
 bool cores_are_busy(struct cores *c);
-/* The same by the text of /proc/stat. */
+/* cores_are_busy() with the text of /proc/stat given. */
 bool cores_are_busy_by(struct cores *c, const char *stat);
 
 #endif

@@ -46,8 +46,8 @@ struct queue_flow {
  * counts. NULL: memory is out. */
 const struct queue_flow *queue_flow_get(struct queue *q, uint8_t priority, struct str tenant,
                                         struct str campaign, struct str pool);
-/* The same with all names of wanted, none of which is left out; its id says nothing. NULL also:
- * there are too many. */
+/* The flow with priority and all five names of wanted, made when missing; wanted->id says nothing.
+ * NULL: memory is out, or there are too many flows. */
 const struct queue_flow *queue_flow_like(struct queue *q, const struct queue_flow *wanted);
 /* NULL: no such flow; its record was lost. Its rows are mail all the same. */
 const struct queue_flow *queue_flow_find(const struct queue *q, uint32_t id);

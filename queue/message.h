@@ -157,7 +157,8 @@ static inline int64_t recipient_expires_ms(const struct recipient *r)
  * NULL when memory is out. */
 struct recipient *recipient_new(struct message *message, uint32_t index, struct str queue,
                                 struct str address, struct str orcpt, struct str variables);
-/* The message from now on is the one that its letter was rendered from, where it was. */
+/* If r's message is a letter that was rendered from a recipe, it is the recipe again from now on.
+ */
 void recipient_drop_letter(struct recipient *r);
 /* At most 300 bytes are kept. */
 void recipient_set_error(struct recipient *r, struct str text);

@@ -93,8 +93,8 @@ void queue_port_close(struct queue_port *port);
 void queue_port_end(struct queue_port *port);
 /* Runs on_done of what ended. Returns how many. */
 size_t queue_port_poll(struct queue_port *port);
-/* The same while more() says so, which is asked before each but the first: the rest is left to the
- * next call, for which nobody wakes the port. */
+/* Runs on_done of what ended as long as more() says so, which is asked before each but the first.
+ * The rest is left to the next call, for which nobody wakes the port. */
 size_t queue_port_poll_while(struct queue_port *port, bool (*more)(void *arg), void *arg);
 /* Whether a call has left something. */
 bool queue_port_left(const struct queue_port *port);
@@ -260,8 +260,8 @@ struct queue_visit {
  * 1: end reached, 0: more, or -errno. */
 int queue_visit(struct queue *q, uint32_t shard, struct queue_cursor *cursor,
                 const struct queue_visit *what);
-/* The same for a worker, in the loader's thread, in which visit() runs: one step of at most
- * rows_max rows. */
+/* A visit for a worker, who must not block: the loader's thread reads, and runs visit(). One step
+ * of at most rows_max rows. */
 struct queue_walk {
     struct queue_visit what;    /* set by the caller */
     struct queue_cursor cursor; /* in: where to go on; out: behind the last row */
@@ -309,8 +309,8 @@ struct queue_counters {
  * wait. Any thread. */
 int queue_records_error(const struct queue *q, uint32_t shard, uint64_t *lag_bytes);
 void queue_counters(const struct queue *q, uint32_t shard, struct queue_counters *out);
-/* Adds those of a shard to a sum, which begins as {.rows_complete = true}. What is the last of
- * something, and pieces, is not summed. */
+/* Adds the counters of a shard to sum, which begins as {.rows_complete = true}; but for pieces, and
+ * those that say how the last of something was. */
 void queue_counters_add(struct queue_counters *sum, const struct queue_counters *one);
 /* A record that failed its checksum. Slices are valid during the visit. */
 struct queue_quarantined {
@@ -340,7 +340,7 @@ struct message *queue_message_stored(struct queue *q, const struct msgid *id, in
 
 /* Simulation: runs pending work of all shards now; returns how many things ended. */
 size_t queue_pump(struct queue *q);
-/* The same in parts, for a simulation that orders them itself: does what one thread would do now.
+/* Does what one thread would do now, for a simulation that chooses the order of the threads.
  * Changes that nobody waits for wait for company as long as with threads. One syncer serves all
  * shards. */
 enum queue_part { QUEUE_COMMITTER, QUEUE_LOADER, QUEUE_SYNCER };

@@ -18,7 +18,7 @@ struct hashset {
 int hashset_reserve(struct hashset *s, size_t more) MUST_USE;
 /* False: it is there already. There must be room. 0 counts as 1. */
 bool hashset_add(struct hashset *s, uint64_t hash);
-/* One that is there. */
+/* Takes out a hash that is there. */
 void hashset_remove(struct hashset *s, uint64_t hash);
 bool hashset_has(const struct hashset *s, uint64_t hash); /* of a zeroed one: none */
 void hashset_done(struct hashset *s);                     /* a zeroed one is accepted, and left */

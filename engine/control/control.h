@@ -112,7 +112,8 @@ struct control_hold {
     int64_t next_ms; /* wall clock: of the first attempt; 0: now; INT64_MAX: nobody knows */
 };
 
-/* Of these with all that tells them apart; further ones share the places of their reason. */
+/* So many holds are told apart by all that they say; further ones are added to those of the same
+ * reason. */
 #define CONTROL_HOLDS_WHOLE 24
 #define CONTROL_HOLDS_MAX   64
 

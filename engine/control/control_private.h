@@ -41,7 +41,8 @@ struct control_work {
     struct queue_cursor cursor;
     uint64_t visited, matched, sent, changed;
     bool truncated, ended; /* ended: nothing left to visit */
-    /* Of requests for one message: its shard is known, so many rows are left, so many were seen. */
+    /* Requests for one message: whether its shard is known, how many rows it has left there, and
+     * how many of these were seen. */
     bool located;
     uint32_t rows, found;
     bool (*visit)(void *arg, const struct queue_row_view *row); /* of the present slice */
@@ -128,7 +129,7 @@ bool control_hold_row(struct control_client *client, const struct queue_row_view
 bool control_holds_rows(const struct control_client *client);
 /* Asks the workers what holds the rows kept; they go to the client with the answer. */
 enum control_step control_ask_rows(struct control_client *client);
-/* The same for the next groups of the summary; without any, the end. */
+/* Asks the workers what holds the next groups of the summary; without any, the reply ends. */
 enum control_step control_ask_groups(struct control_client *client);
 /* Whether what a queue waits for holds a row of it: a due one, or one that will be due before that
  * is over. due_ms: QUEUE_DUE_HELD of what somebody holds. */

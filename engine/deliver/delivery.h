@@ -88,7 +88,8 @@ bool delivery_work(struct delivery *d);
 void delivery_release(struct delivery *d, struct message *m);
 /* AUTH goes on, or has failed: what login_step() began has ended. */
 void delivery_logged_on(struct delivery *d);
-/* There may be something to do, as when a letter may be submitted: the end of the turn looks. */
+/* The session may have something to do, as when a letter may be submitted: the end of the turn
+ * looks at it. */
 void delivery_dirty(struct delivery *d);
 /* The session takes nothing more: its peer is of no use for now, or asked for less, and then the
  * destination gets one session less. */

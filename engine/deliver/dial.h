@@ -29,7 +29,7 @@ struct dial {
  * the last address when no more may be tried (-ENOENT: none was; -EBUSY: none was, for their hosts
  * have as many sessions as they may). */
 int dial_next(struct dial *d, struct channel *c) MUST_USE;
-/* The same for the present address, which does not count as another one tried. */
+/* Connects to the present address once more, which does not count as another one tried. */
 int dial_again(struct dial *d, struct channel *c) MUST_USE;
 /* Whether the chosen exchanger gets no connection: its TLSA records count and could not be looked
  * up, so nobody knows what its certificate must be (RFC 7672 2.1.2). */

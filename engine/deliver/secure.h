@@ -67,7 +67,7 @@ bool secure_is_plain(const struct site *site, const struct config_source *source
 void secure_begin(struct delivery *d);
 /* The handshake begins; see stream_tls_start(). 0 or -errno. */
 int secure_handshake(struct delivery *d, stream_tls_ended *on_ended) MUST_USE;
-/* It is complete. */
+/* The handshake is complete. */
 void secure_opened(struct delivery *d);
 /* The session is ready, perhaps without TLS: refusal is what the peer said to STARTTLS, or empty.
  */

@@ -44,7 +44,7 @@ struct accept_order {
     const struct report_tls *tls; /* or NULL */
 };
 
-/* Who is told how it ended; lives until then, or until accept_forget(). */
+/* Hears how an acceptance ended; lives until then, or until accept_forget(). */
 struct accept_waiter {
     void (*on_done)(struct accept_waiter *waiter, int result); /* durable (0), or -errno */
     struct acceptance *under_way;                              /* NULL: it has ended */
@@ -52,7 +52,8 @@ struct accept_waiter {
 
 /* Whether new mail may be taken now: the worst of all shards. Any thread. */
 enum queue_intake accept_intake(const struct queue *q);
-/* Whether who holds so many of shared->intake_bytes may hold bytes more. Any thread. */
+/* Whether a client that holds `held` of shared->intake_bytes may hold so many bytes more. Any
+ * thread. */
 bool accept_has_room(const struct shared *shared, const struct config *c, uint64_t held,
                      uint64_t bytes);
 /* Why mail to recipient is not taken, as a reply, or NULL: *name is the queue's then. */

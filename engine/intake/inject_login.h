@@ -5,8 +5,8 @@
 
 #include "intake/inject_message.h"
 
-/* Of a worker: checks in the crew at once, which leaves the crew to other work; sessions that wait
- * for them to end. Beyond that AUTH gets 454. */
+/* How many checks of a worker are with the crew at once, so that the crew has time for other work;
+ * and how many sessions may wait for theirs. Beyond that AUTH gets 454. */
 #define LOGIN_CHECKS_MAX  2
 #define LOGIN_WAITING_MAX 128
 
@@ -20,10 +20,10 @@ void inject_login_secured(struct inject *s);
 void inject_login_forget(struct inject *s);
 /* Nobody is logged in any more. */
 void inject_logout(struct inject *s);
-/* Who is logged in, or tries to be (AUTH is at hand), for records of a refusal: only a name that
- * exists, since who types a password in its place should not find it there. Else NULL. */
+/* The user who is logged in or (tries) about to be, for the record of a refusal. Only a name that
+ * exists: somebody may type a password in its place, which no record should have. Else NULL. */
 const char *inject_login_name(const struct inject *s, bool tries);
-/* As whom the session's client may send. */
+/* Which senders the session's client may have. */
 struct config_sender_rule inject_sender_rule(const struct inject *s);
 /* Why MAIL of that sender is refused, or NULL. */
 const char *inject_sender_refusal(struct inject *s, const struct smtp_address *sender);

@@ -138,7 +138,8 @@ void inject_body_drop(struct inject *s);
 /* Submits the gathered message, whose answer is then awaited, or has its key looked for
  * (inject_once_pending()): NULL. Else why it is refused. */
 const char *inject_message(struct inject *s);
-/* The same of one with a key, which is new; it gets this id. With NULL once is the answer's. */
+/* inject_message() of a message with a key, which is new: the message gets this id. Where NULL is
+ * returned once belongs to the answer. */
 const char *inject_message_keyed(struct inject *s, const struct msgid *id,
                                  struct inject_once *once);
 /* In inject_answer.c: answers the question whether the message is taken, as inject_message() says.
@@ -180,7 +181,7 @@ bool inject_may_go_on(const struct inject *s);
 /* Submits m, whose answer is then awaited: from here on replies wait behind it. The session's bytes
  * are held until the commit. once: of its key, or NULL. False: no memory. */
 bool inject_submit(struct inject *s, struct message *m, int64_t due_ms, struct inject_once *once);
-/* The message was accepted before, under this id: so it is answered. */
+/* The message was accepted before, under this id: the answer says so once more. */
 void inject_answer_again(struct inject *s, const struct msgid *id);
 /* The answer's commit has ended. */
 void inject_answer_came(struct inject_answer *a, int result);
@@ -190,7 +191,8 @@ bool inject_proxy_expected(const struct inject *s);
 /* What came of the header. PROXY_HEADER_DONE: s->peer is the client's; what follows the header is
  * pending. */
 enum proxy_header_status inject_proxy_input(struct inject *s, const uint8_t *data, size_t len);
-/* It did not come in time: a balancer that sends none waits for our greeting, and so for ever. */
+/* The header did not come in time. (A balancer that sends none waits for our greeting, and both
+ * would wait for ever.) */
 void inject_proxy_late(struct inject *s);
 /* Whether the client is a proxy that may say whose commands follow (XCLIENT); answers when it does.
  */
@@ -217,9 +219,9 @@ void inject_tls_failed(struct inject *s, const char *why);
  * client is not served, or NULL; forgets it. */
 const char *inject_certificate_take(struct inject *s);
 void inject_certificate_drop(struct inject *s);
-/* Whose certificate it is, as c has it; NULL: nobody's. */
+/* The user of c whose certificate the client has shown; NULL: it is nobody's. */
 const struct config_user *inject_certificate_user(const struct inject *s, const struct config *c);
-/* What records say of it; NULL: the session is not encrypted. */
+/* What records say of the session's protocol and encryption; out, or NULL: it is not encrypted. */
 const char *inject_protocol(const struct inject *s); /* "ESMTPS" (RFC 3848) */
 const struct report_tls *inject_tls_report(const struct inject *s, struct report_tls *out);
 /* In inject.c: the session is another client's from here on, NULL: of one that nobody knows. It

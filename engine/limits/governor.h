@@ -289,7 +289,7 @@ void governor_message_give(struct governor_entry *entry, uint64_t now_ns,
 /* Takes leave for up to want further recipients of a message for which one was taken: as many as
  * may go at once. Returns how many. */
 uint32_t governor_recipients_more(struct governor_entry *entry, uint64_t now_ns, uint32_t want);
-/* So many of these were not sent to. */
+/* n of the further recipients were not sent to: their leave is given back. */
 void governor_recipients_give(struct governor_entry *entry, uint64_t now_ns, uint32_t n);
 /* A message for which leave was taken turned out to be larger by bytes: what follows makes up for
  * it; or smaller, below 0. */
@@ -303,28 +303,30 @@ static inline uint64_t governor_held_ms(const struct governor_entry *e, enum gov
 {
     return atomic_load_explicit(&e->shared.held_ms[by], memory_order_relaxed);
 }
-/* The same for a connection that is opened. */
+/* Takes the leave to open a connection. 0: it is given; else when to ask again. */
 uint64_t governor_connect_take(struct governor_entry *entry, uint64_t now_ns);
 void governor_connect_give(struct governor_entry *entry, uint64_t now_ns);
-/* A further connection, in the place of one that gave no session: those that follow make up for it.
- */
+/* A further connection is opened in the place of one that gave no session: connections that follow
+ * wait the longer for that. */
 void governor_connect_more(struct governor_entry *entry, uint64_t now_ns);
 uint64_t governor_connect_at(const struct governor_entry *entry);
-/* Sessions are opened ahead of the messages that they are for: when the next may be where one is
- * opened now, of which next_ns is what this said of the last one, or 0. So many are opened as the
- * rate lets messages through in a second, or as its burst is, and then GOVERNOR_OPENS for each
- * message, since not every one comes to anything. 0: there is no rate. */
+/* Sessions are opened ahead of the messages that they are for. One is opened now: returns when the
+ * next may be (monotonic ns; 0: there is no rate). next_ns: what this function returned for the
+ * last one, or 0. At first as many sessions open as the rate lets messages through in a second, or
+ * as its burst has; then GOVERNOR_OPENS for each message, since some fail. */
 #define GOVERNOR_OPENS 4
 uint64_t governor_open_next(const struct governor_entry *entry, uint64_t next_ns, uint64_t now_ns);
-/* The same over all workers, for sites that share a rate and do not stand in one line: whether one
- * of them may begin to look for a message that can go. 0: it may; else when to ask again. */
+/* Sites of all workers that share a rate and do not stand in one line begin to look for a message
+ * that can go as often as governor_open_next() lets sessions open. 0: a site may look now; else
+ * when to ask again. */
 uint64_t governor_try(struct governor_entry *entry, uint64_t now_ns);
-/* When one of them that has just been refused is to ask again, at the earliest: they stand in line,
- * some for each message, so that not all of thousands come for each. It is never more than a
- * second. */
+/* When a site that governor_try() or the rate has just refused is to ask again: within a second.
+ * Sites that ask are given times one behind the other, some for each message, so that not all of
+ * thousands come for each message. */
 uint64_t governor_line(struct governor_entry *entry, uint64_t now_ns);
-/* Between two messages by what is known, in ns: each has one recipient at least, and takes about as
- * many bytes as the last one. 0: there is no rate. */
+/* The time between two messages that all rates let through, in ns, as far as it is known: each
+ * message has one recipient at least, and about as many bytes as the last one. 0: there is no rate.
+ */
 uint64_t governor_apart_ns(const struct governor_entry *entry, uint64_t now_ns);
 /* The rate in force, to be shown; count 0: there is none. True: by a cap. */
 bool governor_rate(const struct governor_entry *entry, uint64_t now_ns, enum governor_counts which,

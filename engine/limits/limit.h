@@ -88,33 +88,35 @@ void limits_give(const struct limit *limits, size_t len, uint64_t now_ns,
  * with it; those that do not are given back. */
 uint32_t limits_more(const struct limit *limits, size_t len, uint64_t now_ns, uint32_t want);
 void limits_give_recipients(const struct limit *limits, size_t len, uint64_t now_ns, uint32_t n);
-/* It turned out to be larger by bytes, or smaller: governor_bytes_more(). */
+/* The message turned out to be larger by bytes, or (below 0) smaller: governor_bytes_more(). */
 void limits_more_bytes(const struct limit *limits, size_t len, uint64_t now_ns, int64_t bytes);
-/* When the next message may go, monotonic ns; 0 or in the past: now. */
+/* When all of limits let the next message go, monotonic ns; 0 or in the past: now. */
 uint64_t limits_message_at(const struct limit *limits, size_t len, uint64_t now_ns);
-/* The same for the leave to open a connection, of those that limit it. */
+/* Takes the leave to open a connection from all of limits that have such a rate, or from none
+ * (-EAGAIN); and gives it back. */
 int limits_connect(const struct limit *limits, size_t len, uint64_t now_ns) MUST_USE;
 void limits_unconnect(const struct limit *limits, size_t len, uint64_t now_ns);
-/* A further connection in the place of one that gave no session: the next ones make up for it. */
+/* A further connection is opened in the place of one that gave no session: connections that follow
+ * wait the longer for that. */
 void limits_connect_more(const struct limit *limits, size_t len, uint64_t now_ns);
-/* When they give it, monotonic ns; 0 or in the past: now. */
+/* When limits let the next connection be opened, monotonic ns; 0 or in the past: now. */
 uint64_t limits_connect_at(const struct limit *limits, size_t len);
-/* Whether they would. The refusal that lasts longest. */
+/* The question of limits_take() without taking. -EAGAIN: *why is the refusal that lasts longest. */
 int limits_ask(const struct limit *limits, size_t len, uint64_t now_ns,
                struct limit_denial *why) MUST_USE;
-/* What by refuses, whose rate of counts lets nothing go until then. */
+/* Makes *why of the refusal of by, whose rate of counts lets nothing go until until_ns. */
 void limit_rate_denial(const struct limit *by, enum governor_counts counts, uint64_t now_ns,
                        uint64_t until_ns, struct limit_denial *why);
-/* How many sessions may begin by what by was made of; count 0: any number. */
+/* The rate at which sessions may begin, as the configuration of by has it; count 0: any number. */
 const struct config_rate *limit_connect_rate(const struct limit *by);
-/* What by, which lets no session begin now, refuses. */
+/* Makes *why of the refusal of by, whose rate lets no session begin now. */
 void limit_connect_denial(const struct limit *by, struct limit_denial *why);
-/* What by, of which the sessions are all open, refuses. */
+/* Makes *why of the refusal of by, which has as many sessions open as it allows. */
 void limit_sessions_denial(const struct limit *by, uint64_t now_ns, struct limit_denial *why);
-/* What refuses: the key of destinations, or "source_rate", "tenant_byte_rate" and the like, which
- * are keys of sources, tenants and campaigns with that in front. */
+/* What screens call the limit that refuses: its key in the configuration. Of sources, tenants and
+ * campaigns that word stands in front: "source_rate", "tenant_byte_rate". */
 const char *limit_denial_key(const struct limit_denial *why);
-/* The same without what is in front: as its part of the configuration calls it. */
+/* The key without that word, as its part of the configuration has it: "rate". */
 const char *limit_denial_own_key(const struct limit_denial *why);
 
 #endif

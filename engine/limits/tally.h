@@ -25,8 +25,9 @@ struct tally {
 int tally_open(struct tally *t) MUST_USE;
 /* A zeroed one is accepted. */
 void tally_close(struct tally *t);
-/* It happened at now_ms (monotonic). True: for the after-th time (1 to TALLY_TIMES_MAX) within
- * within_ms, and this was not said in the last quiet_ms; it is then counted from nothing again. */
+/* What name stands for happened at now_ms (monotonic). True: it did so for the after-th time (1 to
+ * TALLY_TIMES_MAX) within within_ms, and this function has not said so in the last quiet_ms. Behind
+ * that name is counted from nothing again. */
 bool tally_hit(struct tally *t, struct str name, uint32_t after, uint64_t within_ms,
                uint64_t quiet_ms, uint64_t now_ms);
 

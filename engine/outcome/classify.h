@@ -67,7 +67,7 @@ void classify_unsigned_reply(int error, struct smtp_reply *out);
 /* The letter cannot be rendered: -EINVAL and -E2BIG are final, as its template or its variables are
  * wrong; any other -errno may pass. why: more to say, or empty. */
 void classify_unrendered_reply(int error, struct str why, struct smtp_reply *out);
-/* It is not to be sent: why says what holds it. */
+/* The message is not to be sent, since the address is on the suppression list: why says by what. */
 void classify_suppressed_reply(struct str why, struct smtp_reply *out);
 void classify_unable_reply(enum smtp_unable unable, struct smtp_reply *out);
 /* 5xx 4.4.7 "message expired", with what it waited for and the last error behind it, where there

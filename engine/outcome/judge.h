@@ -72,7 +72,7 @@ void judge_end(struct judge_batch *b);
 /* The usual case without a batch: delivered. */
 void judge_delivered(struct worker *w, const struct judge_context *context, struct recipient *r,
                      const struct smtp_reply *reply);
-/* One recipient, any outcome. */
+/* A batch of one recipient, with any outcome. */
 void judge_one(struct worker *w, const struct judge_context *context, struct recipient *r,
                const struct outcome *outcome);
 /* Whether the store has room for the notice of kind that r's end would owe, or it would owe none.
@@ -85,7 +85,8 @@ void judge_expired(struct recipient *r);
  * suspends the lane.
  */
 void judge_unroutable(struct lane *lane, const struct dns_route *route);
-/* Nor to any of its exchangers, for now: why, in words. */
+/* A policy lets mail for lane's domain go to none of its exchangers, for now: why, in words. The
+ * lane is suspended. */
 void judge_forbidden(struct lane *lane, const char *why);
 
 #endif

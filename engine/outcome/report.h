@@ -89,10 +89,11 @@ struct report_warmup {
     uint32_t next_stage, next_cap; /* next_stage from 0, as in past */
 };
 void report_warmup(struct buf *out, const struct report_warmup *w);
-/* So many complaints were fed in (docs/records.md, Feedback). source: as of a stream. */
+/* An operator has fed in complaints (docs/records.md, Feedback). source: as streams of warm-up have
+ * it. */
 void report_feedback(struct buf *out, const char *node_id, int64_t timestamp_ms, const char *source,
                      const char *provider, uint32_t complaints);
-/* Who got a letter of a campaign wants no more (docs/records.md, Unsubscription). */
+/* A recipient of a campaign has unsubscribed (docs/records.md, Unsubscription). */
 void report_unsubscription(struct buf *out, const char *node_id, const struct suppression *one,
                            const struct msgid *campaign);
 /* A rule suspended something, or raised an alarm (docs/records.md, Rule). */

@@ -25,7 +25,7 @@ size_t suppress_order_len(const struct suppress_order *o);
  * off. In the worker that owns shard 0; the order is gone then. NULL: nobody waits. */
 void suppress_submit(struct shared *all, struct suppress_order *o,
                      void (*on_done)(void *arg, int result), void *arg);
-/* One that is not submitted; NULL is accepted. */
+/* Frees an order that is not submitted; NULL is accepted. */
 void suppress_order_free(struct suppress_order *o);
 
 /* Whether one would change anything: what is there for its tenant and address is not as strict.

@@ -23,7 +23,7 @@ struct suspend_order {
 
 /* Main thread. */
 void suspend_submit(struct shared *all, const struct suspend_order *order);
-/* The same from a worker; on_done may be NULL. */
+/* suspend_submit() from a worker; on_done may be NULL. */
 void suspend_submit_from(struct worker *w, const struct suspend_order *order);
 /* In the worker that owns shard 0, at its start and end. */
 void suspend_open(struct worker *w);

@@ -145,7 +145,8 @@ uint64_t channel_open_at(const struct channel *c);
 /* Whether a session opened now would be up when the channel's rate lets the next message go, and
  * there is mail enough that the message will be the channel's. */
 bool channel_opens_ahead(const struct channel *c);
-/* Whose quiet hours it is now, until c->quiet_until_ms; NULL: nobody's. */
+/* The destination that sets the quiet hours which keep c's mail now, until c->quiet_until_ms; NULL:
+ * it is nobody's quiet hours. */
 const struct config_destination *channel_quiet(struct channel *c);
 /* What channel_take() gave of lane at taken_ms (monotonic) was not sent: the leave of limits is
  * given back, but for warm-up's. load: of all its recipients, and the bytes that the limits know.
@@ -204,8 +205,8 @@ void channel_works(struct channel *c);
 bool channel_run_counts(struct channel *c, uint64_t begun_ms, uint32_t run_max);
 /* No session can be had. */
 void channel_down(struct channel *c);
-/* The others of its supplies do not wait for it any more: it leaves the turns until a session of it
- * is free, for a second at most. */
+/* All sessions of the channel are busy, and other channels of its supplies wait for it no longer:
+ * it leaves their turns until a session of it is free, for a second at most. */
 void channel_is_busy(struct channel *c);
 /* A session is without work: the channel is not busy. */
 void channel_is_free(struct channel *c);

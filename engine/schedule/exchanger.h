@@ -75,8 +75,8 @@ uint16_t exchangers_usable(const struct exchangers *x, uint8_t families);
  * before every other one did. Those whose host takes no further session now, by its limits, do not
  * come; while one of them works nor do those that failed lately, since it is worth waiting for. */
 int exchangers_next(const struct exchangers *x, const struct exchanger_turn *turn);
-/* One that takes no further session now by its limits, where for that reason there is no next one;
- * else NULL. Preferably one that has as many sessions as it may. */
+/* Where exchangers_next() finds none since limits of hosts let no further session begin: an
+ * exchanger whose limits do so, first of all one that has as many sessions as it may. Else NULL. */
 const struct exchanger *exchangers_full(const struct exchangers *x, uint8_t families,
                                         uint64_t now_ms);
 /* When the rates of the exchangers' hosts are no reason to wait with a session, and when one of
@@ -86,12 +86,12 @@ uint64_t exchangers_open_at(const struct exchangers *x, uint8_t families, uint64
                             const struct exchanger **by);
 uint64_t exchangers_message_at(const struct exchangers *x, uint64_t now_ns,
                                const struct exchanger **by);
-/* These are full: the worker lacks a session there, which sessions of others hear (see
- * governor_contended()); and that it lacks none any more. */
+/* The hosts of these families are full, and the worker lacks a session there: sessions of other
+ * workers hear of it (governor_contended()). And: the worker lacks none any more. */
 void exchangers_lack(const struct exchangers *x, uint8_t families, uint32_t worker,
                      uint64_t now_ns);
 void exchangers_lack_none(const struct exchangers *x, uint32_t worker);
-/* Whether it is the same address. */
+/* Whether a and b are the same address. */
 bool exchanger_same(const struct exchanger *a, const struct exchanger *b);
 /* Whether another address than e has not failed lately. */
 bool exchangers_other(const struct exchangers *x, const struct exchanger *e, uint64_t now_ms);

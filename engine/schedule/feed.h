@@ -61,7 +61,7 @@ static inline bool feed_empty(const struct feed *f)
 {
     return f->busy == 0;
 }
-/* Of what goes next; the feed is not empty. */
+/* The priority of the mail that goes next; the feed is not empty. */
 static inline uint8_t feed_priority(const struct feed *f)
 {
     return (uint8_t)__builtin_ctz(f->busy);
@@ -79,10 +79,10 @@ struct lane *feed_next(struct feed *f);
 /* lane, whose turn it is, is about to be served: it goes behind the others of its flow, and its
  * shares pay for one recipient. */
 void feed_turn(struct feed *f, struct lane *lane);
-/* So many more recipients were taken with the one that feed_turn() has counted. lane may have left
- * the feed since. */
+/* Beside the recipient that feed_turn() has counted so many more of lane were taken: its shares pay
+ * for them. lane may have left the feed since. */
 void feed_pay_more(struct feed *f, const struct lane *lane, size_t recipients);
-/* Those of lane's shares that limit sessions; how many. */
+/* Puts the limits on sessions that lane's shares have to out. Returns how many there are. */
 #define FEED_SESSION_LIMITS 2
 size_t feed_session_limits(const struct lane *lane, const struct limit *out[FEED_SESSION_LIMITS]);
 /* The share of lane that has limit takes no part until feed_set_back(), in the same take: the
@@ -96,19 +96,21 @@ void feed_set_aside(struct feed *f, const struct lane *lane, const struct limit 
 void feed_set_back(struct feed *f);
 /* Whether some share may have one session more; where there are many, it is not looked at all. */
 bool feed_may_begin(const struct feed *f, uint64_t now_ns);
-/* None may, and there is no session that would ask: on_lack() is told what limits them. */
+/* feed_may_begin() says no, and there is no session that would ask: on_lack() hears of each limit
+ * that refuses. */
 void feed_lack(const struct feed *f, uint64_t now_ns);
-/* What limit of lane's shares has all its sessions. NULL: none; lane may have left the feed. */
+/* The limit of lane's shares of which all sessions are open. NULL: there is none. lane may have
+ * left the feed. */
 const struct limit *feed_sessions_full(const struct feed *f, const struct lane *lane,
                                        uint64_t now_ns);
 /* Takes the leave of the limits of lane's shares for a message, of all of them or of none; lane is
  * in the feed. -EAGAIN: *why says which refused. */
 int feed_limits_take(const struct lane *lane, uint64_t now_ns, const struct governor_load *load,
                      struct limit_denial *why) MUST_USE;
-/* lane may have left the feed. */
+/* Gives back what feed_limits_take() took so long ago; lane may have left the feed. */
 void feed_limits_give(const struct feed *f, const struct lane *lane, uint64_t now_ns,
                       const struct governor_load *load, uint64_t ago_ns);
-/* The same question without taking. -EAGAIN: a limit of lane's shares refuses. */
+/* The question of feed_limits_take() without taking. -EAGAIN: a limit of lane's shares refuses. */
 int feed_limits_ask(const struct feed *f, const struct lane *lane, uint64_t now_ns,
                     struct limit_denial *why) MUST_USE;
 /* limits_more(), limits_give_recipients() and limits_more_bytes() of these limits; lane may have

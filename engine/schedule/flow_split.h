@@ -27,7 +27,7 @@ bool flow_split_wanted(const struct recipient *r, const struct message *letter);
 /* r, which is PLACE_FLIGHT and belongs to another flow, goes over to it. */
 void flow_split_letter(struct recipient *r, const struct message *letter);
 
-/* Who signs m, when the worker sends it now; empty: nobody. */
+/* The domain that signs m if the worker sends it now; empty: nobody signs it. */
 struct str flow_signer(const struct lane *lane, const struct message *m);
 
 #endif

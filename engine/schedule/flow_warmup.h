@@ -10,12 +10,13 @@ struct lane;
 struct site;
 struct worker;
 
-/* Those of lane's flow at site; that of the source stays NULL. */
+/* The streams of warm-up that lane's flow has at site; that of the source stays NULL. */
 struct warmup_set flow_warmup(const struct site *site, const struct lane *lane);
 /* Takes the leave of all of set for one recipient, or of none. 0, or when to ask again (monotonic).
  */
 uint64_t flow_warmup_take(struct worker *w, const struct warmup_set *set);
-/* The question without taking; *by, which may be NULL, is the one that refuses longest. 0: none. */
+/* The question of flow_warmup_take() without taking. 0: no stream refuses. by may be NULL; *by: the
+ * stream that refuses longest. */
 uint64_t flow_warmup_at(struct worker *w, const struct warmup_set *set, struct warmup_stream **by);
 
 #endif

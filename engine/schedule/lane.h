@@ -97,7 +97,8 @@ struct lane_hooks {
     /* No route leads to lane's domain. route: what the lookup said; NULL: the configuration rejects
      * the domain. The hook decides what becomes of the lane and of its window. */
     void (*unroutable)(struct lane *lane, const struct dns_route *route);
-    /* There are exchangers, and mail may go to none of them: why, in words. Later some may do. */
+    /* lane's domain has exchangers, and a policy lets its mail go to none of them: why, in words.
+     * The policy or the exchangers may change. */
     void (*forbidden)(struct lane *lane, const char *why);
 };
 
@@ -111,7 +112,8 @@ static inline bool lane_reports_tls(const struct lane *lane)
 
 /* The lane of a shard, made when missing. NULL when memory is out. */
 struct lane *lane_get(struct worker *w, uint32_t shard, uint32_t flow, struct str name);
-/* The same, but NULL when there is none: such a lane has nothing that is due. */
+/* The lane of a shard, or NULL when there is none in memory: such a lane has nothing that is due.
+ */
 struct lane *lane_known(struct worker *w, uint32_t shard, uint32_t flow, struct str name);
 static inline struct str lane_name(const struct lane *lane)
 {
@@ -124,14 +126,14 @@ static inline bool lane_has_due(const struct lane *lane, int64_t now_ms)
 }
 /* Whether lane's state shuts it, and neither the time of that nor its reason is over. */
 bool lane_backs_off(const struct lane *lane);
-/* Until when lane is shut by its state, or by its supply, which no source may serve: by the wall
- * clock, to be shown. 0: it is not. */
+/* Until when lane is shut: by its own state, or since no source may send for its supply. Wall
+ * clock, to be shown; 0: it is not shut. */
 int64_t lane_shut_wall_ms(const struct lane *lane);
 /* Whether nothing of lane may be sent: it backs off, its supply is parked, or an operator has
  * suspended it. */
 bool lane_suspended(struct lane *lane);
-/* The flow by whose names it is sent, and with whose mail it shares: that of its rows, or what its
- * campaign was set to. */
+/* The flow by whose names lane's mail is sent, and as whose mail it shares: the flow of its rows,
+ * or the one that its campaign was set to. */
 static inline uint32_t lane_shares_as(const struct lane *lane)
 {
     return lane->names == NULL ? lane->flow : lane->names->id;
@@ -215,7 +217,7 @@ void lane_suspensions_abandon(struct worker *w);
 void lane_window_release(struct lane *lane);
 /* Re-evaluates what the lane should be doing now. */
 void lane_update(struct lane *lane);
-/* The same in one of the next turns. */
+/* Does what lane_update() does, in one of the next turns. */
 void lane_update_soon(struct lane *lane);
 /* Finds a recipient in memory, or NULL. */
 struct recipient *lane_find(struct worker *w, const struct msgid *id, uint32_t index);

@@ -14,9 +14,10 @@
 /* The last attempt is due when the lifetime ends, and may be made so much later. */
 #define LANE_LAST_TRY_MS 60000
 
-/* So long behind its end a route serves on while a new one is looked up. What is older may name
- * hosts that have left the domain long ago: the lane waits for the answer then, as one that has no
- * route yet. (Where no server answers dns/ says that an old route serves on, for an hour.) */
+/* While a new route is looked up the old one serves on, until so long behind its end. A route that
+ * is older may name hosts that have left the domain: then the lane waits for the answer, as a lane
+ * that has no route yet. (Where no name server answers, dns/ lets an old route serve for an hour.)
+ */
 #define LANE_ROUTE_OLD_MS 300000
 
 /* --- lane.c --- */
@@ -73,11 +74,13 @@ void lane_suspension_names(const struct lane *lane, struct lane_names_at_site *a
 
 /* Finds the lane's site; ends in an update of the lane. */
 void lane_route(struct lane *lane);
-/* The same where nothing has to be looked up for it; else the lane has no site still. */
+/* Finds the lane's site if nothing has to be looked up for that; else the lane stays without one.
+ */
 void lane_route_known(struct lane *lane);
 /* The next update looks the route up anew. */
 void lane_route_expire(struct lane *lane);
-/* An operator wants its route looked up anew: what DNS said of it is forgotten, too. */
+/* An operator wants the lane's route looked up anew: what DNS said of the domain is forgotten, too.
+ */
 void lane_route_forget(struct lane *lane);
 /* Whether the lane's route ended so long ago that it serves no more. */
 bool lane_route_is_old(const struct lane *lane);

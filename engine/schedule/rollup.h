@@ -30,8 +30,8 @@ struct rollup {
     char *key;
 };
 
-/* Of source at provider, made when missing; source "": over all sources; provider NULL: at all
- * sites. limits become those in force. */
+/* The rollup of source at provider, made when missing; source "": over all sources; provider NULL:
+ * at all sites. limits become those in force. */
 struct rollup *rollup_get(struct worker *w, const char *source, const char *provider,
                           const struct governor_limits *limits);
 /* NULL is accepted. */

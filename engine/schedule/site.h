@@ -74,7 +74,8 @@ bool site_policy_domain(const struct config *config, struct str domain,
  * "", over all sources. */
 struct governor_entry *site_governor(const struct site *site, const char *source,
                                      struct governor_limits limits);
-/* The same of a source as it is, to be put back; NULL: it has sent nothing there. */
+/* The entry of a source at the site, whatever its limits; the caller puts it back. NULL: the source
+ * has sent nothing there. */
 struct governor_entry *site_governor_find(const struct site *site, const char *source);
 /* What a tenant and a campaign may send there, until each limit is given back, which NULL needs
  * not. */
@@ -90,21 +91,24 @@ bool site_share_enter(const struct limit *limit, bool counts, bool began) MUST_U
 uint64_t site_share_id(const struct limit *limit);
 /* A session that was counted has none under way any more. */
 void site_share_leave(const struct limit *limit);
-/* It entered just now, and takes nothing: as if it had not. */
+/* A session that site_share_enter() let in takes nothing after all: undoes that. */
 void site_share_undo(const struct limit *limit, bool began);
-/* Its mail waits for a session, which others hear who hold more. */
+/* Mail of limit's tenant or campaign waits for a session: workers that hold more than their part
+ * hear of that. */
 void site_share_lack(const struct limit *limit);
-/* No mail of it waits in the worker. */
+/* No mail of limit's tenant or campaign waits in the worker any more. */
 void site_share_idle(const struct limit *limit);
 /* Which of the rates over all sources, or of those of all its exchangers, lets nothing go. 0: none;
  * -EAGAIN: that of *why. */
 int site_rates_ask(const struct site *site, struct limit_denial *why) MUST_USE;
-/* Who takes leave for mail here, in this worker: governor_claim(). */
+/* The number by which the governor knows the site in this worker as one that claims leave:
+ * governor_claim(). */
 static inline uint16_t site_who(const struct site *site)
 {
     return (uint16_t)((uintptr_t)site / _Alignof(max_align_t));
 }
-/* Mail of priority waits for these rates: it goes before others' of a worse one. */
+/* Mail of priority waits for the site's rates: it claims their next leave before mail of a worse
+ * priority of other workers. */
 void site_claim(const struct site *site, uint8_t priority);
 /* Counts how long mail waits for these rates, from look to look. */
 void site_look_held(struct site *site);

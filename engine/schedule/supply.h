@@ -99,9 +99,10 @@ struct supply {
     struct supply_failure *failure; /* of which lanes have still to hear, or NULL */
 };
 
-/* That of the lane's pool, made when missing. */
+/* The supply of the lane's pool at site, made when missing. */
 struct supply *supply_get(struct site *site, const struct lane *lane);
-/* Which source of pool such mail is bound to: its number from 1; 0: to none. */
+/* Which source of pool mail of this domain and campaign is bound to: its number from 1; 0: to none.
+ */
 uint32_t supply_bound(const struct config_pool *pool, struct str domain, struct str campaign);
 /* Nothing may be attached. */
 void supply_free(struct supply *s);
@@ -110,7 +111,8 @@ void supply_dirty(struct supply *s);
 /* The supply is looked at when at_ms (monotonic) has come, or earlier. */
 void supply_wake(struct supply *s, uint64_t at_ms);
 
-/* Those whose turn it may be: the pool's own, or the overflow pool's. */
+/* The turns in force: those of the pool's own seats, or, while none of these takes part, those of
+ * the overflow pool's. */
 static inline struct turns *supply_turns(struct supply *s)
 {
     return s->turns.len > 0 ? &s->turns : &s->overflow;
@@ -126,7 +128,7 @@ bool seat_may_take(struct seat *seat);
 bool seat_may_open(struct seat *seat);
 /* The seat takes part in the turns as long as its channel may send: in. */
 void seat_set(struct seat *seat, bool in);
-/* How many of those that wait the seat would get. */
+/* How many of the recipients that wait in the supply would be the seat's. */
 uint32_t seat_waiting(const struct seat *seat);
 /* Something was taken for seat's channel: moves the turn on. */
 void seat_pay(struct seat *seat);
@@ -143,7 +145,7 @@ static inline uint64_t supply_bytes_of(const struct recipient *r)
     return RECIPIENT_BYTES +
            r->message->content_len / (r->message->recipients > 0 ? r->message->recipients : 1);
 }
-/* bytes were handed out. */
+/* So many bytes of messages were handed to sessions. */
 void supply_pace(struct supply *s, uint64_t bytes);
 /* Whether the supply's lanes may hold more. While memory is short that is what it sends in a second
  * or two, and a little to begin with; one that cannot send for a while has none, and its windows go

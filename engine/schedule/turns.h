@@ -11,7 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* So many takes of all together one may be ahead of the next, while that one is busy. */
+/* While the one whose turn it is is busy, the others may be ahead of it by so many takes, all of
+ * them together. */
 #define TURNS_AHEAD 32
 
 struct turn {

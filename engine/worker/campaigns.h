@@ -63,8 +63,8 @@ struct campaign {
     bool open;                      /* it was started, and recipients may be added still */
     uint64_t seed;                  /* of hashes of addresses */
     struct campaign_set set;
-    /* Of one that came in one upload with its list: what the upload was called, and what it was,
-     * each the beginning of a SHA-256. All zero: it did not. */
+    /* If the campaign came in one upload with its list: the beginning of the SHA-256 of the
+     * upload's name, and of its bytes. Else all zero. */
     uint8_t upload_key[CAMPAIGN_UPLOAD_BYTES], upload_body[CAMPAIGN_UPLOAD_BYTES];
 };
 
@@ -82,7 +82,7 @@ struct campaigns {
     pthread_mutex_t load_lock; /* taken before lock: one upload at a time is read back */
 };
 
-/* Of the table. Under the lock. */
+/* An entry of the table; under the lock. */
 struct campaign_entry {
     struct map_node node;
     struct map_node name; /* linked if in_names */

@@ -29,7 +29,8 @@ void clients_done(struct clients *c);
 /* False when the address already has max sessions at the listener (max 0: no limit). */
 bool clients_take(struct clients *c, const struct sockaddr *addr, size_t listener, uint32_t max);
 void clients_give(struct clients *c, const struct sockaddr *addr, size_t listener);
-/* The same of handshakes, of an address that has a session there. */
+/* Counts the handshakes under way of an address that has a session at the listener. False: it has
+ * max already (0: no limit). */
 bool clients_shake(struct clients *c, const struct sockaddr *addr, size_t listener, uint32_t max);
 void clients_shaken(struct clients *c, const struct sockaddr *addr, size_t listener);
 

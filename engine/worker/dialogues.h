@@ -64,7 +64,7 @@ void dialogues_put(struct dialogues *d, const struct dialogue_session *who, int6
 
 /* A watch begins. -ENOSPC: there are as many as may be. */
 int dialogues_add(struct dialogues *d, struct dialogue *watch) MUST_USE;
-/* It ends; its lines are freed. */
+/* The watch ends; its lines are freed. */
 void dialogues_remove(struct dialogues *d, struct dialogue *watch);
 /* Moves the lines that there are to out. Returns how many were dropped since the last call. */
 uint64_t dialogues_take(struct dialogues *d, struct dialogue *watch, struct buf *out);

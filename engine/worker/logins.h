@@ -37,10 +37,12 @@ void logins_done(struct logins *l);
 /* Whether the client may try to log in as user now. Times are monotonic. */
 bool logins_may_try(struct logins *l, const struct sockaddr *client, struct str user,
                     const struct logins_limit *limit, uint64_t now_ms);
-/* It did, in vain. How many failures of the client there have been of late, this one included. */
+/* The client tried to log in as user, in vain. Returns how many failures of the client there have
+ * been of late, this one included. */
 uint32_t logins_failed(struct logins *l, const struct sockaddr *client, struct str user,
                        const struct logins_limit *limit, uint64_t now_ms);
-/* It did: for a day failures of others do not keep this client from being this user. */
+/* The client has logged in as user: for a day failures of other clients do not keep it from doing
+ * so again. */
 void logins_succeeded(struct logins *l, const struct sockaddr *client, struct str user,
                       uint64_t now_ms);
 

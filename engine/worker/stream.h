@@ -95,8 +95,8 @@ void stream_recv(struct stream *s);
 void stream_recv_once(struct stream *s);
 void stream_recv_stop(struct stream *s);
 bool stream_receiving(const struct stream *s);
-/* One at a time; iov and its bytes live until on_sent(). 0, or -errno: the filter is broken, and
- * nothing follows. */
+/* Sends, one iov at a time; iov and its bytes live until on_sent(). 0, or -errno: the filter is
+ * broken, and no event follows. */
 int stream_send(struct stream *s, struct iovec *iov, size_t iov_len) MUST_USE;
 /* Whether an on_sent() is to come, so that iov is read from. */
 bool stream_sending(const struct stream *s);

@@ -26,7 +26,8 @@
 #define HANDSHAKE_RESUMING_US 200
 #define HANDSHAKE_LONG_US     1000
 #define HANDSHAKE_LONG_MS     1000
-/* That a peer may send while its step waits or runs. Anybody is a client, and has less to say. */
+/* How much a peer may send while its step waits or runs. Anybody may be a client, so clients may
+ * send less; and a client has less to say. */
 #define HANDSHAKE_BYTES_MAX        (64u << 10)
 #define HANDSHAKE_CLIENT_BYTES_MAX (20u << 10)
 

@@ -44,14 +44,15 @@ void sts_table_done(struct sts_table *t);
 /* now_ms: monotonic; wall_ms: by which policies expire. */
 struct sts_found sts_table_find(struct sts_table *t, struct str domain, uint64_t now_ms,
                                 int64_t wall_ms);
-/* Its policy, while that is valid: a reference, or NULL. Who only looks does not use it. */
+/* The domain's policy while that is valid: a reference, or NULL. Such a look does not count as a
+ * use of the policy. */
 struct sts_policy *sts_table_peek(struct sts_table *t, struct str domain, int64_t wall_ms);
 /* What failed with the last lookup, cut to size; empty: nothing, or nothing is known. */
 void sts_table_why(struct sts_table *t, struct str domain, char *out, size_t size);
 /* A lookup has ended: the next is due at look_ms (monotonic). why: what failed, or NULL. The policy
  * stays as it is. */
 void sts_table_looked(struct sts_table *t, struct str domain, uint64_t look_ms, const char *why);
-/* The same with a new policy, of which it takes a reference. */
+/* A lookup has ended with a new policy, of which the table takes a reference. */
 void sts_table_put(struct sts_table *t, struct str domain, struct sts_policy *policy,
                    uint64_t look_ms);
 /* All domains are looked up anew when they are asked for. */

@@ -85,9 +85,10 @@ int suppression_address(struct str address, char out[SUPPRESSION_ADDRESS_MAX + 1
 const char *suppression_reason_name(enum suppression_reason reason);
 enum suppression_reason suppression_reason_of(struct str name);
 
-/* False: it is not on the list of anybody. A worker may ask. */
+/* False: address is on the list of nobody. A worker may ask. */
 bool suppressions_may_have(struct suppressions *s, struct str address);
-/* It may be on the list from now on: before its record is stored. found: by record 2. */
+/* The filter says from now on that address may be on the list: called before its record is stored.
+ * found: record 2 is. */
 void suppressions_note(struct suppressions *s, const char *address, bool found);
 
 /* Whether there may be records 2. */
@@ -114,12 +115,12 @@ ptrdiff_t suppressions_visit(struct suppressions *s, struct str tenant,
                              void (*visit)(void *arg, const struct suppression *one), void *arg,
                              struct suppression *next) MUST_USE;
 
-/* So many recipients got no letter for it. */
+/* n more recipients got nothing, since the list has their addresses. */
 static inline void suppressions_count(struct suppressions *s, uint64_t n)
 {
     atomic_fetch_add_explicit(&s->stopped, n, memory_order_relaxed);
 }
-/* "550 5.7.1"'s words for mail that one holds. */
+/* The words behind "550 5.7.1" for mail that one keeps from going. */
 void suppression_put_why(struct buf *out, const struct suppression *one);
 
 /* The records. Returns the key's length. */

@@ -177,13 +177,13 @@ bool suspended_names_at(struct suspended_names *copy, struct suspensions *s, str
 bool suspended_names_have(struct suspended_names *copy, struct suspensions *s,
                           enum suspension_scope scope, struct str name);
 void suspended_names_done(struct suspended_names *copy); /* a zeroed one is accepted */
-/* Which hold mail with these names (indexed by scope; an empty name is held by none): a bit for
- * each scope. */
+/* Which suspensions hold mail with these names (indexed by scope; an empty name is held by none): a
+ * bit for each scope. */
 uint32_t suspensions_of(struct suspensions *s, const struct str names[SUSPENSION_SCOPES]);
 /* Whether what is called so in scope is suspended. */
 bool suspensions_hold(struct suspensions *s, enum suspension_scope scope, struct str name);
-/* One whose time is over at now_ms. False: none; *next_ms is when the first will be, INT64_MAX:
- * never. */
+/* A suspension whose time is over at now_ms. False: there is none. *next_ms: when the first will be
+ * over, INT64_MAX: never. */
 bool suspensions_ended(struct suspensions *s, int64_t now_ms, struct suspension *out,
                        int64_t *next_ms);
 /* Visits all, in no order, under the lock. */

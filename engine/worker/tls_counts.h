@@ -21,10 +21,10 @@
 #define TLS_COUNTS_FAILURES_MAX 256    /* kinds of failures of a policy; beyond, without details */
 #define TLS_COUNTS_TEXTS_MAX    16384
 #define TLS_COUNTS_REASON_MAX   160
-/* Of policies and failures together. Beyond: new policies are not counted, new kinds of failures in
- * sums alone. What strangers' servers say makes both. */
+/* What policies and failures may take together, since strangers' servers say what there is of both.
+ * Beyond, new policies are not counted, and new kinds of failures count in sums alone. */
 #define TLS_COUNTS_BYTES_MAX (64u << 20)
-/* Behind a day's end: workers whose clock is a turn old still count in it. */
+/* So long behind its end a day is counted in: a worker's clock may be a turn old. */
 #define TLS_COUNTS_GRACE_S  2
 #define TLS_COUNTS_STORE_MS 30000
 #define TLS_COUNTS_KEY_MAX  (1 + 8 + DNS_NAME_MAX)
@@ -106,13 +106,14 @@ size_t tls_counts_next_dirty(struct tls_counts *c, char key[TLS_COUNTS_KEY_MAX],
  * on its way entries that nobody wants and whose day is over. delay_s: by how much at most the
  * report is sent behind the end of the day. */
 struct tls_counts_entry *tls_counts_next_due(struct tls_counts *c, int64_t now_s, uint32_t delay_s);
-/* It is tried again at due_s; or is done with, and freed: its record is the keeper's to remove. */
+/* The report of e is tried again at due_s; or e is done with, and freed: the keeper removes its
+ * record. */
 void tls_counts_again(struct tls_counts *c, struct tls_counts_entry *e, int64_t due_s);
 void tls_counts_end(struct tls_counts *c, struct tls_counts_entry *e);
 /* What is known of the target, by its id, from earlier tries of the entry that the caller has.
  * NULL: no memory, or there were too many. */
 struct tls_counts_target *tls_counts_target(struct tls_counts_entry *e, uint64_t id);
-/* Its record as it is now. */
+/* The record of e as it is now. */
 void tls_counts_encode(const struct tls_counts_entry *e, struct buf *value);
 size_t tls_counts_key(char out[TLS_COUNTS_KEY_MAX], struct str domain, int64_t begin_s);
 

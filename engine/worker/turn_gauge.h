@@ -51,7 +51,7 @@ struct turn_longest {
 
 /* Part ends, at now_ns; the turn began at began_ns. */
 void turn_part_ends(struct turn_gauge *g, enum turn_part part, uint64_t began_ns, uint64_t now_ns);
-/* The same with the turn's last part. */
+/* The turn's last part ends, and so the turn. */
 void turn_ends(struct turn_gauge *g, enum turn_part part, uint64_t began_ns, uint64_t now_ns);
 
 /* Any thread. */

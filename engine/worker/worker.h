@@ -222,14 +222,15 @@ static inline void gauge_set(_Atomic uint32_t *g, uint32_t v)
 /* Sends note to worker `to`, from worker `from` (its thread), or from the control thread (from
  * NULL; one control thread only). Never fails. */
 void worker_post(struct shared *shared, struct worker *from, uint32_t to, struct worker_note *note);
-/* The same from any thread. A worker that sends so to itself goes on in its next turn. */
+/* Sends note to worker `to` from any thread. A worker that sends one to itself runs it in its next
+ * turn. */
 void worker_send(struct shared *shared, uint32_t to, struct worker_note *note);
-/* The same with all notes of a list, which is empty then: one wake. */
+/* Sends all notes of a list, which is empty then, with one wake. */
 void worker_send_all(struct shared *shared, uint32_t to, struct list *notes);
 struct worker *worker_of_shard(struct shared *shared, uint32_t shard);
-/* The turn's part of that: runs what others have sent, while more() says so, which is asked behind
- * each (NULL: all); true: something may be left. Sends what waits for room in their
- * rings; whether some does. */
+/* A turn's part of that. worker_notes_take() runs what others have sent, as long as more() says so,
+ * which is asked behind each note (NULL: all); true: something may be left. worker_notes_send()
+ * sends what waits for room in others' rings; worker_notes_wait(): whether something does. */
 bool worker_notes_take(struct worker *w, bool (*more)(void *arg), void *arg);
 void worker_notes_send(struct worker *w);
 bool worker_notes_wait(const struct worker *w);
