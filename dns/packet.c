@@ -193,7 +193,7 @@ static int follow_cname(struct dns_answer *answer, struct reader r, size_t count
 }
 
 /* Puts bytes where *at is, and moves that behind them. */
-static char *put(char **at, const void *bytes, size_t len)
+static char *bytes_put(char **at, const void *bytes, size_t len)
 {
     char *copy = memcpy(*at, bytes, len);
 
@@ -242,7 +242,7 @@ static bool read_record(const struct reader *r, const struct rr *rr, enum dns_ty
         if (!rdata_name(r, rr, 2, &name))
             return false;
         out->mx.preference = get16(p);
-        out->mx.exchanger = put(text, name.text, name.len + 1);
+        out->mx.exchanger = bytes_put(text, name.text, name.len + 1);
         return true;
     case DNS_TYPE_TXT:
         if (!read_strings(p, rr->rdata_len, &out->txt, *text))
@@ -250,7 +250,7 @@ static bool read_record(const struct reader *r, const struct rr *rr, enum dns_ty
         *text += out->txt.len;
         return true;
     case DNS_TYPE_TLSA:
-        out->tlsa = (struct str){put(text, p, rr->rdata_len), rr->rdata_len};
+        out->tlsa = (struct str){bytes_put(text, p, rr->rdata_len), rr->rdata_len};
         return true;
     case DNS_TYPE_CNAME:
         return rdata_name(r, rr, 0, &name);
@@ -297,7 +297,7 @@ static int gather(struct dns_packet *packet, struct reader r, size_t count, enum
     text = (char *)(records + room);
     packet->answer.records = records;
     if (packet->cnames > 0)
-        packet->answer.canonical = put(&text, name->text, name->len + 1);
+        packet->answer.canonical = bytes_put(&text, name->text, name->len + 1);
     for (size_t i = 0; i < count && packet->answer.records_len < room; i++) {
         size_t at = packet->answer.records_len;
 

@@ -301,7 +301,8 @@ static int count_pieces(struct batch *b, const struct msgid *id, uint32_t *piece
 
 /* One that is old begins to be kept, if it is small. Where something is kept already others are
  * too, whose pages would be used again otherwise. */
-static int keep(struct batch *b, struct remains_chunk *chunk, const struct msgid *id, bool *kept)
+static int content_keep(struct batch *b, struct remains_chunk *chunk, const struct msgid *id,
+                        bool *kept)
 {
     uint32_t pieces, breaks;
     int rc = count_pieces(b, id, &pieces, &breaks);
@@ -331,7 +332,7 @@ int batch_remains_keep(struct batch *b, const struct msgid *id, bool *kept)
     chunk->live--;
     if (chunk->live > 0 && r->room &&
         (chunk->first != REMAINS_NONE || clock_wall_ms() - msgid_ms(id) >= r->age_ms_min))
-        return keep(b, chunk, id, kept);
+        return content_keep(b, chunk, id, kept);
     if (chunk->live == 0 && chunk->first != REMAINS_NONE) {
         uint32_t at = (uint32_t)(chunk - r->chunks);
 

@@ -10,7 +10,7 @@ static size_t room(size_t slots)
     return slots / 4 * 3;
 }
 
-static void put(uint64_t *slots, size_t mask, uint64_t hash)
+static void slot_put(uint64_t *slots, size_t mask, uint64_t hash)
 {
     size_t at = hash & mask;
 
@@ -33,7 +33,7 @@ int hashset_reserve(struct hashset *s, size_t more)
         return -ENOMEM;
     for (size_t i = 0; s->slots != NULL && i <= s->mask; i++)
         if (s->slots[i] != 0)
-            put(grown, slots - 1, s->slots[i]);
+            slot_put(grown, slots - 1, s->slots[i]);
     free(s->slots);
     s->slots = grown;
     s->mask = slots - 1;

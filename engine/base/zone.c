@@ -95,7 +95,7 @@ const char *day_text(int32_t number, char out[DAY_TEXT_BYTES])
 
 /* --- the rules behind the table (POSIX TZ, as RFC 8536 3.3.1 extends it) --- */
 
-static bool take(struct str *in, char c)
+static bool char_take(struct str *in, char c)
 {
     if (in->len == 0 || in->ptr[0] != c)
         return false;
@@ -120,11 +120,11 @@ static bool take_name(struct str *in)
 {
     size_t n = 0;
 
-    if (take(in, '<')) {
+    if (char_take(in, '<')) {
         while (n < in->len && in->ptr[n] != '>')
             n++;
         *in = (struct str){in->ptr + n, in->len - n};
-        return take(in, '>');
+        return char_take(in, '>');
     }
     while (n < in->len && isalpha((unsigned char)in->ptr[n]))
         n++;
@@ -135,12 +135,12 @@ static bool take_name(struct str *in)
 /* "[+-]hh[:mm[:ss]]" */
 static bool take_time(struct str *in, int32_t *out)
 {
-    int sign = take(in, '-') ? -1 : 1, hours, minutes = 0, seconds = 0;
+    int sign = char_take(in, '-') ? -1 : 1, hours, minutes = 0, seconds = 0;
 
     if (sign > 0)
-        (void)take(in, '+');
-    if (!take_number(in, &hours) || (take(in, ':') && !take_number(in, &minutes)) ||
-        (take(in, ':') && !take_number(in, &seconds)) || hours > RULE_TIME_MAX_S / 3600 ||
+        (void)char_take(in, '+');
+    if (!take_number(in, &hours) || (char_take(in, ':') && !take_number(in, &minutes)) ||
+        (char_take(in, ':') && !take_number(in, &seconds)) || hours > RULE_TIME_MAX_S / 3600 ||
         minutes > 59 || seconds > 59)
         return false;
     *out = sign * (hours * 3600 + minutes * 60 + seconds);
@@ -152,18 +152,18 @@ static bool take_rule(struct str *in, struct rule *r)
     bool ok;
 
     *r = (struct rule){.time_s = 2 * 3600};
-    if (!take(in, ','))
+    if (!char_take(in, ','))
         return false;
-    if (take(in, 'M')) {
+    if (char_take(in, 'M')) {
         r->kind = RULE_MONTH;
-        ok = take_number(in, &r->month) && take(in, '.') && take_number(in, &r->week) &&
-             take(in, '.') && take_number(in, &r->day) && r->month >= 1 && r->month <= 12 &&
+        ok = take_number(in, &r->month) && char_take(in, '.') && take_number(in, &r->week) &&
+             char_take(in, '.') && take_number(in, &r->day) && r->month >= 1 && r->month <= 12 &&
              r->week >= 1 && r->week <= 5 && r->day <= 6;
     } else {
-        r->kind = take(in, 'J') ? RULE_JULIAN : RULE_DAY;
+        r->kind = char_take(in, 'J') ? RULE_JULIAN : RULE_DAY;
         ok = take_number(in, &r->day) && r->day <= 365 && (r->kind == RULE_DAY || r->day >= 1);
     }
-    return ok && (!take(in, '/') || take_time(in, &r->time_s));
+    return ok && (!char_take(in, '/') || take_time(in, &r->time_s));
 }
 
 /* "CET-1CEST,M3.5.0,M10.5.0/3". Empty: the last transition holds for ever. */

@@ -12,7 +12,7 @@ static bool carries(const void *of, const struct msgid *message)
     return transactions_carry(of, message);
 }
 
-static void put(const struct delivery *d, bool from_us, struct str text)
+static void line_put(const struct delivery *d, bool from_us, struct str text)
 {
     const struct dialogue_session who = {.id = d->id,
                                          .peer = d->dial.peer_addr,
@@ -30,7 +30,7 @@ static void put_content(const struct delivery *d, size_t bytes)
     int n = snprintf(text, sizeof(text), "[%zu bytes of content]", bytes);
 
     if (bytes > 0)
-        put(d, true, (struct str){text, (size_t)n});
+        line_put(d, true, (struct str){text, (size_t)n});
 }
 
 void dialogue_said(const struct delivery *d, size_t pieces)
@@ -40,7 +40,7 @@ void dialogue_said(const struct delivery *d, size_t pieces)
     if (!dialogues_watched(&d->worker->shared->dialogues))
         return;
     if (smtp_client_stage(d->client) == SMTP_STAGE_AUTH) {
-        put(d, true, STR("[login]"));
+        line_put(d, true, STR("[login]"));
         return;
     }
     for (size_t i = 0; i < pieces; i++) {
@@ -52,7 +52,7 @@ void dialogue_said(const struct delivery *d, size_t pieces)
         }
         put_content(d, content);
         content = 0;
-        put(d, true, said);
+        line_put(d, true, said);
     }
     put_content(d, content);
 }
@@ -64,5 +64,5 @@ void dialogue_heard(const struct delivery *d, const uint8_t *bytes, size_t len)
     /* Who knows what a server says of a password. */
     if (smtp_client_stage(d->client) == SMTP_STAGE_AUTH && len > CODE_BYTES)
         len = CODE_BYTES;
-    put(d, false, (struct str){(const char *)bytes, len});
+    line_put(d, false, (struct str){(const char *)bytes, len});
 }

@@ -6,7 +6,7 @@
 #include "intake/inject_message.h"
 #include "worker/shared.h"
 
-static void put(const struct inject *s, bool from_us, struct str text)
+static void line_put(const struct inject *s, bool from_us, struct str text)
 {
     const struct dialogue_session who = {
         .id = s->id, .client = (const struct sockaddr *)&s->peer, .peer = s->peer_text};
@@ -28,7 +28,7 @@ void inject_watched_said(const struct inject *s)
         buf_put_str(&text, str_starts_nocase(line, STR("334 ")) ? STR("334 [login]\r") : line);
         buf_putc(&text, '\n');
     }
-    put(s, true, buf_str(&text));
+    line_put(s, true, buf_str(&text));
     buf_done(&text);
 }
 
@@ -50,7 +50,7 @@ void inject_watched_refused(const struct inject *s)
         buf_puts(&text, " [login]");
     else if (server->address.len > 0)
         buf_printf(&text, " <%.*s>", STR_FMT(server->address));
-    put(s, false, buf_str(&text));
+    line_put(s, false, buf_str(&text));
     buf_done(&text);
 }
 
@@ -89,6 +89,6 @@ void inject_watched_heard(const struct inject *s, enum smtp_server_want want)
         buf_puts(&text, command);
         break;
     }
-    put(s, false, buf_str(&text));
+    line_put(s, false, buf_str(&text));
     buf_done(&text);
 }

@@ -21,7 +21,7 @@ static void flush(struct dkim_body *b)
     b->room_len = 0;
 }
 
-static void put(struct dkim_body *b, uint8_t byte)
+static void byte_put(struct dkim_body *b, uint8_t byte)
 {
     if (b->room_len == sizeof(b->room))
         flush(b);
@@ -32,13 +32,13 @@ static void put(struct dkim_body *b, uint8_t byte)
 static void put_held(struct dkim_body *b)
 {
     for (; b->empty_lines > 0; b->empty_lines--) {
-        put(b, '\r');
-        put(b, '\n');
+        byte_put(b, '\r');
+        byte_put(b, '\n');
     }
     if (b->space)
-        put(b, ' ');
+        byte_put(b, ' ');
     if (b->cr)
-        put(b, '\r');
+        byte_put(b, '\r');
     b->space = b->cr = false;
     b->any = true;
 }
@@ -59,7 +59,7 @@ static void add_byte(struct dkim_body *b, uint8_t byte)
     } else {
         if (b->empty_lines > 0 || b->space)
             put_held(b);
-        put(b, byte);
+        byte_put(b, byte);
         b->any = true;
     }
 }
@@ -166,8 +166,8 @@ int dkim_body_end(struct dkim_body *b, uint8_t out[DKIM_HASH_BYTES])
     if (b->cr)
         put_held(b);
     if (b->any || !b->relaxed) {
-        put(b, '\r');
-        put(b, '\n');
+        byte_put(b, '\r');
+        byte_put(b, '\n');
     }
     flush(b);
     b->hash = NULL;

@@ -41,7 +41,7 @@ static void skip_space(struct reader *r)
 }
 
 /* Whether c is next, which is taken. */
-static bool take(struct reader *r, char c)
+static bool char_take(struct reader *r, char c)
 {
     if (r->at == r->end || *r->at != c)
         return false;
@@ -111,7 +111,8 @@ static bool take_character(struct reader *r)
     if (!take_unit(r, &c))
         return false;
     if (c >= 0xd800 && c < 0xdc00) {
-        if (!take(r, '\\') || !take(r, 'u') || !take_unit(r, &low) || low < 0xdc00 || low >= 0xe000)
+        if (!char_take(r, '\\') || !char_take(r, 'u') || !take_unit(r, &low) || low < 0xdc00 ||
+            low >= 0xe000)
             return fail(r, "half a surrogate pair");
         c = 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00);
     } else if (c >= 0xdc00 && c < 0xe000) {
@@ -131,7 +132,7 @@ static bool take_escape(struct reader *r)
 
     if (r->at == r->end || *r->at == '\0')
         return fail(r, "a string does not end");
-    if (take(r, 'u'))
+    if (char_take(r, 'u'))
         return take_character(r);
     found = strchr(from, *r->at);
     if (found == NULL)
@@ -211,15 +212,15 @@ static json_t *take_number(struct reader *r)
     const char *from = r->at;
     bool real = false, whole;
 
-    (void)take(r, '-');
-    whole = take(r, '0') || take_digits(r);
-    if (whole && take(r, '.')) {
+    (void)char_take(r, '-');
+    whole = char_take(r, '0') || take_digits(r);
+    if (whole && char_take(r, '.')) {
         real = true;
         whole = take_digits(r);
     }
-    if (whole && (take(r, 'e') || take(r, 'E'))) {
+    if (whole && (char_take(r, 'e') || char_take(r, 'E'))) {
         real = true;
-        (void)(take(r, '+') || take(r, '-'));
+        (void)(char_take(r, '+') || char_take(r, '-'));
         whole = take_digits(r);
     }
     if (!whole) {
@@ -245,7 +246,7 @@ static bool take_member(struct reader *r, json_t *object)
     struct str name;
     bool done;
 
-    if (!take(r, '"'))
+    if (!char_take(r, '"'))
         return fail(r, "a name in double quotes is missing");
     if (!take_string(r, &name))
         return false;
@@ -254,7 +255,7 @@ static bool take_member(struct reader *r, json_t *object)
         r->text = (struct buf){0};
     }
     skip_space(r);
-    if ((take(r, ':') || fail(r, "':' is missing")) && count_value(r))
+    if ((char_take(r, ':') || fail(r, "':' is missing")) && count_value(r))
         value = take_value(r);
     done = value != NULL && json_object_setn_new_nocheck(object, name.ptr, name.len, value) == 0;
     buf_done(&kept);
@@ -282,13 +283,13 @@ static json_t *take_all(struct reader *r, json_t *all, char end,
         r->error->kind = JSON_READ_TOO_DEEP;
     }
     skip_space(r);
-    ended = goes_on && take(r, end);
+    ended = goes_on && char_take(r, end);
     while (goes_on && !ended) {
         goes_on = one(r, all);
         if (goes_on)
             skip_space(r);
-        ended = goes_on && take(r, end);
-        goes_on = goes_on && (ended || take(r, ',') || fail(r, "neither ',' nor an end"));
+        ended = goes_on && char_take(r, end);
+        goes_on = goes_on && (ended || char_take(r, ',') || fail(r, "neither ',' nor an end"));
         if (goes_on)
             skip_space(r);
     }

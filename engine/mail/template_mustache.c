@@ -39,7 +39,7 @@ static bool looking_at(const struct mustache *m, struct str what)
            memcmp(m->p->source.ptr + m->p->at, what.ptr, what.len) == 0;
 }
 
-static bool take(struct mustache *m, struct str what)
+static bool text_take(struct mustache *m, struct str what)
 {
     bool there = !m->p->failed && looking_at(m, what);
 
@@ -99,10 +99,10 @@ static bool cut_line(struct mustache *m)
 static void close_tag(struct mustache *m, struct str close, bool silent)
 {
     skip_space(m);
-    m->trims = m->handlebars && take(m, STR("~"));
+    m->trims = m->handlebars && text_take(m, STR("~"));
     if (m->p->failed)
         return;
-    if (!take(m, close)) {
+    if (!text_take(m, close)) {
         template_fail(m->p, m->p->at,
                       at_end(m) ? "'%.*s' is missing for the tag in front of this"
                                 : "'%.*s' is missing; what stands here is not understood",
@@ -127,7 +127,7 @@ static bool parse_text(struct mustache *m, uint32_t *text)
                 : memmem(p->source.ptr + from, p->source.len - from, m->open.ptr, m->open.len);
     m->tag = to = found == NULL ? p->source.len : (size_t)(found - p->source.ptr);
     p->at = found == NULL ? to : to + m->open.len;
-    if (found != NULL && m->handlebars && take(m, STR("~")))
+    if (found != NULL && m->handlebars && text_take(m, STR("~")))
         while (to > from && template_is_space(p->source.ptr[to - 1]))
             to--;
     m->trims = false;
@@ -164,7 +164,7 @@ static struct str parse_segment(struct mustache *m)
     size_t from = p->at;
     const char *end;
 
-    if (take(m, STR("["))) {
+    if (text_take(m, STR("["))) {
         end = memchr(p->source.ptr + p->at, ']', p->source.len - p->at);
         if (end == NULL) {
             template_fail(p, from, "']' is missing");
@@ -186,7 +186,7 @@ static uint32_t parse_path_begin(struct mustache *m)
 {
     struct parser *p = m->p;
     struct node node = {.kind = NODE_FIELD, .at = (uint32_t)p->at};
-    bool data = m->handlebars && take(m, STR("@"));
+    bool data = m->handlebars && text_take(m, STR("@"));
 
     while (m->handlebars && (looking_at(m, STR("../")) || looking_at(m, STR("..")))) {
         p->at += looking_at(m, STR("../")) ? 3 : 2;
@@ -194,7 +194,7 @@ static uint32_t parse_path_begin(struct mustache *m)
             node.which++;
         node.kind = data ? NODE_FIELD : NODE_CONTEXT;
     }
-    if (!data && (take(m, STR("./")) || take(m, STR("."))))
+    if (!data && (text_take(m, STR("./")) || text_take(m, STR("."))))
         node.kind = NODE_CONTEXT;
     if (!at_end(m) && (is_name_char(here(m)) || (m->handlebars && here(m) == '['))) {
         bool bracketed = here(m) == '[';
@@ -363,14 +363,14 @@ static uint32_t parse_value(struct mustache *m)
     skip_space(m);
     if (m->handlebars && (here(m) == '"' || here(m) == '\''))
         return parse_string(m, here(m));
-    if (m->handlebars && take(m, STR("("))) {
+    if (m->handlebars && text_take(m, STR("("))) {
         if (m->p->depth++ >= TEMPLATE_DEPTH_MAX)
             template_fail(m->p, m->p->at, "nested more than %d deep", TEMPLATE_DEPTH_MAX);
         skip_space(m);
         a = m->p->failed ? 0 : parse_call(m);
         m->p->depth--;
         skip_space(m);
-        if (!m->p->failed && !take(m, STR(")")))
+        if (!m->p->failed && !text_take(m, STR(")")))
             template_fail(m->p, m->p->at, "')' is missing");
         return a;
     }
@@ -407,7 +407,7 @@ static uint32_t parse_output(struct mustache *m, bool raw, struct str close)
 static void parse_comment(struct mustache *m)
 {
     struct parser *p = m->p;
-    bool dashed = m->handlebars && take(m, STR("--"));
+    bool dashed = m->handlebars && text_take(m, STR("--"));
     const char *found;
     size_t from = p->at;
 
@@ -462,11 +462,11 @@ static struct str parse_block_names(struct mustache *m)
     size_t from;
 
     skip_space(m);
-    if (!m->handlebars || !take(m, STR("as ")))
+    if (!m->handlebars || !text_take(m, STR("as ")))
         return STR("");
     skip_space(m);
     from = p->at + 1;
-    end = take(m, STR("|")) ? memchr(p->source.ptr + from, '|', p->source.len - from) : NULL;
+    end = text_take(m, STR("|")) ? memchr(p->source.ptr + from, '|', p->source.len - from) : NULL;
     if (end == NULL) {
         template_fail(p, p->at, "behind 'as' stand names between '|' and '|'");
         return STR("");
@@ -559,7 +559,7 @@ static bool ends_here(struct mustache *m, bool bare_caret)
     struct str word;
 
     m->ending_at = m->tag;
-    if (take(m, STR("/"))) {
+    if (text_take(m, STR("/"))) {
         size_t from;
 
         skip_space(m);
@@ -647,7 +647,7 @@ static uint32_t parse_tag(struct mustache *m)
         template_fail(m->p, m->tag, "raw blocks are not taken");
         return 0;
     }
-    if (take(m, STR("{"))) {
+    if (text_take(m, STR("{"))) {
         struct node node;
 
         if (mustaches)
@@ -655,18 +655,18 @@ static uint32_t parse_tag(struct mustache *m)
         node = (struct node){.kind = NODE_OUTPUT, .which = 1, .at = (uint32_t)m->tag};
         node.a = parse_value(m);
         skip_space(m);
-        if (!take(m, STR("}")))
+        if (!text_take(m, STR("}")))
             template_fail(m->p, m->p->at, "'}' is missing");
         close_tag(m, m->close, false);
         return template_node(m->p, node);
     }
-    if (take(m, STR("&")))
+    if (text_take(m, STR("&")))
         return parse_output(m, true, m->close);
-    if (take(m, STR("#")))
+    if (text_take(m, STR("#")))
         return parse_block(m, false, NULL);
-    if (take(m, STR("^")))
+    if (text_take(m, STR("^")))
         return parse_block(m, true, NULL);
-    if (take(m, STR(">")))
+    if (text_take(m, STR(">")))
         return parse_partial(m);
     if (here(m) == '*') {
         template_fail(m->p, m->tag, "decorators and partials within the template are not taken");
@@ -692,9 +692,9 @@ static uint32_t parse_statements(struct mustache *m)
                                                                                        m->p->at)}));
             continue;
         }
-        if (take(m, STR("!"))) {
+        if (text_take(m, STR("!"))) {
             parse_comment(m);
-        } else if (!m->handlebars && take(m, STR("="))) {
+        } else if (!m->handlebars && text_take(m, STR("="))) {
             parse_delimiters(m);
         } else {
             size_t from;

@@ -48,8 +48,8 @@ void suppress_order_free(struct suppress_order *o)
 }
 
 /* places: o->places or o->found, whose key it is. */
-static void put(struct suppress_order *o, struct buf *places, struct str tenant,
-                const char *address, const struct suppression *one)
+static void order_put(struct suppress_order *o, struct buf *places, struct str tenant,
+                      const char *address, const struct suppression *one)
 {
     uint8_t key[STATE_KEY_MAX];
     struct suppress_place p = {.key_at = (uint32_t)o->bytes.len,
@@ -70,13 +70,13 @@ void suppress_order_put(struct suppress_order *o, struct suppressions *list,
                         const struct suppression *one)
 {
     suppressions_note(list, one->address, false);
-    put(o, &o->places, str_of(one->tenant), one->address, one);
+    order_put(o, &o->places, str_of(one->tenant), one->address, one);
 }
 
 void suppress_order_remove(struct suppress_order *o, struct str tenant, const char *address)
 {
-    put(o, &o->places, tenant, address, NULL);
-    put(o, &o->found, tenant, address, NULL);
+    order_put(o, &o->places, tenant, address, NULL);
+    order_put(o, &o->found, tenant, address, NULL);
 }
 
 struct buf *suppress_order_records(struct suppress_order *o)

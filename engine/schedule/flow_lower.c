@@ -80,8 +80,8 @@ static bool is_known(struct suspensions *all, enum limit_kind kind, const char *
 }
 
 /* Adds the limit of what, where it is lowered. */
-static void add(struct site *site, enum limit_kind kind, struct str what,
-                struct limits_lowered *out)
+static void lowered_add(struct site *site, enum limit_kind kind, struct str what,
+                        struct limits_lowered *out)
 {
     struct worker *w = site->worker;
     char name[SUSPENSION_NAME_MAX + 1];
@@ -115,7 +115,7 @@ static bool are_alike(const struct limits_lowered *a, const struct limits_lowere
 }
 
 /* Of the site's the one that is like found, whose entries are put or kept. */
-static const struct limits_lowered *keep(struct site *site, struct limits_lowered *found)
+static const struct limits_lowered *lowered_keep(struct site *site, struct limits_lowered *found)
 {
     struct limits_lowered *l;
 
@@ -146,12 +146,12 @@ const struct limits_lowered *flow_lower_look(struct lane *lane)
     if (version == seen)
         return now;
     if (suspensions_caps(all) > 0 && lane->names != NULL) {
-        add(lane->site, LIMIT_LOWERED_CAMPAIGN, lane->names->campaign, &found);
-        add(lane->site, LIMIT_LOWERED_TENANT, lane->names->tenant, &found);
-        add(lane->site, LIMIT_LOWERED_SIGNER, lane->names->signer, &found);
-        add(lane->site, LIMIT_LOWERED_ENVELOPE, lane->names->envelope, &found);
+        lowered_add(lane->site, LIMIT_LOWERED_CAMPAIGN, lane->names->campaign, &found);
+        lowered_add(lane->site, LIMIT_LOWERED_TENANT, lane->names->tenant, &found);
+        lowered_add(lane->site, LIMIT_LOWERED_SIGNER, lane->names->signer, &found);
+        lowered_add(lane->site, LIMIT_LOWERED_ENVELOPE, lane->names->envelope, &found);
     }
-    now = keep(lane->site, &found);
+    now = lowered_keep(lane->site, &found);
     feed_lower(&lane->supply->feed, lane, now, version);
     return now;
 }

@@ -31,7 +31,7 @@ struct suppression_level {
 
 /* --- addresses --- */
 
-static bool put(char *out, size_t *len, struct str s)
+static bool text_put(char *out, size_t *len, struct str s)
 {
     if (s.len > SUPPRESSION_ADDRESS_MAX - *len)
         return false;
@@ -47,13 +47,13 @@ static bool put_local(char *out, size_t *len, struct str local)
     bool fits;
 
     if (str_is_ascii(local)) {
-        fits = put(out, len, local);
+        fits = text_put(out, len, local);
         for (size_t i = 0; fits && i < *len; i++)
             out[i] = ascii_lower(out[i]);
         return fits;
     }
     international_put_folded(&folded, local);
-    fits = put(out, len, buf_str(&folded));
+    fits = text_put(out, len, buf_str(&folded));
     buf_done(&folded);
     return fits;
 }
@@ -72,8 +72,8 @@ int suppression_address(struct str address, char out[SUPPRESSION_ADDRESS_MAX + 1
     local = smtp_address_local(parsed.text, room, &given);
     if (given == 0)
         local = parsed.local_part;
-    if (!put_local(out, &len, local) || !put(out, &len, STR("@")) ||
-        !put(out, &len, (struct str){domain.text, domain.len}))
+    if (!put_local(out, &len, local) || !text_put(out, &len, STR("@")) ||
+        !text_put(out, &len, (struct str){domain.text, domain.len}))
         return -EINVAL;
     out[len] = '\0';
     return 0;
