@@ -95,8 +95,10 @@ static void grow(struct map *m)
 
 static void move_bucket(struct map *m)
 {
-    struct map_node *node = m->old[m->moved++];
+    struct map_node *node;
 
+    ASSERT(m->moved <= m->mask >> 1);
+    node = m->old[m->moved++];
     while (node != NULL) {
         struct map_node *next = node->next;
 
@@ -128,6 +130,7 @@ void map_remove(struct map *m, struct map_node *node)
         ASSERT(*at != NULL);
         at = &(*at)->next;
     }
+    ASSERT(m->count > 0);
     *at = node->next;
     node->next = NULL;
     m->count--;

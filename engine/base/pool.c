@@ -92,6 +92,7 @@ void *pool_get(struct pool *p)
     object = p->free_list;
     if (object == NULL)
         return NULL;
+    ASSERT(p->in_use < p->in_use_max);
     p->free_list = object->next;
     p->in_use++;
     ASAN_UNPOISON_MEMORY_REGION(object, p->object_bytes);

@@ -60,11 +60,13 @@ void wheel_cancel(struct wheel *w, struct timer *timer)
         w->occupied[index / WHEEL_SLOTS] &= ~(1ULL << (index % WHEEL_SLOTS));
     }
     list_remove(&timer->node);
+    ASSERT(w->armed > 0);
     w->armed--;
 }
 
 void wheel_arm(struct wheel *w, struct timer *timer, uint64_t due_ms)
 {
+    ASSERT(timer->on_timer != NULL);
     wheel_cancel(w, timer);
     timer->due_ms = due_ms;
     w->armed++;
@@ -135,6 +137,7 @@ size_t wheel_advance(struct wheel *w, uint64_t now_ms)
     while (ran < WHEEL_RUN_MAX && (node = list_pop_front(&due)) != NULL) {
         struct timer *timer = LIST_ENTRY(node, struct timer, node);
 
+        ASSERT(w->armed > 0);
         w->armed--;
         ran++;
         timer->on_timer(timer);

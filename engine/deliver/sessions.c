@@ -312,7 +312,7 @@ static void look_lacks(struct channel *c, bool lacks)
     c->lacks = lacks ? lacks_by(c) : (struct limit_denial){0};
 }
 
-/* c gets no session now. Of a provider it waits in line. */
+/* c gets no session now. Where the limit is a provider's, c stands in the line of its sites. */
 static void open_later(struct channel *c, uint64_t at_ms)
 {
     uint64_t rate_ms = channel_open_at(c) / 1000000 + 1;

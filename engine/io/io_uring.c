@@ -134,6 +134,8 @@ static void begin(struct io *io, struct io_op *op, uint8_t kind, int fd)
 static void finish(struct io *io, struct io_op *op, const struct io_event *event)
 {
     ASSERT(op->in_flight == 1 && !event->more);
+    ASSERT(io->ops > 0 && op->io == io);
+    ASSERT((uint32_t)op->fd >= io->fds || io->fd_ops[op->fd] > 0);
     op->in_flight = 0;
     io->ops--;
     if ((uint32_t)op->fd < io->fds)
@@ -303,6 +305,7 @@ static void on_recv(struct io *io, struct io_op *op, const struct completion *c)
 /* Drops what was sent from the front of the vector. */
 static void iov_advance(struct msghdr *msg, size_t sent)
 {
+    ASSERT(sent < iov_bytes(msg)); /* something is left to send */
     while (sent >= msg->msg_iov->iov_len) {
         sent -= msg->msg_iov->iov_len;
         msg->msg_iov++;

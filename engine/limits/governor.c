@@ -93,6 +93,7 @@ static void cooling_sweep(struct governor *g, uint64_t now_ns, size_t max)
     for (; max > 0 && (n = list_pop_front(&g->cooling)) != NULL; max--) {
         struct governor_entry *e = LIST_ENTRY(n, struct governor_entry, cooling);
 
+        ASSERT(e->refs == 0);
         if (is_cold(e, now_ns) &&
             (!has_sums(e) || g->cooling_len > SUMS_MAX || now_ns == UINT64_MAX))
             entry_drop(g, e);
@@ -284,6 +285,7 @@ void governor_name(struct governor *g, struct governor_entry *e, const char *sou
     const char *at;
 
     pthread_mutex_lock(&g->mutex);
+    ASSERT(e->refs > 0 && strlen(e->key) >= source_len);
     at = strstr(e->key + source_len, site);
     if (source_len > 0 && site_len <= UINT16_MAX && at != NULL && at - e->key <= UINT16_MAX) {
         e->source_len = (uint16_t)source_len;
@@ -360,6 +362,7 @@ uint64_t governor_interval_at(const struct governor_entry *e, uint64_t now_ns)
 
     if (!cap_step(e, now_ns, &step))
         return own;
+    ASSERT(step < GOVERNOR_CAP_STEPS);
     capped = atomic_load_explicit(&e->cap_interval_ns, memory_order_relaxed) >> step;
     return capped > own ? capped : own;
 }
@@ -370,6 +373,7 @@ void governor_cap(struct governor *g, struct governor_entry *e, uint32_t version
     uint64_t old_ns;
 
     pthread_mutex_lock(&g->mutex);
+    ASSERT(e->refs > 0);
     if ((int32_t)(version - e->cap_version) > 0) {
         ASSERT(cap->rate_messages == 0 || cap->rate_period_ms > 0);
         old_ns = governor_interval_at(e, now_ns);
@@ -441,6 +445,7 @@ bool governor_over_cap(const struct governor_entry *e, uint64_t now_ns)
 
 static uint64_t lowered_at(uint64_t now_ns, uint64_t sessions)
 {
+    ASSERT(sessions > 0 && sessions <= UINT32_MAX); /* 0 says that nothing is lowered */
     return now_ns / NS_PER_S << 32 | sessions;
 }
 

@@ -222,6 +222,7 @@ uint32_t governor_recipients_more(struct governor_entry *e, uint64_t now_ns, uin
             return 0;
         n = (now_ns - from) / rate.interval + 1;
         n = n < want ? n : want;
+        ASSERT(n <= want);
     } while (!atomic_compare_exchange_weak(at_ns, &next, from + n * rate.interval));
     return (uint32_t)n;
 }

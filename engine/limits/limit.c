@@ -42,6 +42,7 @@ void limit_rate_denial(const struct limit *by, enum governor_counts counts, uint
                        uint64_t until_ns, struct limit_denial *why)
 {
     ASSERT(by->kind > LIMIT_NONE && by->kind < LIMIT_KINDS && until_ns > 0);
+    ASSERT(by->entry != NULL && counts < GOVERNOR_COUNTS);
     *why = (struct limit_denial){.kind = by->kind,
                                  .dest = by->dest,
                                  .source = by->source,
@@ -86,6 +87,7 @@ uint32_t limits_more(const struct limit *limits, size_t len, uint64_t now_ns, ui
                            ? want
                            : governor_recipients_more(limits[i].entry, now_ns, want);
 
+        ASSERT(may <= want);
         limits_give_recipients(limits, i, now_ns, want - may);
         want = may;
     }
@@ -186,6 +188,7 @@ void limit_connect_denial(const struct limit *by, struct limit_denial *why)
 {
     const struct config_rate *rate = limit_connect_rate(by);
 
+    ASSERT(by->entry != NULL);
     *why = (struct limit_denial){.kind = by->kind,
                                  .dest = by->dest,
                                  .source = by->source,
@@ -200,6 +203,7 @@ void limit_connect_denial(const struct limit *by, struct limit_denial *why)
 
 void limit_sessions_denial(const struct limit *by, uint64_t now_ns, struct limit_denial *why)
 {
+    ASSERT(by->entry != NULL && by->kind != LIMIT_NONE);
     *why = (struct limit_denial){.kind = by->kind,
                                  .dest = by->dest,
                                  .source = by->source,

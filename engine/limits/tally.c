@@ -90,6 +90,7 @@ bool tally_hit(struct tally *t, struct str name, uint32_t after, uint64_t within
     n = name_find(t, name, hash, after);
     if (n == NULL)
         n = name_new(t, name, hash, after);
+    ASSERT(n->after == after && n->next < after);
     list_remove(&n->age);
     list_push_back(&t->oldest_first, &n->age);
     n->times[n->next] = now_ms + 1;

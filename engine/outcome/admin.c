@@ -272,6 +272,7 @@ static void on_fetched(struct queue_load *load, int result)
     struct list_node *n;
     size_t i = 0;
 
+    ASSERT(a->rounds > 0 && a->waiter.parts > 0);
     settle_follow(a->worker, &a->waiter);
     while ((n = list_pop_front(&load->rcpts)) != NULL) {
         struct recipient *r = LIST_ENTRY(n, struct recipient, node);
@@ -303,6 +304,7 @@ static void admin_act_on(struct worker *w, struct admin *a)
 {
     struct admin_job *job = a->job;
 
+    ASSERT(worker_of_shard(w->shared, job->shard) == w);
     a->worker = w;
     a->fetched = calloc(job->rows_len + 1, sizeof(*a->fetched));
     a->later = calloc(job->rows_len + 1, sizeof(*a->later));
@@ -387,6 +389,7 @@ static void purge_run(struct worker *w, struct worker_note *note)
 {
     struct purge *p = CONTAINER_OF(note, struct purge, note);
 
+    ASSERT(worker_of_shard(w->shared, p->job->shard) == w);
     p->change = (struct queue_change){.purges = p->job->purges,
                                       .purges_len = p->job->purges_len,
                                       .records = p->job->records,

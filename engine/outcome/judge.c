@@ -243,6 +243,7 @@ static void notice_send(struct judge_batch *b, enum notice_kind kind)
             .last_attempt_ms = e->recipient->last_attempt_ms,
             .will_retry_until_ms = kind == NOTICE_DELAYED ? recipient_expires_ms(e->recipient) : 0};
     }
+    ASSERT(notice.recipients_len <= b->len);
     if (notice.recipients_len > 0) {
         notice.id = msgid_next(&w->ids, notice.now_ms);
         notice_submit(b, m, &notice);
@@ -327,6 +328,7 @@ static void entry_pool(struct judge_batch *b, struct judge_entry *e)
     flow = queue_flow_like(q, &wanted);
     if (flow == NULL || flow->id == r->flow) /* with too many flows it stays: it keeps its names */
         return;
+    ASSERT(e->old_flow == 0); /* a row changes its flow once */
     e->old_flow = r->flow;
     r->flow = flow->id;
 }
@@ -577,6 +579,7 @@ static void found_make(const struct judge_batch *b, struct judge_found *f)
                            b->context->peer_name, worker_wall_ms(b->worker), &f->states[f->len]);
             f->len++;
         }
+    ASSERT(f->len == max);
 }
 
 static void found_done(struct judge_found *f)
@@ -606,6 +609,7 @@ static void batch_settle(struct judge_batch *b, uint32_t shard, bool apart)
     for (size_t i = 0; i < b->len; i++) {
         struct judge_entry *e = &b->entries[i];
 
+        ASSERT(e->recipient->lane->shard == shard);
         if (!e->ended && admin_wants(e->recipient))
             continue;
         lane_settling(e->recipient);

@@ -241,6 +241,7 @@ static bool suspend_named(struct heard *h, const struct suspension *names, uint3
     int64_t now_ms = worker_wall_ms(w), until_ms = now_ms + (int64_t)pause_s * 1000;
     struct suspend_order order = {.what = *names};
 
+    ASSERT(suspension_is_stored(names->scope) && names->name[0] != '\0');
     if (lasts_until(w, &order.what, until_ms) ||
         (suspensions_stored(&w->shared->suspensions) >= SUSPENSIONS_RULES_MAX &&
          !suspensions_hold(&w->shared->suspensions, order.what.scope, str_of(order.what.name))))
@@ -422,7 +423,7 @@ static bool ends_session(const struct heard *h)
 }
 
 /* What the rule does in h->scope, with its record. The alarm is one. */
-static void act(struct heard *h, bool alarm)
+static void rule_carry_out(struct heard *h, bool alarm)
 {
     const struct config_rule *r = h->rule;
     const struct channel *c = h->channel;
@@ -457,14 +458,14 @@ static bool rule_follow(struct heard *h)
         return r->after == 1 && ends;
     if (all_three)
         h->scope = CONFIG_RULE_SOURCE;
-    act(h, r->alarm);
+    rule_carry_out(h, r->alarm);
     if (!all_three)
         return ends;
     h->scope = CONFIG_RULE_SIGNER;
     if (signer_of(h).len > 0)
-        act(h, false);
+        rule_carry_out(h, false);
     h->scope = CONFIG_RULE_ENVELOPE;
-    act(h, false);
+    rule_carry_out(h, false);
     return ends;
 }
 

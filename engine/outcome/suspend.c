@@ -70,6 +70,7 @@ static void tell_all(struct suspend_change *c)
 {
     struct shared *all = c->owner->shared;
 
+    ASSERT(atomic_load(&c->walks) == 0);
     atomic_store_explicit(&c->walks, all->workers_len, memory_order_relaxed);
     for (uint32_t i = 0, workers = all->workers_len; i < workers; i++) {
         struct suspend_walk *each = &c->each[i];
@@ -117,6 +118,7 @@ static int table_change(struct suspend_change *c)
     struct suspensions *all = &c->owner->shared->suspensions;
     int err = 0;
 
+    ASSERT(!c->order.look);
     for (size_t i = 0; err == 0 && i < c->order.caps_len; i++)
         err = suspensions_put(all, &c->order.caps[i]);
     if (!c->order.resume)
@@ -199,6 +201,7 @@ static void record_put(struct suspend_change *c, size_t at, const struct suspens
 {
     struct suspend_record *r = &c->records[at];
 
+    ASSERT(at <= c->order.caps_len && suspension_is_stored(one->scope));
     if (!remove)
         suspension_encode(&r->value, one);
     c->states[at] = (struct queue_state){
@@ -251,6 +254,7 @@ static void end_one(struct worker *w)
     struct suspend_change *c;
     int64_t next_ms, wait_ms = LOOK_MS;
 
+    ASSERT(!w->suspension_changing);
     if (w->draining)
         return;
     if (suspensions_ended(&w->shared->suspensions, worker_wall_ms(w), &order.what, &next_ms)) {
@@ -294,6 +298,7 @@ static void on_order(struct worker *w, struct worker_note *note)
 {
     struct suspend_change *c = CONTAINER_OF(note, struct suspend_change, note);
 
+    ASSERT(c->owner == w);
     list_push_back(&w->suspension_changes, &c->node);
     changes_go_on(w);
 }

@@ -235,6 +235,7 @@ static int64_t wants_ms(const struct sweep *s, const struct lane *lane,
  * next pass for them finds it anew. */
 static void lanes_learn(struct sweep *s)
 {
+    ASSERT(s->lanes_len <= STEP_LANES && !s->stepping);
     for (size_t i = 0; i < s->lanes_len; i++) {
         const struct sweep_lane *from = &s->lanes[i];
         struct lane *lane =
@@ -253,6 +254,7 @@ static struct lane *take_lane(struct sweep *s)
     struct list_node *n = list_pop_front(&s->waiting);
     struct lane *lane = n == NULL ? NULL : LIST_ENTRY(n, struct lane, outlived_node);
 
+    ASSERT(s->kind == SWEEP_LIFETIMES);
     if (lane != NULL)
         lane->expires_ms = INT64_MAX;
     return lane;
@@ -277,6 +279,7 @@ static void next_pass(struct sweep *s)
 {
     struct lane *lane;
 
+    ASSERT(s->kind == SWEEP_LIFETIMES && !s->walking);
     if (list_empty(&s->waiting) && !s->absent)
         return;
     s->all = s->absent || many_wait(s);
@@ -284,6 +287,7 @@ static void next_pass(struct sweep *s)
     s->lanes_len = 0;
     if (!s->all) {
         lane = take_lane(s);
+        ASSERT(lane != NULL);
         step_lane(s, lane->flow, lane_name(lane));
     }
     pass_begin(s);
@@ -294,6 +298,7 @@ static void all_learn(struct sweep *s)
 {
     struct sweep *times = s - SWEEP_LIFETIMES + SWEEP_TIMES;
 
+    ASSERT(s->all && times->kind == SWEEP_TIMES && times->shard == s->shard);
     if (times->walking)
         times->restart = true;
     else if (times->passes == 0)
@@ -353,6 +358,7 @@ static void on_changed(struct admin_job *job, int result)
 {
     struct sweep *s = CONTAINER_OF(job, struct sweep, job);
 
+    ASSERT(s->stepping && job->changed <= job->rows_len);
     if (result < 0)
         log_error("queue.sweep_failed", "shard=%u error=%d", s->shard, result);
     s->changed += job->changed;
@@ -363,6 +369,7 @@ static void on_walked(struct queue_walk *walk, int result)
 {
     struct sweep *s = walk->owner;
 
+    ASSERT(walk == &s->walk && s->stepping && s->job.rows_len <= STEP_FOUND);
     if (result < 0) {
         log_error("queue.sweep_failed", "shard=%u error=%d", s->shard, result);
         if (s->all)

@@ -117,6 +117,7 @@ static void store_stream(struct warm *k, const struct warmup_put *put)
 /* All that the round had is stored, or nothing of some parts. */
 static void round_end(struct warm *k)
 {
+    ASSERT(k->storing == 0 && k->puts_len <= k->taken);
     k->made_left -= k->taken < k->made_left ? k->taken : k->made_left;
     if (k->made_left == 0 || k->result < 0)
         orders_done(&k->made, k->result);
@@ -129,7 +130,7 @@ static void on_stored(struct queue_change *change, int result)
     struct warm *k = part->keeper;
     struct worker *w = k->worker;
 
-    ASSERT(k->storing > 0);
+    ASSERT(k->storing > 0 && part->fills && change == &part->change);
     if (result < 0 && result != -ESHUTDOWN) {
         log_error("warmup.store_failed", "error=\"%s\" action=\"streams wait until it succeeds\"",
                   strerror(-result));
@@ -195,6 +196,7 @@ static bool part_fill(struct warm *k, struct part *part)
     size_t first = k->states_len;
     bool records = part->change.records.len > 0; /* in shard 0: of orders, and of days */
 
+    ASSERT(k->puts_len <= PUTS_MAX && (!records || part->shard == 0));
     part->change.urgent = records;
     for (size_t i = 0; i < k->puts_len; i++) {
         if (k->puts[i].shard != part->shard)

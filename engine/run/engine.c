@@ -298,6 +298,7 @@ int engine_start(struct engine *e, int (*ready)(void *arg, struct buf *error), v
     const char *why = NULL;
     int err;
 
+    ASSERT(e->meetings == 1 && e->shared.queue == NULL);
     queue_options_of(e->config, e->shared.workers_len, &options);
     options.on_quarantined = on_quarantined;
     options.on_quarantined_arg = e;
@@ -370,6 +371,7 @@ static void on_reload(struct worker *w, struct worker_note *note)
     struct order *o = CONTAINER_OF(note, struct order, note);
     struct config *old = w->config;
 
+    ASSERT(o->config != NULL && o->trust != NULL && o->config->generation > old->generation);
     w->config = o->config;
     trust_unref(w->trust);
     w->trust = o->trust;

@@ -78,6 +78,7 @@ static void take_handed(struct worker *w)
 {
     struct handing notes = handing_of(w), ended;
 
+    ASSERT(w->handed);
     part_ends(w, TURN_EVENTS);
     w->handed = worker_notes_take(w, hand_on, &notes);
     crew_collect(&w->desk);
@@ -187,6 +188,7 @@ int worker_open(struct worker *w, struct engine *engine, uint32_t index)
     const struct config_listener *which = NULL;
     int err;
 
+    ASSERT(index < engine->shared.workers_len && w == &engine->shared.workers[index]);
     w->shared = &engine->shared;
     w->index = index;
     w->lane_hooks = &lane_hooks;
@@ -285,8 +287,10 @@ static int resolver_open(struct worker *w)
 int worker_start(struct worker *w)
 {
     struct queue *q = w->shared->queue;
-    int err = queue_port_open(&w->port, q, wake_worker, w);
+    int err;
 
+    ASSERT(w->port == NULL && w->settles == NULL && !w->draining);
+    err = queue_port_open(&w->port, q, wake_worker, w);
     if (err < 0)
         return err;
     handshakes_init(&w->handshakes, w->shared->crew, &w->desk, w->io);
@@ -385,6 +389,7 @@ static void worker_close_mail(struct worker *w)
     backend_routes_abandon(w);
     settle_abandon(w);
     lane_close_all(w);
+    ASSERT(w->lanes.count == 0 && w->memory.count == 0);
     site_reap(w);
     dns_close(w->dns);
     free(w->root_question);

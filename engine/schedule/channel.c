@@ -488,6 +488,7 @@ static void look_held(struct channel *c, const struct limit_denial *why)
 {
     uint64_t now_ns = io_now_ns(c->site->worker->io);
 
+    ASSERT(c->held_ns <= now_ns && (why == NULL || why->kind != LIMIT_NONE));
     if (c->held.kind != LIMIT_NONE)
         site_count_held(c->site, &c->held, (now_ns - c->held_ns) / 1000000);
     c->held.kind = LIMIT_NONE;

@@ -519,7 +519,7 @@ static struct recipient *next_allowed(struct channel *c, struct channel_session 
     return NULL;
 }
 
-/* What was set aside for this session is there for the others, and for it in a while. */
+/* Shares that were set aside for this take go on: other sessions may have them at once. */
 static void set_back(struct channel *c)
 {
     for (struct list_node *n = list_first(&c->seats); n != NULL; n = list_next(&c->seats, n)) {

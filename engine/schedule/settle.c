@@ -499,6 +499,7 @@ void settle(struct worker *w, const struct settlement *what)
 
 void settle_follow(struct worker *w, struct settle_waiter *waiter)
 {
+    ASSERT(waiter != NULL && w->settles_follower == NULL); /* settle_wait() ends it */
     w->settles_follower = waiter;
 }
 

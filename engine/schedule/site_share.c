@@ -194,6 +194,7 @@ bool site_share_enter(const struct limit *limit, bool counts, bool began)
 {
     struct share_limit *own = share_of(limit);
 
+    ASSERT(own->refs > 0 && (!counts || own->sessions > 0));
     if (!share_enter(own, counts, began)) {
         share_lacks(own);
         return false;

@@ -18,7 +18,7 @@ static bool before(const struct turn *a, const struct turn *b)
     return (int64_t)(a->pass - b->pass) < 0;
 }
 
-static void put(struct turns *s, uint32_t at, struct turn *t)
+static void heap_put(struct turns *s, uint32_t at, struct turn *t)
 {
     s->heap[at] = t;
     t->at = at + 1;
@@ -29,10 +29,10 @@ static void sift_up(struct turns *s, uint32_t at)
     struct turn *t = s->heap[at];
 
     while (at > 0 && before(t, s->heap[(at - 1) / 2])) {
-        put(s, at, s->heap[(at - 1) / 2]);
+        heap_put(s, at, s->heap[(at - 1) / 2]);
         at = (at - 1) / 2;
     }
-    put(s, at, t);
+    heap_put(s, at, t);
 }
 
 static void sift_down(struct turns *s, uint32_t at)
@@ -44,10 +44,10 @@ static void sift_down(struct turns *s, uint32_t at)
             below++;
         if (!before(s->heap[below], t))
             break;
-        put(s, at, s->heap[below]);
+        heap_put(s, at, s->heap[below]);
         at = below;
     }
-    put(s, at, t);
+    heap_put(s, at, t);
 }
 
 /* The time to the first of events that come at the rate of the weight. */
@@ -75,6 +75,7 @@ void turns_join(struct turns *s, struct turn *t)
         ASSERT(s->heap != NULL);
     }
     t->pass = s->now + (t->pass > s->now - t->left ? t->pass - (s->now - t->left) : 0);
+    ASSERT(t->weight > 0 && s->weights <= UINT64_MAX - t->weight);
     s->weights += t->weight;
     s->heap[s->len++] = t;
     sift_up(s, s->len - 1);
@@ -92,7 +93,7 @@ void turns_leave(struct turns *s, struct turn *t)
     last = s->heap[--s->len];
     t->at = 0;
     if (last != t) {
-        put(s, at, last);
+        heap_put(s, at, last);
         sift_up(s, at);
         sift_down(s, last->at - 1);
     }
@@ -102,6 +103,7 @@ void turns_leave(struct turns *s, struct turn *t)
 
 void turns_pay(struct turns *s, struct turn *t, uint32_t n)
 {
+    ASSERT(!turn_in(t) || s->heap[t->at - 1] == t);
     if (s->len > 0 && (int64_t)(s->heap[0]->pass - s->now) > 0)
         s->now = s->heap[0]->pass;
     t->pass += n * stride(t);

@@ -276,6 +276,8 @@ static bool is_upload(const struct campaign *one)
 
 void campaign_encode(struct buf *out, const struct campaign *one)
 {
+    ASSERT(one->state >= CAMPAIGN_DRAFT && one->state < CAMPAIGN_STATES);
+    ASSERT(one->priority < FLOW_PRIORITIES && one->set.priority <= FLOW_PRIORITIES);
     buf_putc(out, VERSION);
     buf_putc(out, (char)one->state);
     buf_putc(out, (char)one->priority);
@@ -387,6 +389,7 @@ void campaign_suspension(const struct campaign *one, int64_t now_ms, struct susp
                                       [CAMPAIGN_PAUSED] = "it is paused",
                                       [CAMPAIGN_CANCELLED] = "it is cancelled"};
 
+    ASSERT(one->state >= CAMPAIGN_DRAFT && one->state < CAMPAIGN_STATES);
     *out = (struct suspension){.scope = SUSPENSION_CAMPAIGN_TENANT, .since_ms = now_ms};
     suspension_name(out->name, str_of(one->name), str_of(one->tenant));
     if (one->state == CAMPAIGN_RUNNING)

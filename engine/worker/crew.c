@@ -34,6 +34,7 @@ static void job_run(struct crew_job *job)
  * come back together: a worker's turn for each of them would cost as much as a brief job itself. */
 static void jobs_return(struct crew_job *const jobs[], uint32_t len)
 {
+    ASSERT(len > 0 && len <= TOGETHER_MAX);
     for (uint32_t i = 0; i < len; i++) {
         struct crew_desk *desk = jobs[i]->desk;
         bool was_empty = mailbox_put(&desk->done, &jobs[i]->node);

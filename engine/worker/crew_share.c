@@ -10,6 +10,7 @@ static void submit_waiting(struct crew_share *s)
     struct io *io = s->worker->io;
     struct list_node *n;
 
+    ASSERT(s->with_crew <= s->max);
     while (s->with_crew < s->max && (n = list_first(&s->waiting)) != NULL) {
         struct crew_task *t = LIST_ENTRY(n, struct crew_task, node);
 

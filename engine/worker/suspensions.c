@@ -139,9 +139,10 @@ static void count_again(struct suspensions *s, enum suspension_scope scope)
         atomic_fetch_add_explicit(&s->caps_version, 1, memory_order_relaxed);
 }
 
-/* Under the lock. */
+/* Under the lock; n: one more, or (UINT32_MAX) one less. */
 static void stored_add(struct suspensions *s, enum suspension_scope scope, uint32_t n)
 {
+    ASSERT(n == 1 || n == UINT32_MAX);
     if (suspension_is_cap(scope))
         atomic_fetch_add_explicit(&s->caps, n, memory_order_relaxed);
     else if (suspension_is_stored(scope))
@@ -182,7 +183,7 @@ bool suspensions_remove(struct suspensions *s, enum suspension_scope scope, stru
     e = entry_find(s, scope, name);
     if (e != NULL) {
         map_remove(&s->by_name, &e->node);
-        stored_add(s, scope, UINT32_MAX); /* which is -1 */
+        stored_add(s, scope, UINT32_MAX);
     }
     count_again(s, scope);
     pthread_mutex_unlock(&s->lock);

@@ -13,6 +13,7 @@ int worker_notes_open(struct worker *w)
 {
     uint32_t workers = w->shared->workers_len;
 
+    ASSERT(w->index < workers && workers <= WORKERS_MAX);
     w->inbox = aligned_alloc(CACHE_LINE_BYTES, (workers + 1) * sizeof(*w->inbox));
     w->outbox = calloc(workers, sizeof(*w->outbox));
     if (w->inbox == NULL || w->outbox == NULL)
@@ -100,6 +101,7 @@ bool worker_notes_take(struct worker *w, bool (*more)(void *arg), void *arg)
     uint32_t sources = w->shared->workers_len + 2;
     struct worker_note *note;
 
+    ASSERT(w->notes_turn < sources);
     mailbox_take(&w->letterbox, &w->letters);
     for (uint32_t i = 0; i < sources; i++) {
         while ((note = note_next(w, w->notes_turn)) != NULL) {
