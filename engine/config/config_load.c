@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "config/config_secret.h"
 #include "config/config_walk.h"
+#include "smtp/address.h"
 
 #define FILE_BYTES_MAX (64 * 1024 * 1024)
 
@@ -34,6 +35,29 @@ static const char *hint_of_line(struct str line)
     return "";
 }
 
+/* libfyaml's words are about YAML; what was forgotten is mostly this. */
+static const char *hint_of_error(const char *error, struct str line)
+{
+    static const char *const hints[][2] = {
+        {"nested block mapping on the same line", "; a value with ': ' needs quotes"},
+        {"did not find expected '-' indicator",
+         "; all keys of an item begin in the column of its first one"},
+        {"invalid multiline plain key",
+         "; a key lacks its ': ', or the line below is indented too far"},
+        {"invalid indentation in mapping", "; keys of a section begin in the same column"},
+        {"in flow mapping", "; a '{' before it lacks its '}', or a comma lacks between keys"},
+        {"in flow sequence", "; a '[' before it lacks its ']', or a comma lacks between items"},
+        {"quoted scalar", "; a quotation mark lacks its second one"}};
+    const char *hint = hint_of_line(line);
+
+    if (strstr(error, "tab character") != NULL || strstr(error, "invalid tab") != NULL)
+        return "; indent with spaces";
+    for (size_t i = 0; *hint == 0 && i < ARRAY_LEN(hints); i++)
+        if (strstr(error, hints[i][0]) != NULL)
+            hint = hints[i][1];
+    return hint;
+}
+
 static void syntax_errors(struct config_loader *l, struct fy_diag *diag, struct str text)
 {
     struct fy_diag_error *e;
@@ -42,15 +66,8 @@ static void syntax_errors(struct config_loader *l, struct fy_diag *diag, struct 
 
     while ((e = fy_diag_errors_iterate(diag, &i)) != NULL) {
         struct config_place at = {e->line, e->column};
-        const char *hint = "";
 
-        if (strstr(e->msg, "tab character") != NULL)
-            hint = "; indent with spaces";
-        else if (strstr(e->msg, "nested block mapping on the same line") != NULL)
-            hint = "; a value with ': ' needs quotes";
-        else
-            hint = hint_of_line(line_at(text, e->line));
-        config_complain(l, at, "YAML: %s%s", e->msg, hint);
+        config_complain(l, at, "YAML: %s%s", e->msg, hint_of_error(e->msg, line_at(text, e->line)));
         any = true;
     }
     if (!any)
@@ -128,12 +145,19 @@ static void check_bytes(struct config_loader *l, struct str text)
         }
         at.line += text.ptr[i] == '\n';
     }
+    at.line = 1;
+    for (struct str rest = text; rest.len != 0; at.line++)
+        if (!smtp_utf8_valid(str_take(&rest, '\n'))) {
+            config_complain(l, at, "this line is not UTF-8");
+            return;
+        }
 }
 
 static void load_text(struct config_loader *l, struct str text)
 {
     l->c->file = config_dup(l->c, str_of(l->file));
     check_bytes(l, text);
+    l->c->is_empty = text.len == 0;
     if (l->errors_count == 0 && text.len != 0)
         load_yaml(l, text);
 }
@@ -187,6 +211,12 @@ static void check_listeners(struct config_loader *l)
         }
         if (!none && l->c->certificates_len == 0)
             config_complain(l, at, "listeners[%zu].tls: %s needs 'certificates'", i, listener->tls);
+        if (l->c->http.listen.len != 0 &&
+            strcmp(l->c->http.listen.text, listener->address.text) == 0) {
+            at.line = (int)config_line_of(l->c, listener, config_field_find(s, STR("listen")));
+            config_complain(l, at, "listeners[%zu].listen: %s is taken by http.listen", i,
+                            listener->address.text);
+        }
         check_idempotency(l, i);
     }
 }

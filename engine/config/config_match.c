@@ -529,6 +529,9 @@ void config_warnings(const struct config *c, bool as_root, struct buf *out)
 {
     if (as_root && c->user == NULL)
         buf_puts(out, "warning: no 'user': started by root, the engine stays root\n");
+    if (c->is_empty)
+        buf_puts(out, "warning: there is no key in the file, so all is default; a reload refuses "
+                      "such a file\n");
     warn_of_host_name(c, out);
     warn_of_credentials(c, out);
     if (!c->dns.ipv4 && !c->dns.ipv6)

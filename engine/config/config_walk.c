@@ -223,22 +223,25 @@ static void load_value(struct config_loader *l, struct config_target *t,
 
 /* --- keys --- */
 
-/* Where else the schema has this key, as "queue.shards"; for a key under the wrong section. */
-static const char *find_elsewhere(char out[PATH_BYTES], const struct config_section *s,
-                                  const char *path, struct str name)
+/* Where else the schema has this key, for one under the wrong section: "sources, destinations".
+ * What lies in sections is told with all sections around it. How many these are. */
+static unsigned find_elsewhere(struct buf *out, const struct config_section *s, const char *path,
+                               struct str name)
 {
     char below[PATH_BYTES];
+    unsigned found = 0;
 
     for (size_t i = 0; i < s->len; i++) {
         const struct config_field *f = &s->fields[i];
 
-        if (str_eq(name, str_of(f->name)))
-            return join(out, path, name);
-        if (f->section != NULL && f->section->len != 0 &&
-            find_elsewhere(out, f->section, join(below, path, str_of(f->name)), name) != NULL)
-            return out;
+        if (str_eq(name, str_of(f->name))) {
+            buf_printf(out, "%s%s", out->len == 0 ? "" : ", ", *path == 0 ? "the file" : path);
+            found++;
+        } else if (f->section != NULL && f->section->len != 0) {
+            found += find_elsewhere(out, f->section, join(below, path, str_of(f->name)), name);
+        }
     }
-    return NULL;
+    return found;
 }
 
 /* For a key like none of `section`: the keys that there are, as many as one line shows. */
@@ -300,7 +303,9 @@ static void unknown_key(struct config_loader *l, const struct config_target *t, 
                         struct config_place at)
 {
     const char *ours = find_foreign(name);
-    char where[PATH_BYTES], text[PATH_BYTES];
+    struct buf where = {0};
+    char text[PATH_BYTES];
+    unsigned places;
     struct suggest s;
 
     if (t->section == &config_schema && str_eq(name, STR("source"))) {
@@ -312,6 +317,7 @@ static void unknown_key(struct config_loader *l, const struct config_target *t, 
     suggest_init(&s, name);
     for (size_t i = 0; i < t->section->len; i++)
         suggest_offer(&s, t->section->fields[i].name);
+    places = find_elsewhere(&where, &config_schema, "", name);
     snprintf(text, sizeof(text), "unknown key '%.*s'%s%s", name.len > 100 ? 100 : (int)name.len,
              name.ptr, *t->path == 0 ? "" : " in ", t->path);
     if (ours != NULL)
@@ -319,13 +325,19 @@ static void unknown_key(struct config_loader *l, const struct config_target *t, 
     else if (s.best != NULL && s.distance == 0)
         config_complain(l, at, "%s; keys are written in lower case: '%s'", text, s.best);
     else if (s.best != NULL && s.distance <= 1)
-        config_complain(l, at, "%s; did you mean '%s'?", text, s.best);
-    else if (find_elsewhere(where, &config_schema, "", name) != NULL)
-        config_complain(l, at, "%s; '%s' exists: is it meant?", text, where);
+        config_complain(l, at, "%s; did you mean '%s'?%s%.*s", text, s.best,
+                        places == 0 ? "" : " It is a key of ", STR_FMT(buf_str(&where)));
+    else if (places == 1)
+        config_complain(l, at, "%s; it is a key of %.*s: is that meant?", text,
+                        STR_FMT(buf_str(&where)));
+    else if (places > 1)
+        config_complain(l, at, "%s; it is a key of %.*s: is one of these meant?", text,
+                        STR_FMT(buf_str(&where)));
     else if (s.best != NULL)
         config_complain(l, at, "%s; did you mean '%s'?", text, s.best);
     else
         complain_with_keys(l, t->section, at, text);
+    buf_done(&where);
 }
 
 static void load_pair(struct config_loader *l, struct config_target *t, struct fy_node_pair *pair,
@@ -416,12 +428,23 @@ static void load_pairs(struct config_loader *l, struct config_target *t, struct 
                        config_place_of(fy_node_pair_key(pair), t->place), depth);
 }
 
+/* As other mail servers have it. */
+static bool is_assignment(struct fy_node *node)
+{
+    struct str text = fy_node_is_scalar(node) ? config_walk_text(node) : STR("");
+
+    ptrdiff_t sign = str_find(text, '='), colon = str_find(text, ':');
+
+    return sign > 0 && (colon < 0 || sign < colon);
+}
+
 void config_walk_section(struct config_loader *l, struct config_target *t, struct fy_node *node)
 {
     const char *what = *t->path == 0 ? "the file" : t->path;
 
     if (!fy_node_is_mapping(node)) {
-        config_complain(l, t->place, "%s takes keys; write \"key: value\" lines", what);
+        config_complain(l, t->place, "%s takes keys; write lines of \"key: value\"%s", what,
+                        is_assignment(node) ? ", with ':' and not '='" : "");
         return;
     }
     load_pairs(l, t, node, 0);

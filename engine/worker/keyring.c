@@ -52,7 +52,9 @@ static int read_file(const struct config *c, const struct config_dkim_key *key,
     struct stat st;
     ssize_t n = -1;
 
-    if (fd < 0 || fstat(fd, &st) < 0) {
+    if (fd < 0 && errno == ENOENT) {
+        complain(c, key, errors, "is not there; 'hayauma dkim keygen' makes it", "");
+    } else if (fd < 0 || fstat(fd, &st) < 0) {
         complain(c, key, errors, "cannot be read: ", strerror(errno));
     } else if (!S_ISREG(st.st_mode)) {
         complain(c, key, errors, "is no file", "");

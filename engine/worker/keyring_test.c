@@ -155,7 +155,7 @@ static void test_mistakes(void **state)
         const char *text, *error;
     } rows[] = {
         {KEY("a.example", "s", "none", ""),
-         "test.yaml:3: dkim.keys: %/none cannot be read: No such"},
+         "test.yaml:3: dkim.keys: %/none is not there; 'hayauma dkim"},
         {KEY("a.example", "s", "loose", ""), "can be used by others than its owner; chmod 600 it"},
         {KEY("a.example", "s", "written", ""),
          "can be used by others than its owner; chmod 600 it"},
