@@ -17,8 +17,10 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
 import unicodedata
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
@@ -73,9 +75,9 @@ class Fed(Engine):
         return len(lines(self.run("queue", "list", "--json", *filters).stdout))
 
 
-def on_terminal(*arguments, send=None, until=b"\0", stop=None, env=None, columns=80):
+def on_terminal(*arguments, send=None, until=b"\0", stop=None, act=None, env=None, columns=80):
     """Runs hayauma on a pseudo-terminal; returns (exit status, output). send: typed once until was
-    seen; stop: a signal for it then."""
+    seen; stop: a signal for it then; act: called in a thread then, with the process id."""
     pid, fd = pty.fork()
     if pid == 0:
         fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
@@ -99,6 +101,8 @@ def on_terminal(*arguments, send=None, until=b"\0", stop=None, env=None, columns
                 os.write(fd, send)
             if stop:
                 os.kill(pid, stop)
+            if act:
+                threading.Thread(target=act, args=(pid,)).start()
     else:
         os.kill(pid, signal.SIGKILL)
     os.close(fd)
@@ -198,7 +202,7 @@ def test_config():
                    "dkim: {keys: [{domain: a.example, selector: s, file: /none/key}]}\n"
                    "certificates: [{chain: /none/chain, key: /none/key}]\n")
     said = run("config", "check", bad, status=1).stderr  # all at once
-    for name in ("/none/users", "/none/credentials", "/none/key cannot", "/none/chain"):
+    for name in ("/none/users", "/none/credentials", "/none/key is not there", "/none/chain"):
         assert name in said, said
     assert "users_file: /none/users" in run("config", "show", bad).stdout
     assert run("config", "docs").stdout == (TREE / "docs/configuration.md").read_text()
@@ -701,6 +705,22 @@ def test_terminal():
         status, output = on_terminal("status", "-c", engine.file, until=b"DESTINATION",
                                      stop=signal.SIGTERM)
         assert status == 0 and output.endswith("\x1b[?1049l")
+
+        def interrupt(pid):
+            time.sleep(1.5)
+            os.kill(pid, signal.SIGINT)
+
+        with ThreadPoolExecutor() as pool:  # over a restart it stays, and shows the new engine
+            live = pool.submit(on_terminal, "status", "-i", "100ms", "-c", engine.file, until=b"NO ANSWER",
+                               act=interrupt)
+            time.sleep(0.3)
+            engine.kill()
+            time.sleep(0.3)
+            Engine.start(engine)
+            status, output = live.result()
+        assert status == 0 and "NO ANSWER from the engine for 0s" in output, output
+        last = output.rpartition("\x1b[H")[2]
+        assert "NO ANSWER" not in last and f"pid {engine.process.child.pid}, up" in last, last
 
 
 def test_output_lost():

@@ -104,6 +104,8 @@ static int unreachable(const struct channel *ch, int err)
 {
     const char *command = ch->options->command;
 
+    if (ch->quiet)
+        return EXIT_UNREACHABLE;
     if (err == EACCES || err == EPERM)
         fprintf(stderr,
                 "hayauma %s: no permission for the engine's socket %s: "
@@ -120,14 +122,11 @@ static int unreachable(const struct channel *ch, int err)
     return EXIT_UNREACHABLE;
 }
 
-int channel_open(struct channel *ch, const struct channel_options *options)
+static int connect_to_path(struct channel *ch)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     struct timeval timeout = {.tv_sec = SILENCE_S_MAX};
 
-    *ch = (struct channel){.options = options, .fd = -1, .path = socket_path(options)};
-    if (ch->path == NULL)
-        return EXIT_USAGE;
     if (strlen(ch->path) >= sizeof(address.sun_path))
         return unreachable(ch, ENAMETOOLONG);
     strcpy(address.sun_path, ch->path);
@@ -137,6 +136,22 @@ int channel_open(struct channel *ch, const struct channel_options *options)
     (void)setsockopt(ch->fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
     (void)setsockopt(ch->fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
     return 0;
+}
+
+int channel_open(struct channel *ch, const struct channel_options *options)
+{
+    *ch = (struct channel){.options = options, .fd = -1, .path = socket_path(options)};
+    return ch->path == NULL ? EXIT_USAGE : connect_to_path(ch);
+}
+
+int channel_reopen(struct channel *ch)
+{
+    if (ch->fd >= 0)
+        close(ch->fd);
+    ch->fd = -1;
+    buf_clear(&ch->in);
+    ch->in_at = 0;
+    return connect_to_path(ch);
 }
 
 void channel_close(struct channel *ch)
@@ -151,6 +166,8 @@ void channel_close(struct channel *ch)
 
 static int went_away(const struct channel *ch, int err)
 {
+    if (ch->quiet)
+        return EXIT_UNREACHABLE;
     if (err == EAGAIN)
         fprintf(stderr, "hayauma %s: the engine at %s has not answered for %d seconds\n",
                 ch->options->command, ch->path, SILENCE_S_MAX);

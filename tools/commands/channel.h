@@ -38,6 +38,7 @@ struct channel {
     const struct channel_options *options;
     char *path;
     int fd;
+    bool quiet; /* the caller says it when the engine does not answer */
     struct buf in;
     size_t in_at; /* consumed so far */
 };
@@ -45,6 +46,8 @@ struct channel {
 /* 0, or the exit code with the error printed. */
 int channel_open(struct channel *ch, const struct channel_options *options) MUST_USE;
 void channel_close(struct channel *ch);
+/* Connects anew to where it was connected, for an engine that was restarted. */
+int channel_reopen(struct channel *ch) MUST_USE;
 /* Sends request, which is released. 0 or the exit code. */
 int channel_send(struct channel *ch, json_t *request) MUST_USE;
 /* The same of a request's JSON, which fits one line; text's room is used. */

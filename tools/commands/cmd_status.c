@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "config/config_value.h"
 #include "tools/commands/channel.h"
 #include "tools/commands/commands.h"
@@ -157,27 +158,60 @@ static void draw(struct buf *text)
     buf_clear(text);
 }
 
+/* The engine does not answer, since gone_ms; behind a restart it does again. The figures below are
+ * the last ones. */
+static void put_gone(struct buf *text, const struct channel *ch, uint64_t gone_ms)
+{
+    buf_puts(text, "NO ANSWER from the engine for ");
+    put_age(text, (int64_t)(clock_mono_ns() / 1000000 - gone_ms));
+    buf_printf(text, ", asking again at %s\n", ch->path);
+    fold_text(text, screen_width(), 10);
+}
+
+static json_t *fetch_anew(struct channel *ch, long long destinations, int *code)
+{
+    json_t *now = fetch(ch, destinations, code);
+
+    if (now != NULL || *code != EXIT_UNREACHABLE || stopped != 0)
+        return now;
+    *code = channel_reopen(ch);
+    return *code == 0 ? fetch(ch, destinations, code) : NULL;
+}
+
 static int watch(struct channel *ch, const struct options *o)
 {
-    json_t *before = NULL, *now;
+    json_t *before = NULL, *now, *next;
     struct buf text = {0};
+    uint64_t gone_ms = 0; /* 0: it answers */
     int code = 0;
 
     now = fetch(ch, rows_that_fit(o), &code);
-    if (now != NULL)
-        fputs("\033[?1049h\033[?25l", stdout); /* the other screen, no cursor */
-    while (now != NULL) {
+    if (now == NULL)
+        return code;
+    fputs("\033[?1049h\033[?25l", stdout); /* the other screen, no cursor */
+    ch->quiet = true;
+    while (stopped == 0) {
+        if (gone_ms != 0)
+            put_gone(&text, ch, gone_ms);
         status_table(before, now, screen_width(), rows_that_fit(o), &text);
         draw(&text);
         wait_ms(o->interval_ms);
+        next = fetch_anew(ch, rows_that_fit(o), &code);
+        if (next == NULL && code != EXIT_UNREACHABLE)
+            break;
+        if (next == NULL) {
+            gone_ms = gone_ms != 0 ? gone_ms : clock_mono_ns() / 1000000;
+            continue;
+        }
+        gone_ms = 0;
         json_decref(before);
         before = now;
-        now = stopped != 0 ? NULL : fetch(ch, rows_that_fit(o), &code);
+        now = next;
     }
-    if (before != NULL)
-        fputs("\033[?25h\033[?1049l", stdout);
+    fputs("\033[?25h\033[?1049l", stdout);
     fflush(stdout);
     json_decref(before);
+    json_decref(now);
     buf_done(&text);
     return stopped != 0 ? EXIT_OK : code;
 }
