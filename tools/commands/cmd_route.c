@@ -271,6 +271,7 @@ static void print_route(const json_t *route)
         put_source(&out, one, reply_number(route, "now_ms"));
     }
     put_suspensions(&out, route);
+    fold_text(&out, screen_width(), 13);
     flush_text(&out, stdout);
     buf_done(&out);
 }

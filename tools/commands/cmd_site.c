@@ -76,18 +76,21 @@ static void put_short_limits(struct buf *line, const json_t *site)
 
 static void print_site(const json_t *site, bool first)
 {
-    struct buf line = {0};
+    unsigned columns = name_room(28);
+    struct buf line = {0}, limits = {0};
 
     if (first)
-        buf_printf(&line, "%-32s %8s %9s %8s %s\n", "SITE", "QUEUES", "IN MEMORY", "SESSIONS",
-                   "LIMITS");
-    put_column(&line, reply_text(site, "name"), 32);
-    buf_printf(&line, " %8lld %9lld %8lld ", reply_number(site, "queues"),
+        printf("%-*s %7s %7s %5s %s\n", (int)columns, "SITE", "QUEUES", "MEMORY", "SESS", "LIMITS");
+    put_column(&line, reply_text(site, "name"), columns);
+    buf_printf(&line, " %7lld %7lld %5lld ", reply_number(site, "queues"),
                reply_number(site, "waiting"), reply_number(site, "sessions"));
-    put_short_limits(&line, site);
+    put_short_limits(&limits, site);
+    buf_putc(&limits, 0);
+    put_last(&line, (const char *)limits.data);
     buf_putc(&line, '\n');
     flush_text(&line, stdout);
     buf_done(&line);
+    buf_done(&limits);
 }
 
 /* --- show --- */
@@ -224,6 +227,7 @@ static void print_details(const json_t *route)
     }
     put_limits(&out, route);
     put_sources(&out, route);
+    fold_text(&out, screen_width(), 13);
     flush_text(&out, stdout);
     buf_done(&out);
 }

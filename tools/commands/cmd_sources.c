@@ -9,9 +9,6 @@
 #include "tools/commands/queue_suspend.h"
 #include "tools/commands/screen.h"
 
-#define EHLO_COLUMNS   21
-#define ADDRESS_COLUMN 43 /* of print_source() */
-
 static const char source_help[] =
     "usage: hayauma source list [options]\n"
     "       hayauma source show NAME [options]\n"
@@ -94,24 +91,26 @@ static void put_short_number(struct buf *line, long long v, unsigned columns)
 
 /* --- sources --- */
 
-/* 80 columns. An IPv6 address would leave the name no room: it has a line of its own. */
+/* An IPv6 address would leave the name no room: it has a line of its own. */
 static void print_source(const json_t *s, bool first)
 {
     const char *ipv6 = reply_text(s, "ipv6");
+    unsigned columns = name_room(16);
     struct buf line = {0};
 
     if (first)
-        buf_printf(&line, "%-16s %-10s %5s %8s %-15s %s\n", "SOURCE", "STATE", "SESS", "MESSAGES",
-                   "ADDRESS", "EHLO NAME");
-    put_cell(&line, reply_text(s, "name"), 16);
+        printf("%-*s %-10s %5s %8s %-15s %s\n", (int)columns, "SOURCE", "STATE", "SESS", "MESSAGES",
+               "ADDRESS", "EHLO NAME");
+    put_cell(&line, reply_text(s, "name"), columns);
     put_cell(&line, reply_text(s, "state"), 10);
     put_short_number(&line, reply_number(s, "sessions"), 5);
     put_short_number(&line, reply_number(s, "messages"), 8);
     put_cell(&line, reply_text(s, "ipv4"), 15);
-    put_text(&line, reply_text(s, "ehlo_name"), EHLO_COLUMNS, false);
+    put_last(&line, reply_text(s, "ehlo_name"));
     buf_putc(&line, '\n');
+    flush_text(&line, stdout);
     if (*ipv6 != 0) {
-        pad_from(&line, line.len, ADDRESS_COLUMN, false);
+        pad_from(&line, 0, columns + 27, false);
         put_text(&line, ipv6, 0, false);
         buf_putc(&line, '\n');
     }
@@ -273,6 +272,7 @@ static void print_pool(const json_t *pool, bool first)
     if (json_is_true(json_object_get(pool, "default")))
         buf_puts(&line, " (default)");
     buf_putc(&line, '\n');
+    fold_text(&line, screen_width(), 52);
     flush_text(&line, stdout);
     buf_done(&line);
 }

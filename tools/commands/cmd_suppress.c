@@ -78,20 +78,21 @@ static void print_row(const json_t *one, bool first)
 {
     const char *tenant = reply_text(one, "tenant");
     char since[CLOCK_RFC3339_BYTES];
+    unsigned columns = screen_width() == 0 ? 36 : name_room(32);
     struct buf line = {0};
 
     if (first)
-        buf_printf(&line, "%-36s %-12s %-12s %-24s %s\n", "ADDRESS", "REASON", "TENANT", "SINCE",
-                   "CAMPAIGN");
-    put_column(&line, reply_text(one, "email"), 36);
+        printf("%-*s %-12s %-12s %-20s %s\n", (int)columns, "ADDRESS", "REASON", "TENANT", "SINCE",
+               screen_width() == 0 || screen_width() > 90 ? "CAMPAIGN" : "");
+    put_column(&line, reply_text(one, "email"), columns);
     buf_printf(&line, " %-12s ", reply_text(one, "reason"));
     put_column(&line, *tenant == '\0' ? "(all)" : tenant, 12);
     clock_rfc3339(reply_number(one, "since_ms"), since);
-    buf_printf(&line, " %-24s", since);
-    buf_putc(&line, ' ');
-    put_text(&line, reply_text(one, "campaign"), 0, false);
-    while (line.data[line.len - 1] == ' ')
-        line.len--;
+    buf_printf(&line, " %.19sZ", since); /* whole seconds */
+    if (*reply_text(one, "campaign") != '\0') {
+        buf_putc(&line, ' ');
+        put_last(&line, reply_text(one, "campaign"));
+    }
     buf_putc(&line, '\n');
     flush_text(&line, stdout);
     buf_done(&line);

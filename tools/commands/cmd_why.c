@@ -287,7 +287,7 @@ static void print_why(const json_t *why)
     for (i = 0; i < ARRAY_LEN(intake); i++)
         if (strcmp(reply_text(why, "intake"), intake[i][0]) == 0)
             buf_puts(&out, intake[i][1]);
-    fold_text(&out, screen_width());
+    fold_text(&out, screen_width(), 0);
     flush_text(&out, stdout);
     buf_done(&out);
 }

@@ -54,6 +54,8 @@ static const struct option longs[] = {CHANNEL_LONG_OPTIONS,
                                       {"help", no_argument, NULL, 'h'},
                                       {NULL, 0, NULL, 0}};
 
+#define WIDE_COLUMNS 120 /* from here on the reason stands in the same line */
+
 struct suspend_options {
     struct channel_options channel;
     const char *scope, *name, *reason;
@@ -260,23 +262,52 @@ static int change(struct channel *ch, const struct suspend_options *o, const cha
 
 /* --- listing --- */
 
+/* Why it is suspended, or what its limits were lowered to, and by whom. */
+static void put_why(struct buf *out, const json_t *one)
+{
+    const char *reason = reply_text(one, "reason"), *who = reply_text(one, "who");
+
+    if (json_object_get(one, "rate") != NULL || json_object_get(one, "sessions_max") != NULL ||
+        json_object_get(one, "session_messages_max") != NULL) {
+        buf_puts(out, "lowered to");
+        put_caps(out, one);
+        buf_puts(out, ": ");
+    }
+    put_text(out, reason, 0, false);
+    if (*who != 0) {
+        buf_puts(out, *reason != 0 ? " (" : "(");
+        put_text(out, who, 0, false);
+        buf_putc(out, ')');
+    }
+}
+
+/* An age, or "-" for none, in a column of seven. */
+static void put_time(struct buf *out, bool known, int64_t ms)
+{
+    size_t from = out->len;
+
+    if (known)
+        put_age(out, ms);
+    else
+        buf_putc(out, '-');
+    pad_from(out, from, 7, true);
+    buf_putc(out, ' ');
+}
+
+/* On a narrow screen why it is has a line of its own, as in a list of recipients. */
 static void print_one(const json_t *one)
 {
     int64_t now_ms = clock_wall_ms(), until_ms = reply_number(one, "until_ms");
+    const char *name = reply_text(one, "name");
+    char *readable =
+        strcmp(reply_text(one, "scope"), "domain") == 0 ? dns_name_readable(name) : NULL;
+    bool narrow = screen_width() != 0 && screen_width() < WIDE_COLUMNS;
     struct buf line = {0};
     size_t from;
 
     buf_printf(&line, "%-15s ", reply_text(one, "scope"));
-    from = line.len;
-    if (strcmp(reply_text(one, "scope"), "domain") == 0) {
-        char *name = dns_name_readable(reply_text(one, "name"));
-
-        put_text(&line, name, 0, false);
-        free(name);
-    } else {
-        put_text(&line, reply_text(one, "name"), 0, false);
-    }
-    pad_from(&line, from, 30, false);
+    put_column(&line, readable != NULL ? readable : name, name_room(30));
+    free(readable);
     buf_putc(&line, ' ');
     from = line.len;
     if (json_object_get(one, "rows") == NULL)
@@ -285,30 +316,14 @@ static void print_one(const json_t *one)
         put_count(&line, (uint64_t)reply_number(one, "rows"));
     pad_from(&line, from, 10, true);
     buf_putc(&line, ' ');
-    from = line.len;
-    put_age(&line, now_ms - reply_number(one, "since_ms"));
-    pad_from(&line, from, 7, true);
-    buf_putc(&line, ' ');
-    from = line.len;
-    if (until_ms == 0)
-        buf_putc(&line, '-');
-    else
-        put_age(&line, until_ms - now_ms);
-    pad_from(&line, from, 7, true);
-    buf_putc(&line, ' ');
-    if (json_object_get(one, "rate") != NULL || json_object_get(one, "sessions_max") != NULL ||
-        json_object_get(one, "session_messages_max") != NULL) {
-        buf_puts(&line, "lowered to");
-        put_caps(&line, one);
-        buf_puts(&line, ": ");
-    }
-    put_text(&line, reply_text(one, "reason"), 0, false);
-    if (*reply_text(one, "who") != 0) {
-        buf_puts(&line, *reply_text(one, "reason") != 0 ? " (" : "(");
-        put_text(&line, reply_text(one, "who"), 0, false);
-        buf_putc(&line, ')');
-    }
+    put_time(&line, true, now_ms - reply_number(one, "since_ms"));
+    put_time(&line, until_ms != 0, until_ms - now_ms);
+    if (narrow)
+        buf_puts(&line, "\n  ");
+    put_why(&line, one);
     buf_putc(&line, '\n');
+    if (narrow)
+        fold_text(&line, screen_width(), 2);
     flush_text(&line, stdout);
     buf_done(&line);
 }
@@ -328,8 +343,8 @@ static int list(struct channel *ch, const struct suspend_options *o)
             reply_print(one);
         } else if (one != NULL) {
             if (!any)
-                printf("%-15s %-30s %10s %7s %7s %s\n", "WHAT", "NAME", "RECIPIENTS", "SINCE",
-                       "ENDS IN", "WHY");
+                printf("%-15s %-*s %10s %7s %7s %s\n", "WHAT", (int)name_room(30), "NAME",
+                       "RECIPIENTS", "SINCE", "ENDS IN", "WHY");
             any = true;
             print_one(one);
         }

@@ -195,7 +195,7 @@ static void print_group(const struct queue_options *o, const json_t *queue)
     char *name = dns_name_readable(reply_text(queue, "queue"));
 
     (void)o;
-    put_text(&line, name, name_columns(width), true);
+    put_column(&line, name, name_columns(width));
     free(name);
     for (size_t i = 0; i < ARRAY_LEN(counts); i++) {
         bool ready = strcmp(counts[i].name, "ready") == 0;
@@ -273,7 +273,7 @@ static void print_message(const json_t *m)
     if (*reply_text(m, "tenant") != 0)
         print_field("tenant", reply_text(m, "tenant"));
     print_field("came by", reply_text(m, "protocol"));
-    print_field("from", reply_text(m, "origin"));
+    print_field("client", reply_text(m, "origin"));
     if (json_is_true(json_object_get(m, "notice")))
         print_field("kind", "delivery status notice of our own");
     print_headers(reply_text(m, "headers"));
@@ -306,6 +306,7 @@ static void print_recipient(const json_t *row)
         put_text(&line, reply_text(row, "last_error"), 0, false);
     }
     buf_putc(&line, '\n');
+    fold_text(&line, screen_width(), 3);
     flush_text(&line, stdout);
     buf_done(&line);
 }

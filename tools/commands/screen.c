@@ -177,13 +177,23 @@ void put_text(struct buf *out, const char *text, unsigned columns, bool pad)
         pad_from(out, from, columns, false);
 }
 
-void fold_text(struct buf *text, unsigned columns)
+static void insert_blanks(struct buf *text, size_t at, unsigned n)
 {
-    char *p = (char *)text->data;
+    for (unsigned i = 0; i < n; i++)
+        buf_putc(text, ' ');
+    memmove(text->data + at + n, text->data + at, text->len - n - at);
+    memset(text->data + at, ' ', n);
+}
+
+void fold_text(struct buf *text, unsigned columns, unsigned indent)
+{
     size_t line = 0,
            blank = 0; /* where the line begins, and its last blank behind a word; 0: none */
 
+    if (indent > columns / 2)
+        indent = 0;
     for (size_t i = 0; columns != 0 && i < text->len; i++) {
+        char *p = (char *)text->data;
         bool ends = i + 1 == text->len || p[i + 1] == ' ' || p[i + 1] == '\n';
 
         if (p[i] == '\n') {
@@ -195,6 +205,8 @@ void fold_text(struct buf *text, unsigned columns)
             p[blank] = '\n';
             line = blank + 1;
             blank = 0;
+            insert_blanks(text, line, indent);
+            i += indent;
         }
     }
 }
@@ -217,8 +229,23 @@ void put_column(struct buf *out, const char *text, unsigned columns)
 {
     size_t from = out->len;
 
-    put_text(out, text, 0, false);
+    put_text(out, text, screen_width() != 0 ? columns : 0, false);
     pad_from(out, from, columns, false);
+}
+
+void put_last(struct buf *line, const char *text)
+{
+    size_t used = columns_of((const char *)line->data, line->len), width = screen_width();
+
+    if (width == 0 || width > used)
+        put_text(line, text, width == 0 ? 0 : (unsigned)(width - used), false);
+}
+
+unsigned name_room(unsigned narrow)
+{
+    unsigned width = screen_width();
+
+    return width > 80 ? narrow + (width - 80) / 3 : narrow;
 }
 
 void flush_text(struct buf *out, FILE *to)

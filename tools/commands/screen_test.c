@@ -47,15 +47,20 @@ static void test_wide(void **state)
     check("ｶﾞ😀、", 6, true, "ｶﾞ😀、");
 }
 
-static void check_fold(const char *text, unsigned columns, const char *wanted)
+static void check_indented(const char *text, unsigned columns, unsigned indent, const char *wanted)
 {
     struct buf out = {0};
 
     buf_puts(&out, text);
-    fold_text(&out, columns);
+    fold_text(&out, columns, indent);
     buf_putc(&out, 0);
     assert_string_equal((const char *)out.data, wanted);
     buf_done(&out);
+}
+
+static void check_fold(const char *text, unsigned columns, const char *wanted)
+{
+    check_indented(text, columns, 0, wanted);
 }
 
 static void test_fold(void **state)
@@ -69,6 +74,8 @@ static void test_fold(void **state)
     check_fold("longer than that", 3, "longer\nthan\nthat");
     check_fold("太郎 次郎", 8, "太郎\n次郎");
     check_fold("", 5, "");
+    check_indented("to one two three\nfor four\n", 8, 3, "to one\n   two\n   three\nfor four\n");
+    check_indented("one two", 4, 3, "one\ntwo"); /* no room for it */
 }
 
 int main(void)

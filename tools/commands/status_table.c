@@ -191,7 +191,8 @@ static void put_sessions(const struct frame *f)
     put_count(out, number(f->now, "counters", "connect_failures"));
     buf_puts(out, " connects failed), ");
     put_count(out, number(f->now, "gauges", "in_memory"));
-    buf_puts(out, " recipients in memory");
+    buf_printf(out, " recipient%s in memory",
+               number(f->now, "gauges", "in_memory") == 1 ? "" : "s");
     if (number(f->now, "gauges", "lanes_absent") > 0) {
         buf_puts(out, ", ");
         put_count(out, number(f->now, "gauges", "lanes_absent"));
@@ -233,8 +234,11 @@ static void put_destination(const struct frame *f, const json_t *d, unsigned nam
     char *name = dns_name_readable(reply_text(d, "queue"));
     bool narrow = f->width != 0 && f->width < WIDE_COLUMNS;
     unsigned used = name_columns + 1;
+    size_t from;
 
-    put_text(f->out, name, name_columns, true);
+    from = f->out->len;
+    put_text(f->out, name, f->width == 0 ? 0 : name_columns, false); /* a pipe gets all of it */
+    pad_from(f->out, from, name_columns, false);
     free(name);
     for (size_t i = 0; i < ARRAY_LEN(numbers); i++) {
         if (narrow && strcmp(numbers[i].name, "in_memory") == 0)
