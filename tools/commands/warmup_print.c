@@ -119,7 +119,7 @@ static void put_sentence(struct buf *out, size_t from, struct buf *text, const s
         return;
     }
     out->len -= out->len > from && out->data[out->len - 1] == ' ';
-    fold_text(text, c->width - 2);
+    fold_text(text, c->width - 2, 0);
     for (rest = buf_str(text); rest.len > 0;) {
         struct str line = str_take(&rest, '\n');
 
