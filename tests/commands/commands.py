@@ -706,17 +706,22 @@ def test_terminal():
                                      stop=signal.SIGTERM)
         assert status == 0 and output.endswith("\x1b[?1049l")
 
+        shown, restarted = threading.Event(), threading.Event()
+
         def interrupt(pid):
-            time.sleep(1.5)
+            shown.set()
+            restarted.wait(30)
+            time.sleep(1)
             os.kill(pid, signal.SIGINT)
 
         with ThreadPoolExecutor() as pool:  # over a restart it stays, and shows the new engine
-            live = pool.submit(on_terminal, "status", "-i", "100ms", "-c", engine.file, until=b"NO ANSWER",
+            live = pool.submit(on_terminal, "status", "-i", "100ms", "-c", engine.file, until=b"d3.example",
                                act=interrupt)
-            time.sleep(0.3)
+            shown.wait(30)
             engine.kill()
-            time.sleep(0.3)
+            time.sleep(0.5)
             Engine.start(engine)
+            restarted.set()
             status, output = live.result()
         assert status == 0 and "NO ANSWER from the engine for 0s" in output, output
         last = output.rpartition("\x1b[H")[2]
