@@ -716,6 +716,12 @@ struct str config_pool_chosen(const struct config *c, const struct config_pool_q
 /* Appends which rule that is and where it stands: "campaigns['spring'].pool, hayauma.yaml:12". */
 void config_pool_rule_put(const struct config *c, const struct config_pool_question *q,
                           struct buf *out);
+/* By which pool mail goes that is marked as engaged, where `pool` was chosen for it. */
+const struct config_pool *config_pool_engaged(const struct config *c,
+                                              const struct config_pool *pool);
+/* Appends where pool says so: "pools['bulk'].engaged, hayauma.yaml:9". */
+void config_pool_engaged_put(const struct config *c, const struct config_pool *pool,
+                             struct buf *out);
 /* The pool of this name, or NULL. */
 const struct config_pool *config_pool_find(const struct config *c, struct str name);
 /* The same, but the default pool where there is none (any more). */

@@ -135,6 +135,21 @@ void config_pool_rule_put(const struct config *c, const struct config_pool_quest
         buf_printf(out, ", %s:%u", c->file, line);
 }
 
+const struct config_pool *config_pool_engaged(const struct config *c,
+                                              const struct config_pool *pool)
+{
+    return pool->engaged_name == NULL ? pool : config_pool_for(c, str_of(pool->engaged_name));
+}
+
+void config_pool_engaged_put(const struct config *c, const struct config_pool *pool,
+                             struct buf *out)
+{
+    unsigned line =
+        config_line_of(c, pool, config_field_find(top_field("pools")->section, STR("engaged")));
+
+    buf_printf(out, "pools['%s'].engaged, %s:%u", pool->name, c->file, line);
+}
+
 /* --- limits of sources --- */
 
 void config_source_origin_put(const struct config *c, const struct config_source *source,

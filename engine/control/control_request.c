@@ -478,6 +478,8 @@ static int take_route(struct control_request *r, struct control_refusal *why, co
     for (size_t i = 0; i < ARRAY_LEN(texts); i++)
         if (strcmp(name, texts[i].name) == 0)
             return take_text(why, name, value, texts[i].member);
+    if (strcmp(name, "engaged") == 0)
+        return take_bool(why, name, value, &r->route.engaged);
     return refuse(why, "unknown member '%.40s'", name);
 }
 

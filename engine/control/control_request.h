@@ -71,6 +71,7 @@ struct control_request {
     /* Of route; ptr NULL: not said. */
     struct {
         struct str recipient, sender, pool, campaign, tenant;
+        bool engaged;
     } route;
     struct dialogue_filter trace; /* of trace */
     struct warmup_order warmup;   /* of warm-up: source and provider; the order */

@@ -34,12 +34,24 @@ static struct config_pool_question question(const struct control_request *r)
                                          .sender_domain = queue_name_domain(r->route.sender)};
 }
 
+/* The pool that the rules choose; with *engaged where such mail goes. */
+static const struct config_pool *pool_of(const struct config *config,
+                                         const struct control_request *r,
+                                         const struct config_pool **engaged)
+{
+    const struct config_pool_question q = question(r);
+    const struct config_pool *pool = config_pool_for(config, config_pool_chosen(config, &q));
+
+    *engaged = config_pool_engaged(config, pool);
+    return pool;
+}
+
 enum control_step control_step_route(struct control_client *client)
 {
     struct control *c = client->control;
     const struct control_request *r = &client->request;
     const struct config *config = c->backend->config(c->arg);
-    const struct config_pool_question q = question(r);
+    const struct config_pool *engaged, *pool = pool_of(config, r, &engaged);
     struct dns_name domain;
     struct control_job *job;
     struct control_route *to;
@@ -54,8 +66,7 @@ enum control_step control_step_route(struct control_client *client)
     job->kind = CONTROL_JOB_ROUTE;
     to = &job->route;
     name_copy(to->domain, sizeof(to->domain), (struct str){domain.text, domain.len});
-    name_copy(to->pool, sizeof(to->pool),
-              str_of(config_pool_for(config, config_pool_chosen(config, &q))->name));
+    name_copy(to->pool, sizeof(to->pool), str_of((r->route.engaged ? engaged : pool)->name));
     name_copy(to->campaign, sizeof(to->campaign), r->route.campaign);
     name_copy(to->tenant, sizeof(to->tenant), r->route.tenant);
     return control_give_job(client, job);
@@ -66,6 +77,7 @@ enum control_step control_route_returned(struct control_client *client, struct c
     const struct control_route *of = &job->route;
     const struct config *config = client->control->backend->config(client->control->arg);
     const struct config_pool_question q = question(&client->request);
+    const struct config_pool *engaged, *pool = pool_of(config, &client->request, &engaged);
     struct buf *out = &client->out, rule = {0};
 
     if (job->result != 0) {
@@ -75,6 +87,10 @@ enum control_step control_route_returned(struct control_client *client, struct c
                           "repeat the command");
         return CONTROL_STEP_DONE;
     }
+    if (engaged != pool && client->request.route.engaged) {
+        config_pool_engaged_put(config, pool, &rule);
+        buf_puts(&rule, "; ");
+    }
     config_pool_rule_put(config, &q, &rule);
     buf_puts(out, "{\"route\":{");
     json_text(out, "recipient", client->request.route.recipient);
@@ -82,6 +98,8 @@ enum control_step control_route_returned(struct control_client *client, struct c
     json_number(out, "now_ms", client->control->wall_ms);
     json_text(out, "pool", str_of(of->pool));
     json_text(out, "rule", buf_str(&rule));
+    if (engaged != pool && !client->request.route.engaged)
+        json_text(out, "engaged", str_of(engaged->name));
     buf_put_str(out, buf_str(&of->out));
     json_end(out);
     buf_puts(out, "}\n{\"done\":true}\n");

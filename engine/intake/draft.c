@@ -90,11 +90,10 @@ static struct str pool_of(struct reading *r, struct str campaign, struct str ten
                                      .tenant = tenant,
                                      .sender_domain = queue_name_domain(d->sender)};
     struct str chosen = d->pool.len > 0 ? d->pool : config_pool_chosen(d->config, &q);
-    const char *engaged = config_pool_for(d->config, chosen)->engaged_name;
+    const struct config_pool *pool = config_pool_for(d->config, chosen);
 
-    if (r->facts.engaged == 1 && engaged != NULL)
-        chosen = str_of(engaged);
-
+    if (r->facts.engaged == 1 && config_pool_engaged(d->config, pool) != pool)
+        chosen = str_of(pool->engaged_name);
     if (chosen.len > sizeof(r->pool))
         chosen.len = sizeof(r->pool);
     memcpy(r->pool, chosen.ptr, chosen.len); /* the header, which stamping moves, may have it */

@@ -38,7 +38,7 @@ def settings(sink):
         "sources": {"plain": {"ipv4": "127.0.0.1"}, "new": {"ipv4": "127.0.0.61"},
                     "away": {"ipv4": "192.0.2.99"}, "idle": {"ipv4": "127.0.0.62"},
                     "spare": {"ipv4": "127.0.0.63"}},
-        "pools": {"main": {"sources": {"plain": {}, "spare": {}}}, "warm": {"sources": {"new": {}}},
+        "pools": {"main": {"sources": {"plain": {}, "spare": {}}, "engaged": "warm"}, "warm": {"sources": {"new": {}}},
                   "lost": {"sources": {"away": {}}}, "rest": {"sources": {"idle": {}}}},
         "default_pool": "main",
         "campaigns": {"heating": {"pool": "warm"}, "missing": {"pool": "lost"},
@@ -256,8 +256,11 @@ def check_route(engine):
     """Where mail would go is told by the rules and the limits that mail meets, and none is sent."""
     before = len(engine.sink.ledger()), engine.status()["queue"]["rows"]
     one, = engine.rows("route", "x@Paced.example", "--from", "a@sender.example")
-    check("domain, pool, rule", (one["domain"], one["pool"], one["rule"].split(",")[0]),
-          ("paced.example", "main", "default_pool"))
+    check("domain, pool, rule", (one["domain"], one["pool"], one["rule"].split(",")[0], one["engaged"]),
+          ("paced.example", "main", "default_pool", "warm"))
+    marked, = engine.rows("route", "x@paced.example", "--header", "X-Hayauma-Engaged: yes")
+    check("pool of engaged mail", (marked["pool"], re.sub(":[0-9]+", "", marked["rule"])),
+          ("warm", f"pools['main'].engaged, {engine.file}; default_pool, {engine.file}"))
     check("site, next hop", (one["site"], one["next_hop"], one["lookup"]),
           ("mx1.paced.example", "mx", "ok"))
     check("exchangers", [(e["host"], e["address"]) for e in one["exchangers"]],

@@ -17,7 +17,7 @@ static const char help[] =
     "\n"
     "      --from ADDRESS      envelope sender\n"
     "      --header FIELD      a field of the message that a listener may take: 'X-Hayauma-Pool:\n"
-    "                          bulk', -Campaign or -Tenant; may be repeated\n"
+    "                          bulk', -Campaign, -Tenant or -Engaged; may be repeated\n"
     "      --campaign NAME     the same as its field\n"
     "      --tenant NAME\n" CHANNEL_HELP "  -h, --help              this text\n"
     "\n"
@@ -255,7 +255,10 @@ static void print_route(const json_t *route)
 
     put_line(&out, "to", reply_text(route, "recipient"), "");
     put_label(&out, "pool");
-    buf_printf(&out, "%s, by %s\n", reply_text(route, "pool"), reply_text(route, "rule"));
+    buf_printf(&out, "%s, by %s", reply_text(route, "pool"), reply_text(route, "rule"));
+    if (*reply_text(route, "engaged") != 0)
+        buf_printf(&out, "; with X-Hayauma-Engaged: yes it is %s", reply_text(route, "engaged"));
+    buf_putc(&out, '\n');
     put_line(&out, "next hop", strcmp(hop, "mx") == 0 ? "the domain's exchangers" : hop,
              reply_text(route, "next_hop_set"));
     put_lookup(&out, route);
@@ -300,10 +303,18 @@ static void set(json_t *request, const char *name, struct str value)
     json_object_set_new(request, name, json_stringn(value.ptr, value.len));
 }
 
+static int take_engaged(json_t *request, struct str value)
+{
+    if (!str_eq_nocase(value, STR("yes")) && !str_eq_nocase(value, STR("no")))
+        return usage_error("X-Hayauma-Engaged: yes or no", "");
+    json_object_set_new(request, "engaged", json_boolean(str_eq_nocase(value, STR("yes"))));
+    return 0;
+}
+
 /* "X-Hayauma-Pool: bulk". */
 static int take_header(json_t *request, const char *field)
 {
-    static const char *const names[] = {"pool", "campaign", "tenant"};
+    static const char *const names[] = {"pool", "campaign", "tenant", "engaged"};
     static const char prefix[] = "X-Hayauma-";
     const char *colon = strchr(field, ':');
     size_t at = sizeof(prefix) - 1;
@@ -314,6 +325,8 @@ static int take_header(json_t *request, const char *field)
         if (strncasecmp(field, prefix, at) != 0 || colon != field + at + len ||
             strncasecmp(field + at, names[i], len) != 0)
             continue;
+        if (strcmp(names[i], "engaged") == 0)
+            return take_engaged(request, str_trim(str_of(colon + 1)));
         set(request, names[i], str_of(colon + 1));
         return 0;
     }
