@@ -143,16 +143,19 @@ bool delivery_over_share(const struct delivery *d, uint64_t held_ms)
  * asks for it again with the next burst. */
 static bool idle_is_wanted(const struct delivery *d)
 {
-    uint64_t since_ms = d->idle_ms;
+    uint64_t since_ms = d->idle_ms, now_ms = io_now_ms(d->worker->io);
 
     /* Other sites of the provider do not wait for a rate, or for this source's turn, to end. */
     if (rollup_presses(d->channel) && !channel_has_work(d->channel))
-        return io_now_ms(d->worker->io) >= since_ms + IDLE_LOOK_MS;
+        return now_ms >= since_ms + IDLE_LOOK_MS;
+    /* This worker has mail for it, and waits for other sources, whose turn it is there; the other
+     * worker has mail for it and waits for this one. */
+    if (delivery_over_share(d, now_ms - d->connected_ms))
+        return true;
     if (channel_has_mail(d->channel) ||
         (!sessions_contended(d->channel) && !dial_is_pressed(&d->dial, d->worker)))
         return false;
-    return io_now_ms(d->worker->io) >= since_ms + IDLE_KEEP_MS ||
-           delivery_over_share(d, UINT64_MAX);
+    return now_ms >= since_ms + IDLE_KEEP_MS || delivery_over_share(d, UINT64_MAX);
 }
 
 /* A session that ended while its channel waits for a rate would be opened anew for the next
