@@ -628,8 +628,9 @@ bool channel_look(struct channel *c)
     for (struct list_node *n = list_first(&c->seats); n != NULL; n = list_next(&c->seats, n)) {
         struct seat *seat = LIST_ENTRY(n, struct seat, channel_node);
         bool in = shut == CHANNEL_OPEN && !seat->unbound;
+        bool overflow_news = seat_note_shut(seat, shut);
 
-        if (in == turn_in(&seat->turn))
+        if (in == turn_in(&seat->turn) && !overflow_news)
             continue;
         seat_set(seat, in);
         if (seat->supply->parked_ms != 0 ||

@@ -256,14 +256,26 @@ static bool overflow_waits(struct supply *s)
 /* Whether seat takes part, and no overflow seat while the pool's own do. */
 static bool seat_counts(const struct seat *seat)
 {
-    return turn_in(&seat->turn) &&
-           (!seat->overflow || (seat->supply->turns.len == 0 && !is_leased(seat->supply)));
+    return turn_in(&seat->turn) && seat_turns(seat) == supply_turns(seat->supply) &&
+           !(seat->overflow && is_leased(seat->supply));
 }
 
 /* Whether all sessions of the channel are at work. One that has none yet is not busy. */
 static bool is_busy(const struct channel *c)
 {
     return c != NULL && c->sessions_len > c->connecting && list_empty(&c->idle);
+}
+
+bool seat_note_shut(struct seat *seat, enum channel_shut shut)
+{
+    bool busy = shut == CHANNEL_BUSY && !seat->overflow && !seat->unbound && is_busy(seat->channel);
+
+    if (seat->busy == busy)
+        return false;
+    ASSERT(busy || seat->supply->busy > 0);
+    seat->busy = busy;
+    seat->supply->busy += busy ? 1 : UINT32_MAX; /* which is -1 */
+    return seat->supply->overflow.len > 0;
 }
 
 /* Whether none of the channel's sessions, those that connect included, has been free for seconds.
@@ -381,8 +393,10 @@ static void look_bound(struct supply *s)
     }
     for (uint32_t i = 0; i < len; i++) {
         s->seats[i].unbound = i != chosen;
-        if (s->seats[i].unbound)
-            seat_set(&s->seats[i], false);
+        if (!s->seats[i].unbound)
+            continue;
+        seat_set(&s->seats[i], false);
+        (void)seat_note_shut(&s->seats[i], CHANNEL_OPEN);
     }
 }
 
@@ -410,6 +424,14 @@ void supply_look_seats(struct supply *s, bool force)
     }
 }
 
+/* How many seats have turns while first has none. To the overflow pool nothing goes for the reason
+ * alone that sessions of the pool's own are slow. */
+static uint32_t others_len(struct supply *s, const struct seat *first)
+{
+    return supply_turns(s)->len - 1 +
+           (first->overflow || is_busy(first->channel) ? 0 : s->overflow.len);
+}
+
 /* A source whose turn it is keeps the others waiting for a second at most. */
 static void look_slow(struct supply *s)
 {
@@ -419,7 +441,7 @@ static void look_slow(struct supply *s)
     while ((first = supply_next(s)) != NULL && supply_turns(s)->len > 1 &&
            is_passed_over(first->channel))
         channel_is_busy(first->channel);
-    if (first == NULL || supply_turns(s)->len + s->overflow.len < 2 || feed_empty(&s->feed)) {
+    if (first == NULL || others_len(s, first) == 0 || feed_empty(&s->feed)) {
         s->slow = NULL;
         return;
     }
@@ -503,6 +525,8 @@ static bool is_well(const struct supply *s)
 {
     const struct turns *turns = s->turns.len > 0 ? &s->turns : &s->overflow;
 
+    if (s->busy > 0)
+        return true;
     for (uint32_t i = 0; i < turns->len; i++) {
         const struct channel *c = CONTAINER_OF(turns->heap[i], struct seat, turn)->channel;
 

@@ -2,10 +2,10 @@
  * that says whose message is next, and the turns of the pool's sources, which say who sends it.
  *
  * A source that may send nothing now (channel_shut()) takes no part in the turns: its mail is the
- * others'. While none takes part those of the overflow pool do. A pool that binds domains or
- * campaigns to sources has a supply for each source at a site, in which one source takes part at a
- * time: the bound one, or while it is suspended or away the next. Thread: the worker's; a supply
- * lives as long as its site. */
+ * others'. While none takes part those of the overflow pool do, unless one is only busy. A pool
+ * that binds domains or campaigns to sources has a supply for each source at a site, in which one
+ * source takes part at a time: the bound one, or while it is suspended or away the next. Thread:
+ * the worker's; a supply lives as long as its site. */
 #ifndef HAYAUMA_ENGINE_SUPPLY_H
 #define HAYAUMA_ENGINE_SUPPLY_H
 
@@ -60,6 +60,7 @@ struct seat {
     struct list_node channel_node; /* channel->seats */
     bool overflow;                 /* of the overflow pool's */
     bool unbound;                  /* the mail is bound to another source of the pool */
+    bool busy; /* of the pool's own: out of the turns for no other reason than its work */
 };
 
 struct supply {
@@ -81,6 +82,7 @@ struct supply {
     struct seat *seats; /* the pool's, then the overflow pool's */
     uint32_t seats_len;
     struct turns turns, overflow;
+    uint32_t busy;                /* seats */
     uint32_t suspensions_changed; /* the worker's count when the seats were looked at */
     uint32_t sources_changed;     /* the process's, of addresses */
     const struct seat *slow;      /* first in turns, and busy, when the timer was armed */
@@ -115,7 +117,7 @@ void supply_wake(struct supply *s, uint64_t at_ms);
  * the overflow pool's. */
 static inline struct turns *supply_turns(struct supply *s)
 {
-    return s->turns.len > 0 ? &s->turns : &s->overflow;
+    return s->turns.len > 0 || s->busy > 0 ? &s->turns : &s->overflow;
 }
 /* The seat whose turn it is; NULL: no source may send. */
 struct seat *supply_next(struct supply *s);
@@ -128,6 +130,9 @@ bool seat_may_take(struct seat *seat);
 bool seat_may_open(struct seat *seat);
 /* The seat takes part in the turns as long as its channel may send: in. */
 void seat_set(struct seat *seat, bool in);
+/* Whether the seat's channel may send, and why not. True: that lets the overflow pool have turns,
+ * or ends that. */
+bool seat_note_shut(struct seat *seat, enum channel_shut shut);
 /* How many of the recipients that wait in the supply would be the seat's. */
 uint32_t seat_waiting(const struct seat *seat);
 /* Something was taken for seat's channel: moves the turn on. */

@@ -184,6 +184,17 @@ def test_source_sessions():
                 raise Failure("not all sites had a turn")
 
 
+def test_sessions_of_other_workers():
+    """Sources of which each worker has all sessions, and waits for those of the other, are shared soon."""
+    with Receiver() as sink, Engine(settings(sink, range(1, 201), destinations={"*": {"sessions_max": 2}})) as engine:
+        inject(engine, 2000, DOMAINS)
+        sink.wait_mails(2000)
+        times = sorted(int(row[0]) for row in sink.ledger())
+        print(f"2000 messages took {times[-1] - times[0]} ms")
+        if times[-1] - times[0] > 6000:
+            raise Failure(f"2000 messages took {times[-1] - times[0]} ms")
+
+
 def test_source_line():
     """A site that waits for a session of its own keeps no other site of the source waiting."""
     sink = Receiver()
@@ -321,6 +332,20 @@ def test_overflow():
         sink.wait_mails(24)
         if sink.shares(14) != {2: 10}:
             raise Failure(f"a1 is suspended: {sink.shares(14)}")
+
+
+def test_overflow_of_slow_sources():
+    """That a source's sessions are slow is no reason for the overflow pool to send."""
+    pools = {"first": {"sources": {"a1": {}}, "overflow": "spare"}, "spare": {"sources": {"a2": {}}}}
+    sink = Receiver()
+    sink.behaviour = sink.dir / "behaviour.yaml"
+    sink.behaviour.write_text("classes: [{name: slow, domains: ['*'], latency: {dot: 1300ms}, address: 127.0.0.1}]\n")
+    with sink, Engine(settings(sink, (1, 2), pools, default_pool="first", workers=1, destinations={
+            "*": {"sessions_max": 1, "pipeline_max": 1}})) as engine:
+        inject(engine, 3)
+        sink.wait_mails(3)
+        if set(sink.shares()) != {1}:
+            raise Failure(f"a2 sent what a1 could: {sink.shares()}")
 
 
 def test_bound():
