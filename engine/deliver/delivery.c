@@ -482,6 +482,7 @@ static void delivery_free(struct delivery *d)
     sessions_ended(d->channel, d);
     dial_done(&d->dial);
     buf_done(&d->session.began);
+    list_remove(&d->all_node);
     w->deliveries--;
     atomic_fetch_sub_explicit(&w->shared->sessions_out, 1, memory_order_relaxed);
     gauge_set(&w->counters.sessions_out, w->deliveries);
@@ -503,7 +504,7 @@ static void delivery_reap(struct worker *w)
         proxying_end(d);
         /* A peer that did not take what it was sent must not get it from the kernel later, when the
          * mail is tried again; nor should the kernel keep megabytes for it. */
-        stream_close(&d->stream, d->error == -ETIMEDOUT);
+        stream_close(&d->stream, d->error == -ETIMEDOUT || d->orphaned);
         if (!d->reopen || w->draining || !delivery_reopen(d))
             delivery_free(d);
     }
@@ -535,33 +536,10 @@ static void delivery_drain(struct delivery *d, bool hard)
     }
 }
 
-static uint32_t sessions_list(const struct channel *c, struct delivery **out)
-{
-    uint32_t len = 0;
-
-    for (struct list_node *s = list_first(&c->sessions); s != NULL; s = list_next(&c->sessions, s))
-        out[len++] = LIST_ENTRY(s, struct delivery, site_node);
-    return len;
-}
-
-/* Draining a session gives its recipients back to their lanes, which may make sites: so all
- * sessions are gathered before the first is drained. The end of a turn frees them, not this. */
+/* A session that is drained stays in the list until the end of the turn. */
 void delivery_drain_all(struct worker *w, bool hard)
 {
-    struct delivery **all = calloc(w->deliveries + 1, sizeof(struct delivery *));
-    struct map_node *n = NULL;
-    size_t bucket = 0;
-    uint32_t len = 0;
-
-    ASSERT(all != NULL);
-    while ((n = map_walk(&w->sites, &bucket, n)) != NULL) {
-        const struct list *channels = &CONTAINER_OF(n, struct site, node)->channels;
-
-        for (struct list_node *c = list_first(channels); c != NULL; c = list_next(channels, c))
-            len += sessions_list(LIST_ENTRY(c, struct channel, site_node), all + len);
-    }
-    ASSERT(len == w->deliveries);
-    for (uint32_t i = 0; i < len; i++)
-        delivery_drain(all[i], hard);
-    free(all);
+    for (struct list_node *n = list_first(&w->deliveries_all); n != NULL;
+         n = list_next(&w->deliveries_all, n))
+        delivery_drain(LIST_ENTRY(n, struct delivery, all_node), hard);
 }

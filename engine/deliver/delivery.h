@@ -38,6 +38,7 @@ struct delivery {
     struct channel_session session;                    /* what the channel asks of it */
     struct list_node site_node, idle_node, dirty_node; /* dirty_node: deliveries_dirty or _dead */
     struct list_node idle_bucket;                      /* worker->idle */
+    struct list_node all_node;                         /* worker->deliveries_all */
     struct dial dial;
     struct stream stream;
     struct secure secure;
@@ -59,6 +60,7 @@ struct delivery {
     const struct limits_lowered *worked_for; /* of which a message got through last, ... */
     uint64_t worked_ms;                      /* ... and when; NULL: of nothing */
     bool unsendable;      /* the peer has closed: what it had said is still to be received */
+    bool orphaned;        /* ended, since its own address has gone from this machine */
     bool refused_for_now; /* some address of this attempt may take mail later */
     int error;            /* -errno that ended the connection, 0: none */
     const struct transaction *front; /* the one in which the session ended; NULL: it has not */
@@ -102,6 +104,8 @@ void delivery_own_words(const struct delivery *d, enum smtp_stage stage,
 void delivery_quit(struct delivery *d);
 /* Sends what sessions have to say; frees those that are through. Once a turn. */
 void delivery_flush_all(struct worker *w);
+/* Sessions whose own address this machine does not hold any more end. Once a turn. */
+void deliveries_look_sources(struct worker *w);
 /* Drain: idle sessions quit, others after what is in flight; hard: all are cut. */
 void delivery_drain_all(struct worker *w, bool hard);
 const char *delivery_state_name(enum delivery_state state);

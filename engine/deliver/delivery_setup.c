@@ -147,6 +147,7 @@ bool delivery_open(struct channel *c, bool urgent)
     }
     delivery_count_connecting(c, 1);
     sessions_begun(c, d);
+    list_push_back(&w->deliveries_all, &d->all_node);
     w->deliveries++;
     atomic_fetch_add_explicit(&w->shared->sessions_out, 1, memory_order_relaxed);
     counter_add(&w->counters.sessions_out_total, 1);
@@ -292,6 +293,11 @@ void delivery_setup_over(struct delivery *d, const struct smtp_event *event)
     struct outcome outcome = {.stage = event->stage};
     struct verdict verdict;
 
+    if (d->orphaned) {
+        delivery_close(d);
+        (void)channel_look(d->channel);
+        return;
+    }
     if (host_lacked(d)) {
         sessions_shortage(d->channel, d->error);
         delivery_close(d);

@@ -8,11 +8,13 @@
 #include "schedule/rollup.h"
 #include "worker/shared.h"
 
-#define IDLE_LOOK_MS  250   /* whether another worker wants an idle session's slot */
-#define LEAVE_KEEP_MS 30000 /* beyond `idle`: of a session whose channel waits for its leave */
-#define HOST_SLICE_MS 2000  /* of a session at a host where another worker lacks one */
-#define IDLE_KEEP_MS  1000  /* so long a worker keeps idle sessions of its fair share */
-#define DRAIN_QUIT_MS 1000  /* a drain does not wait long for 221 */
+#define IDLE_LOOK_MS   250   /* whether another worker wants an idle session's slot */
+#define LEAVE_KEEP_MS  30000 /* beyond `idle`: of a session whose channel waits for its leave */
+#define HOST_SLICE_MS  2000  /* of a session at a host where another worker lacks one */
+#define IDLE_KEEP_MS   1000  /* so long a worker keeps idle sessions of its fair share */
+#define DRAIN_QUIT_MS  1000  /* a drain does not wait long for 221 */
+#define ORPHAN_MS      30000 /* an answer to content is waited for so long without our address */
+#define ORPHAN_LOOK_MS 1000
 /* How often content under way is looked at in the shorter of the times `body` and `dot`, and what
  * the peer must take of it in that time: 360 bytes a second with the default. A peer that takes
  * less is as good as stuck. */
@@ -173,9 +175,57 @@ static bool waits_for_leave(struct delivery *d)
     return true;
 }
 
+/* For how long the session's own address has not been this machine's. 0: it is, or the session has
+ * none. Nothing that it says arrives then, and no answer. */
+static uint64_t orphaned_ms(const struct delivery *d)
+{
+    sa_family_t family = d->dial.exchanger.addr.sa.sa_family;
+    int64_t gone_ms;
+
+    if (source_address(d->channel->source, family) == NULL ||
+        source_away_ns(d->channel->state, (enum source_part)source_family(family)) == 0)
+        return 0;
+    gone_ms = worker_wall_ms(d->worker) -
+              source_since_ms(d->channel->state, (enum source_part)source_family(family));
+    return gone_ms > 0 ? (uint64_t)gone_ms : 1;
+}
+
+/* Ends a session whose address has gone. A message that the peer may have taken would be sent
+ * twice: its answer still comes if the address is back soon. */
+static bool orphan_ends(struct delivery *d)
+{
+    uint64_t gone_ms = orphaned_ms(d);
+
+    if (gone_ms == 0 || (smtp_client_in_doubt(d->client) && gone_ms < ORPHAN_MS))
+        return false;
+    d->orphaned = true;
+    delivery_advance(d, EVENT_LOST, NULL, -EADDRNOTAVAIL);
+    return true;
+}
+
+void deliveries_look_sources(struct worker *w)
+{
+    uint32_t changed = atomic_load_explicit(&w->shared->sources.changed, memory_order_relaxed);
+
+    if (w->sources_changed == changed)
+        return;
+    w->sources_changed = changed;
+    for (struct list_node *n = list_first(&w->deliveries_all); n != NULL;
+         n = list_next(&w->deliveries_all, n)) {
+        struct delivery *d = LIST_ENTRY(n, struct delivery, all_node);
+
+        if (d->state != DELIVERY_CLOSING && orphaned_ms(d) != 0)
+            wheel_arm_by(io_wheel(w->io), &d->timer, io_now_ms(w->io));
+    }
+}
+
 static void rearm_timer(struct delivery *d)
 {
-    wheel_arm(io_wheel(d->worker->io), &d->timer, next_look_ms(d));
+    uint64_t look_ms = next_look_ms(d), soon_ms = io_now_ms(d->worker->io) + ORPHAN_LOOK_MS;
+
+    if (soon_ms < look_ms && orphaned_ms(d) != 0)
+        look_ms = soon_ms;
+    wheel_arm(io_wheel(d->worker->io), &d->timer, look_ms);
 }
 
 void delivery_on_timer(struct timer *timer)
@@ -183,6 +233,8 @@ void delivery_on_timer(struct timer *timer)
     struct delivery *d = CONTAINER_OF(timer, struct delivery, timer);
     struct io *io = d->worker->io;
 
+    if (orphan_ends(d))
+        return;
     if (list_node_linked(&d->idle_node) && idle_rests(d) && io_now_ns(io) >= d->session.rests_ns) {
         idle_wake(d);
         channel_is_free(d->channel);

@@ -509,12 +509,14 @@ static bool closed_between(const struct delivery *d, const struct smtp_event *ev
 /* What the end of the session means for a transaction that had no answer of its own. The first
  * transaction that hears of the end is the one in which the session ended. The peer answers in
  * order, so it has not looked at the transactions behind; only where the network may have swallowed
- * answers they are in doubt too. */
+ * answers they are in doubt too. That our own address has gone is nobody's failure. */
 static enum policy_event event_of_end(struct delivery *d, const struct transaction *t,
                                       const struct smtp_event *event)
 {
     bool lost = event->fate == SMTP_FATE_LOST;
 
+    if (d->orphaned && !lost)
+        return POLICY_UNSEEN;
     if (d->front == NULL)
         d->front = t;
     if (smtp_client_chunking_refused(d->client))

@@ -106,6 +106,7 @@ static void on_tick(void *arg)
     lanes_leave_step(w);
     lane_start_loads(w);
     part_ends(w, TURN_LANES);
+    deliveries_look_sources(w);
     sessions_dispatch_all(w);
     warm_keep(w);
     part_ends(w, TURN_DISPATCH);
@@ -153,6 +154,7 @@ static void lists_init(struct worker *w)
     list_init(&w->supplies_dirty);
     list_init(&w->channels_dirty);
     list_init(&w->sites_dead);
+    list_init(&w->deliveries_all);
     list_init(&w->deliveries_dirty);
     list_init(&w->deliveries_dead);
     list_init(&w->settles_under_way);

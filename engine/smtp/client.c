@@ -187,6 +187,14 @@ uint32_t smtp_client_in_flight(const struct smtp_client *c)
     return c->in_flight;
 }
 
+bool smtp_client_in_doubt(const struct smtp_client *c)
+{
+    struct list_node *first = list_first(&c->transactions); /* they are sent in order */
+
+    return first != NULL &&
+           LIST_ENTRY(first, struct smtp_transaction, node)->state == TRANSACTION_SENT;
+}
+
 enum smtp_stage smtp_client_stage(const struct smtp_client *c)
 {
     if (c->expected_head != c->expected_tail)

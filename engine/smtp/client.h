@@ -267,6 +267,9 @@ smtp_client_rcpt_domain_max(const struct smtp_client *c); /* LIMITS RCPTDOMAINMA
 bool smtp_client_chunking_refused(const struct smtp_client *c);
 /* Whole replies so far: a part of one is no progress. */
 uint32_t smtp_client_replies(const struct smtp_client *c);
+/* Whether all of a message went out, and is not answered: if the session ended now, nobody would
+ * know whether the peer has taken it. */
+bool smtp_client_in_doubt(const struct smtp_client *c);
 /* What the session waits for: the stage of the oldest unanswered command; picks the timeout. */
 enum smtp_stage smtp_client_stage(const struct smtp_client *c);
 

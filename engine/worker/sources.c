@@ -401,6 +401,17 @@ static void look(struct worker *w, struct source *s, const struct config_source 
     look_internet(w, s, of, part);
 }
 
+/* Sessions would hang if their address went. Where a source has none the next one finds out. */
+static bool is_due(const struct source *s, enum source_part part, uint64_t now_ns)
+{
+    uint64_t away_ns = source_away_ns(s, part);
+
+    if (away_ns != 0)
+        return away_ns <= now_ns;
+    return part != SOURCE_PROXY &&
+           atomic_load_explicit(&s->shared.sessions, memory_order_relaxed) > 0;
+}
+
 /* Whether there is an address or a proxy that may be away. */
 static bool look_at_all(struct worker *w, bool all)
 {
@@ -412,13 +423,11 @@ static bool look_at_all(struct worker *w, bool all)
         struct source *s = sources_get(&w->shared->sources, of);
 
         for (enum source_part part = SOURCE_IPV4; part < SOURCE_PARTS; part++) {
-            uint64_t away_ns = source_away_ns(s, part);
-
             /* Behind a proxy the addresses are that machine's. */
             if (!s->has[part] || (part != SOURCE_PROXY && s->has[SOURCE_PROXY]))
                 continue;
             any = true;
-            if (all || (away_ns != 0 && away_ns <= now_ns))
+            if (all || is_due(s, part, now_ns))
                 look(w, s, of, part);
             if (part != SOURCE_PROXY)
                 look_route(w, s, of, part);

@@ -68,6 +68,11 @@ static inline uint64_t source_away_ns(const struct source *s, enum source_part p
 {
     return atomic_load_explicit(&s->shared.away_ns[part], memory_order_relaxed);
 }
+/* Since when; wall clock. */
+static inline int64_t source_since_ms(const struct source *s, enum source_part part)
+{
+    return atomic_load_explicit(&s->shared.since_ms[part], memory_order_relaxed);
+}
 /* A bit for each family that s can send over now: 1 << SOURCE_IPV4, 1 << SOURCE_IPV6. */
 uint8_t source_families(const struct source *s);
 /* When the first of its parts that are away is looked for; 0: none is. Monotonic. */
@@ -100,8 +105,8 @@ void source_error_text(int err, char out[SOCKS5_TEXT]);
 void source_proxy_text(const struct config_source *of, char out[SOURCE_PROXY_TEXT]);
 
 /* In the worker that has shard 0: looks at all addresses and proxies of w->config now, and from
- * then on once a second at those that are away, and at families that are lost. Called again behind
- * a reload. */
+ * then on once a second at those that are away, at addresses that have sessions, and at families
+ * that are lost. Called again behind a reload. */
 void sources_look(struct worker *w);
 void sources_look_end(struct worker *w);
 

@@ -175,7 +175,9 @@ struct worker {
         uint64_t turn_left;              /* of RECIPE_TURN_UNITS */
     } recipes;                           /* deliver/recipes.h */
     struct crew_share suppression_looks; /* recipients who may be on the suppression list */
+    struct list deliveries_all;
     uint32_t deliveries;
+    uint32_t sources_changed; /* the process's count, when deliveries_all were last looked at */
     struct families families;
     struct pool delivery_pool, transaction_pool, output_pool;
     uint64_t hash_seed;

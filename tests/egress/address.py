@@ -83,20 +83,46 @@ def test_missing_and_back():
                 raise Failure(f"a{number} was not missed {missed} times:\n{log}")
 
 
-def test_stuck():
-    """Sources whose sessions hang, as their addresses have gone under them, keep those of the others waiting for
-    a few seconds in all, and not one behind the other without end."""
+def test_gone():
+    """Where an address goes, the sessions that use it end: those without work, and those that would wait for an
+    answer. What they had goes by another source at once, and is nobody's failure. Where the peer may have the
+    message it is not sent again: the answer still comes when the address is back."""
     for number in (3, 4, 5):
         ip("address", "add", f"{address(number)}/32", "dev", "lo")
-    with Receiver(host="127.0.0.1") as sink, Engine({
-            **settings(sink, (), workers=1, drain_timeout="1s", destinations={"*": {"sessions_max": 1}}),
+    sink = Receiver(host="127.0.0.1")
+    sink.behaviour = sink.dir / "behaviour.yaml"
+    sink.behaviour.write_text("classes:\n- {name: slow, domains: [slow.example], latency: {rcpt: 2s}, "
+                              "without: [pipelining, chunking], address: 127.0.0.1}\n- {name: late, "
+                              "domains: [late.example], latency: {dot: 2s}, address: 127.0.0.1}\n")
+    with sink, Engine({
+            **settings(sink, (), routes={}, drain_timeout="1s",
+                       destinations={"*": {"sessions_max": 1, "idle": "300ms"}}),
             "sources": own_sources(3, 4, 5)}) as engine:
-        inject(engine, 60)
-        sink.wait_mails(60)
+        def sessions(*numbers):
+            return sum(s["sessions"] for s in engine.status()["sources"] if s["name"] in {f"a{n}" for n in numbers})
+
+        inject(engine, 30, ["fast.example"])
+        sink.wait_mails(30)
+        wait_until("all sessions to end", lambda: engine.status()["gauges"]["sessions_out"] == 0)
+        inject(engine, 12, ["slow.example"], first=100)
+        inject(engine, 12, ["late.example"], first=200)
+        wait_until("each source to have sessions at the slow sites", lambda: sessions(3) == sessions(4) == 2, 10)
         for number in (3, 4):
             ip("address", "del", f"{address(number)}/32", "dev", "lo")
-        inject(engine, 200, first=100)
-        sink.wait_mails(60 + 200 - 10, 20)
+        wait_until("their sessions to end", lambda: sessions(3, 4) == 2, 10)
+        before = len(sink.ledger())
+        inject(engine, 30, ["fast.example"], first=300)
+        sink.wait_mails(before + 30, 20)
+        if not {mail[1] for mail in sink.mails()[before:] if mail[4].endswith("@fast.example")} <= {5}:
+            raise Failure(f"only a5 has an address: {sink.shares(before)}")
+        for number in (3, 4):
+            ip("address", "add", f"{address(number)}/32", "dev", "lo")
+        sink.wait_mails(30 + 12 + 12 + 30, 60)
+        engine.wait_records("Delivery", 84)
+        if len(sink.ledger()) != 84:
+            raise Failure("something was sent twice")
+        if engine.records("TransientFailure"):
+            raise Failure(f"deferred: {engine.records('TransientFailure')[0]}")
 
 
 def test_silent():
