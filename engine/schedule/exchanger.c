@@ -13,6 +13,7 @@
 static void exchanger_set(struct exchanger *e, const struct dns_route *route,
                           const struct dns_address *from, uint16_t port)
 {
+    ASSERT(from->host < route->hosts_len);
     e->host = route->hosts[from->host].name;
     e->preference = route->hosts[from->host].preference;
     e->tlsa = route->hosts[from->host].tlsa;
@@ -95,6 +96,7 @@ void exchangers_of_socket(struct exchangers *x, const struct config_address *soc
 {
     x->list = calloc(1, sizeof(*x->list));
     ASSERT(x->list != NULL);
+    ASSERT(socket->len <= sizeof(x->list[0].addr));
     x->len = 1;
     memcpy(&x->list[0].addr, &socket->addr, socket->len);
     x->list[0].len = socket->len;

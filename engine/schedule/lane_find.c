@@ -339,6 +339,7 @@ static void on_directory(struct queue_directory *d, int result)
     size_t first = w->lanes.count < eighths(w, 6) ? 0 : f->first;
 
     ASSERT(f->reading && w->directories > 0);
+    ASSERT(d == &f->directory && (result < 0 || d->lanes_len <= READ_LANES));
     f->reading = false;
     w->directories--;
     for (size_t i = 0; result >= 0 && i < d->lanes_len; i++)

@@ -34,6 +34,7 @@ struct rollup *rollup_get(struct worker *w, const char *source, const char *prov
     ASSERT(entry != NULL);
     r = rollup_find(w, buf_str(&key), hash);
     if (r != NULL) {
+        ASSERT(r->entry == entry && r->refs > 0);
         governor_put(w->shared->governor, entry, now_ns); /* it has one; the limits are new */
         buf_done(&key);
         r->refs++;
@@ -55,7 +56,10 @@ void rollup_put(struct rollup *r)
 {
     struct worker *w;
 
-    if (r == NULL || --r->refs > 0)
+    if (r == NULL)
+        return;
+    ASSERT(r->refs > 0);
+    if (--r->refs > 0)
         return;
     ASSERT(list_empty(&r->line) && r->sessions == 0 && r->yielding == 0);
     w = r->worker;
@@ -155,6 +159,7 @@ void rollup_leave(struct channel *c)
 
     if (r == NULL)
         return;
+    ASSERT(r->line_len > 0 && !list_empty(&r->line));
     list_remove(&c->line_node);
     c->line = NULL;
     r->line_len--;

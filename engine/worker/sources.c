@@ -151,6 +151,7 @@ void source_error_text(int err, char out[SOCKS5_TEXT])
 
 void source_proxy_text(const struct config_source *of, char out[SOURCE_PROXY_TEXT])
 {
+    ASSERT(config_source_proxy(of) != NULL);
     snprintf(out, SOURCE_PROXY_TEXT, "%s %s", config_proxy_word(of), config_source_proxy(of)->text);
 }
 
