@@ -78,7 +78,6 @@ static void take_handed(struct worker *w)
 {
     struct handing notes = handing_of(w), ended;
 
-    ASSERT(w->handed);
     part_ends(w, TURN_EVENTS);
     w->handed = worker_notes_take(w, hand_on, &notes);
     crew_collect(&w->desk);
