@@ -53,7 +53,7 @@ struct fd {
 };
 
 static struct fd fds[FDS];
-static uint32_t fds_used;
+static uint32_t fds_used, fds_end; /* fds_end: behind the last that ever was in use */
 static struct sim_io_limits limits;
 
 /* --- descriptors --- */
@@ -76,6 +76,8 @@ static int fd_new(struct io *io)
         return -EMFILE;
     while (fds[at].used)
         at++;
+    if ((uint32_t)at >= fds_end)
+        fds_end = (uint32_t)at + 1;
     fds[at] = (struct fd){.used = true, .io = io};
     list_init(&fds[at].backlog);
     fds_used++;
@@ -131,7 +133,7 @@ static void fd_close(struct fd *f, bool abort)
 
 void sim_io_kill(void)
 {
-    for (int i = 0; i < FDS; i++)
+    for (uint32_t i = 0; i < fds_end; i++)
         if (fds[i].used)
             fd_close(&fds[i], false);
 }
