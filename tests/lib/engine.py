@@ -34,6 +34,29 @@ def merge(base, extra):
     return base
 
 
+class Segment:
+    """A file of event records. Each line is read once, however often a test looks."""
+
+    def __init__(self, path):
+        self.path, self.offset, self.found = path, 0, []
+
+    def records(self):
+        if self.path.suffix == ".zst":  # it has ended
+            if not self.found:
+                text = subprocess.run(["zstd", "-dcq", self.path], capture_output=True, check=True).stdout
+                self.found = [json.loads(line) for line in text.splitlines()]
+            return self.found
+        with open(self.path, "rb") as file:
+            if file.seek(0, os.SEEK_END) < self.offset:  # another one of its name
+                self.offset, self.found = 0, []
+            file.seek(self.offset)
+            whole = file.read().rpartition(b"\n")[0]  # the last line may be half written
+        if whole:
+            self.offset += len(whole) + 1
+            self.found += [json.loads(line) for line in whole.decode().split("\n")]
+        return self.found
+
+
 class Engine:
     """`hayauma serve` with one listener on loopback; settings are merged over the configuration,
     which is written as JSON, YAML's subset."""
@@ -60,6 +83,7 @@ class Engine:
         }, settings or {})
         self.file = self.dir / "hayauma.yaml"
         self.process = None
+        self.segments = {}
 
     def write_config(self):
         self.file.write_text(json.dumps(self.config, indent=2) + "\n")
@@ -118,14 +142,8 @@ class Engine:
     def records(self, kind=None, recipient=None):
         """All event records so far, or those of one type, or of one recipient."""
         found = []
-        for segment in sorted((self.dir / "records").glob("*")):
-            if segment.name.endswith(".zst"):
-                text = subprocess.run(["zstd", "-dcq", segment], capture_output=True,
-                                      check=True).stdout.decode()
-            else:
-                text = segment.read_text()
-            # The last line of an open segment may be half written.
-            found += [json.loads(line) for line in text.split("\n")[:-1]]
+        for path in sorted((self.dir / "records").glob("*")):
+            found += self.segments.setdefault((path, path.stat().st_ino), Segment(path)).records()
         return [r for r in found if kind in (None, r["type"]) and recipient in (None, r.get("recipient"))]
 
     def wait_records(self, kind, count=1, timeout_s=30, recipient=None):
