@@ -537,6 +537,23 @@ const struct limits_lowered *feed_lowered(const struct feed *f, const struct lan
     return flow == NULL ? NULL : flow->lowered;
 }
 
+void feed_look_lowered(struct feed *f)
+{
+    struct map_node *n = NULL;
+    size_t bucket = 0;
+
+    if (f->limited == 0)
+        return;
+    while ((n = map_walk(&f->flows, &bucket, n)) != NULL) {
+        struct feed_flow *flow = CONTAINER_OF(n, struct feed_flow, node);
+
+        if (flow->lowered == NULL || flow->share.held_ns == 0 || flow->share.held_ns == ASIDE_NS)
+            continue;
+        flow->share.held_ns = 1; /* feed_release() says whether it may look */
+        f->held_ns = 1;
+    }
+}
+
 void feed_lower(struct feed *f, const struct lane *lane, const struct limits_lowered *lowered,
                 uint32_t version)
 {

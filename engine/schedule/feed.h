@@ -125,6 +125,8 @@ void feed_limits_more_bytes(const struct feed *f, const struct lane *lane, uint6
  * is among the limits above. lane may have left the feed. */
 const struct limits_lowered *feed_lowered(const struct feed *f, const struct lane *lane,
                                           uint32_t *version);
+/* That table has changed: what it held is released, to look anew. */
+void feed_look_lowered(struct feed *f);
 /* lane is in the feed. */
 void feed_lower(struct feed *f, const struct lane *lane, const struct limits_lowered *lowered,
                 uint32_t version);

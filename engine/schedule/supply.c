@@ -650,7 +650,12 @@ static uint64_t warms_at(void *arg, const struct warmup_set *set)
 static void release(struct supply *s)
 {
     struct site *site = s->site;
+    uint32_t caps = suspensions_caps_version(&site->worker->shared->suspensions);
 
+    if (s->caps_seen != caps) {
+        s->caps_seen = caps;
+        feed_look_lowered(&s->feed);
+    }
     feed_release(&s->feed, io_now_ns(site->worker->io), site->sessions_len > 0, warms_at, on_held,
                  site);
     if (s->feed.held_ns != UINT64_MAX)

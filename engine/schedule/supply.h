@@ -85,6 +85,7 @@ struct supply {
     uint32_t busy;                /* seats */
     uint32_t suspensions_changed; /* the worker's count when the seats were looked at */
     uint32_t sources_changed;     /* the process's, of addresses */
+    uint32_t caps_seen;           /* the process's version of what answers lowered */
     const struct seat *slow;      /* first in turns, and busy, when the timer was armed */
     uint64_t slow_pass;           /* where it stood then */
     uint64_t slow_until_ms;       /* monotonic: so long the others wait for it */
