@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "control/control_private.h"
+#include "outcome/rules.h"
 #include "worker/queue_name.h"
 
 #define WHY_ROWS  100  /* of a message, asked for at a time */
@@ -353,7 +354,24 @@ static double hours_of(const struct control_why *why, const struct control_hold 
     return (double)rows / h->per_hour;
 }
 
-static void put_hold(const struct control_why *why, const struct control_hold *h, struct buf *out)
+/* What the last attempt heard, and which rule reads that, of the present configuration. */
+static void put_last(const struct control *c, const struct control_hold *h, struct buf *out)
+{
+    const struct config *config = c->backend->config(c->arg);
+    const struct config_provider *provider = config_provider_find(config, str_of(h->site));
+    const struct config_rule *rule =
+        rule_of_text(config, provider != NULL ? provider->warmup : "default",
+                     h->wait.host[0] != 0 ? h->wait.host : h->site, str_of(h->wait.error));
+
+    json_text(out, "last_error", str_of(h->wait.error));
+    if (rule != NULL)
+        json_text(out, "last_rule", str_of(rule->name));
+    json_text(out, "last_host", str_of(h->wait.host));
+    json_number(out, "last_attempt_ms", h->wait.answered_ms);
+}
+
+static void put_hold(const struct control *c, const struct control_why *why,
+                     const struct control_hold *h, struct buf *out)
 {
     static const char *const states[] = {[CONTROL_HOLD_WAITS] = "waits",
                                          [CONTROL_HOLD_GOES] = "goes",
@@ -377,11 +395,8 @@ static void put_hold(const struct control_why *why, const struct control_hold *h
     if (hours > 0)
         buf_printf(out, "\"hours\":%.4f,", hours);
     json_wait(out, &h->wait);
-    if (h->wait.reason == NULL && h->wait.error[0] != 0) {
-        json_text(out, "last_error", str_of(h->wait.error));
-        json_text(out, "last_host", str_of(h->wait.host));
-        json_number(out, "last_attempt_ms", h->wait.answered_ms);
-    }
+    if (h->wait.reason == NULL && h->wait.error[0] != 0)
+        put_last(c, h, out);
     json_end(out);
     buf_putc(out, ',');
 }
@@ -529,7 +544,7 @@ static void put_why(struct control_client *client, struct control_why *why)
     json_text(out, "intake", str_of(control_intake_name(control_intake(c))));
     buf_puts(out, "\"holds\":[");
     for (uint32_t i = 0; i < why->len; i++)
-        put_hold(why, &why->holds[i], out);
+        put_hold(c, why, &why->holds[i], out);
     json_end_list(out);
     json_end(out);
     buf_puts(out, "}\n{\"done\":true}\n");

@@ -111,6 +111,41 @@ const struct config_rule *rule_find(const struct config *c, const struct rule_qu
     return NULL;
 }
 
+bool rule_reply_parse(struct str text, struct smtp_reply_parser *out)
+{
+    struct buf wire = {0};
+    size_t used;
+    bool ok;
+
+    buf_printf(&wire, "%.*s\r\n", STR_FMT(text));
+    *out = (struct smtp_reply_parser){0};
+    smtp_reply_parser_reset(out);
+    ok = smtp_reply_parse(out, wire.data, wire.len, &used) == SMTP_REPLY_DONE;
+    buf_done(&wire);
+    return ok && out->reply.code >= 400;
+}
+
+const struct config_rule *rule_of_text(const struct config *c, const char *provider,
+                                       const char *host, struct str text)
+{
+    static const enum smtp_stage stages[] = {SMTP_STAGE_BANNER, SMTP_STAGE_MAIL, SMTP_STAGE_RCPT,
+                                             SMTP_STAGE_DATA, SMTP_STAGE_BODY};
+    const struct config_rule *found = NULL;
+    struct smtp_reply_parser parser;
+
+    if (!rule_reply_parse(text, &parser))
+        return NULL;
+    for (size_t i = 0; i < ARRAY_LEN(stages); i++) {
+        const struct rule_question q = {provider, host, stages[i], &parser.reply};
+        const struct config_rule *rule = rule_find(c, &q);
+
+        if (rule != NULL && found != NULL && rule != found)
+            return NULL;
+        found = rule != NULL ? rule : found;
+    }
+    return found;
+}
+
 /* What is lowered of mail, and not of sources, ends no session. */
 static bool is_of_sources(enum config_rule_scope scope)
 {

@@ -20,6 +20,12 @@ struct rule_question {
 
 /* The rule that reads the refusal; NULL: none does. */
 const struct config_rule *rule_find(const struct config *c, const struct rule_question *q);
+/* Reads "421 4.7.28 text", as screens and the queue have answers. False: it is no refusal. */
+bool rule_reply_parse(struct str text, struct smtp_reply_parser *out);
+/* The rule that reads such a text, wherever in a session it was said. NULL: none, or one or another
+ * by where. host: likewise, or NULL. */
+const struct config_rule *rule_of_text(const struct config *c, const char *provider,
+                                       const char *host, struct str text);
 /* Whether rule matches, whatever others in front of it do. */
 bool rule_matches(const struct config_rule *rule, const struct rule_question *q);
 /* Whether the words of a rule, in lower case, are in text: pieces between stars one behind the

@@ -402,6 +402,9 @@ def test_what_recipients_get():
     assert deferred["suppress"] is False, deferred
     assert deferred["next_attempt"] - deferred["timestamp"] > 500, deferred  # its lifetime
     wait_until("the second try", lambda: world.records("Delivery", "again"), 20)
+    for name in ("rate", "grey"):
+        shown = world.engine.command("why", f"{name}.example")
+        assert f"rule {'rate' if name == 'rate' else 'greylisting'} reads that" in shown, shown
     grey, = wait_until("a grey list", lambda: world.records("TransientFailure", "grey"), 20)
     assert grey["rule"] == "greylisting", grey
     assert 355 <= grey["next_attempt"] - grey["timestamp"] <= 365, grey

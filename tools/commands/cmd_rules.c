@@ -181,19 +181,6 @@ static void print_rule(void *arg, const struct config_rule *r)
 
 /* --- reading --- */
 
-static bool parse_reply(const char *text, struct smtp_reply_parser *p)
-{
-    struct buf wire = {0};
-    size_t used;
-    bool ok;
-
-    buf_printf(&wire, "%s\r\n", text);
-    smtp_reply_parser_reset(p);
-    ok = smtp_reply_parse(p, wire.data, wire.len, &used) == SMTP_REPLY_DONE;
-    buf_done(&wire);
-    return ok && p->reply.code >= 400;
-}
-
 struct ask_provider {
     const struct config *config;
     struct rule_question question;
@@ -274,7 +261,7 @@ static int read_reply(const struct config *c, const struct options *o)
         config_provider_find(c, str_of(o->provider)) == NULL)
         return no_provider(c, o->provider);
 
-    if (!parse_reply(o->reply, &parser)) {
+    if (!rule_reply_parse(str_of(o->reply), &parser)) {
         fprintf(stderr, "hayauma rules: '%s' is no refusal; write '421 4.7.28 text'\n", o->reply);
         return EXIT_USAGE;
     }

@@ -47,7 +47,7 @@ static void put_recipients(struct buf *out, const json_t *hold, const char *one,
     buf_printf(out, " recipient%s %s", n == 1 ? "" : "s", n == 1 ? one : many);
 }
 
-/* ": 450 4.2.0 later (mx.example.com, 5m ago)". */
+/* ": 450 4.2.0 later (mx.example.com, 5m ago); rule greylisting reads that". */
 static void put_answer(struct buf *out, const json_t *hold, int64_t now_ms)
 {
     const char *host = reply_text(hold, "last_host");
@@ -61,6 +61,8 @@ static void put_answer(struct buf *out, const json_t *hold, int64_t now_ms)
     buf_puts(out, *host == 0 ? "" : ", ");
     put_age(out, now_ms - reply_number(hold, "last_attempt_ms"));
     buf_puts(out, " ago)");
+    if (json_object_get(hold, "last_rule") != NULL)
+        buf_printf(out, "; rule %s reads that", reply_text(hold, "last_rule"));
 }
 
 static void put_ceiling(struct buf *out, const json_t *hold)
