@@ -315,6 +315,8 @@ static void test_xtext(void **state)
     assert_true(str_eq(buf_str(&put), STR("a+20b+2Bc+3Dd")));
     buf_done(&put);
     assert_int_equal(smtp_xtext_decode(STR("abcd"), out, 3), -EINVAL);
+    for (size_t len = 1; len < 3; len++) /* what is behind it is not the parameter's */
+        assert_int_equal(smtp_xtext_decode((struct str){"+2B", len}, out, sizeof(out)), -EINVAL);
     assert_int_equal(smtp_xtext_decode(STR("abc"), out, 3), 3);
 }
 
