@@ -18,7 +18,7 @@ SENDER = "taro@sender.example"
 ZONES = {"own": ("right", "wrong", "full", "open", "half", "none"), "issued": ("authority",),
          "nothing": ("stripped",)}
 ADDRESSES = {"own": "127.0.48.1", "issued": "127.0.48.2", "nothing": "127.0.48.3"}
-UNSIGNED = ("open",)
+UNSIGNED = ("open", "hosted")
 SPOILT = ("_tcp.mx.half", "bogus")  # signed with other keys than their parent says
 servers, engine = {}, None
 
@@ -119,6 +119,7 @@ def setUpModule():
     zones["half"] += "_tcp.mx NS ns\n"
     zones["_tcp.mx.half"] = f"_{port} TLSA {tlsa['right']}\n"
     zones["bogus"] = "@ MX 10 mx.right.test.\n"
+    zones["hosted"] = "@ MX 10 mx.wrong.test.\n"
     knot = Signed(zones).start()
     unittest.addModuleCleanup(knot.stop)
     unbound = Validating(knot).start()
@@ -163,6 +164,10 @@ class Dane(unittest.TestCase):
     def test_unsigned(self):
         """A zone without DNSSEC may say what it likes of certificates."""
         self.delivered("open", "may", "not checked")
+
+    def test_hosted(self):
+        """The host's zone is signed, and the domain's is not."""
+        self.deferred("hosted", [4, 7, 5], "certificate verify failed")
 
     def test_none(self):
         self.delivered("none", "may", "not checked")
