@@ -556,8 +556,8 @@ def test_tokens():
                 raise Failure("the token itself is in the file")
         check("mode", (engine.dir / "tokens").stat().st_mode & 0o777, 0o600)
         check("list", [line.split()[:3] for line in engine.command("token", "list").splitlines()],
-              [["app", "inject", "-"], ["watch", "read", "-"], ["shop", "inject", "acme"],
-               ["root", "inject,admin", "-"]])
+              [["token", "scopes", "tenant"], ["app", "inject", "-"], ["watch", "read", "-"],
+               ["shop", "inject", "acme"], ["root", "inject,admin", "-"]])
 
         def post(name, body=None, **headers):
             if name:
@@ -606,7 +606,7 @@ def test_tokens():
         # The configuration may name a file of users that is still to be made.
         engine.config["auth"] = {"users_file": str(engine.dir / "users")}
         engine.write_config()
-        check("list", len(engine.command("token", "list").splitlines()), 3)
+        check("list", len(engine.command("token", "list").splitlines()), 4)
         rows = {r["name"]: (r["scopes"], r.get("tenant")) for r in engine.rows("token", "list")}
         check("rows", (rows["root"], rows["shop"]), ((["inject", "admin"], None), (["inject"], "acme")))
         engine.command("token", "add", "more")

@@ -397,6 +397,8 @@ static bool list(struct users_file *f, struct options *o)
     size_t at = 0;
     bool good = true;
 
+    if (!o->json)
+        printf("%-20s %-13s %s\n", "user", "hash", "what its mail may be");
     while (config_secret_next(buf_str(&f->text), &at, &number, &entry)) {
         struct config_user user;
         struct buf why = {0};
