@@ -504,10 +504,9 @@ void http_close(struct http *h)
             cut(h, mono_ms() > began_ms + ANSWERS_MS);
             usleep(CLOSE_PAUSE_US);
         }
-        crew_stop(h->crew); /* nobody gives it anything, and its desks are there still */
-        http_threads_stop(h);
     }
-    crew_stop(h->crew);
+    crew_stop(h->crew); /* nobody gives it anything, and its desks are there still */
+    http_threads_stop(h);
     crew_close(h->crew);
     close(h->listen_fd);
     clients_done(&h->clients);
