@@ -1,4 +1,4 @@
-/* Tokens to nodes: a parser by recursive descent. */
+/* Sources to nodes: the statements of Jinja, partials, and the template as a whole. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,7 +9,7 @@
 uint32_t template_node(struct parser *p, struct node node)
 {
     struct template *t = p->t;
-    uint32_t below[] = {node.a, node.b, node.c};
+    uint32_t below[] = {node.a, node.b, node.c, node.d};
 
     for (size_t i = 0; i < ARRAY_LEN(below); i++)
         if (t->nodes[below[i]].depth >= node.depth)
@@ -29,338 +29,6 @@ uint32_t template_node(struct parser *p, struct node node)
     return t->nodes_len++;
 }
 
-static void expect_sign(struct parser *p, const char *sign)
-{
-    if (!p->failed && !token_take_sign(p, sign))
-        template_fail(p, p->token.at, "'%s' is missing", sign);
-}
-
-/* --- expressions --- */
-
-static uint32_t parse_expression(struct parser *p);
-
-static const struct {
-    const char *name;
-    enum constant constant;
-} constants[] = {{"true", CONSTANT_TRUE},   {"True", CONSTANT_TRUE}, {"false", CONSTANT_FALSE},
-                 {"False", CONSTANT_FALSE}, {"none", CONSTANT_NONE}, {"None", CONSTANT_NONE}};
-
-static uint32_t parse_name(struct parser *p)
-{
-    struct node node = {.kind = NODE_NAME, .at = (uint32_t)p->token.at, .text = p->token.text};
-    static const char *const words[] = {"and", "or", "not", "in", "is", "if", "else"};
-
-    for (size_t i = 0; i < ARRAY_LEN(constants); i++)
-        if (token_is_name(p, constants[i].name)) {
-            node.kind = NODE_CONSTANT;
-            node.which = (uint8_t)constants[i].constant;
-        }
-    for (size_t i = 0; i < ARRAY_LEN(words); i++)
-        if (token_is_name(p, words[i]))
-            template_fail(p, p->token.at, "a value is missing in front of '%s'", words[i]);
-    if (p->failed)
-        return 0;
-    template_next(p);
-    return template_node(p, node);
-}
-
-static uint32_t parse_primary(struct parser *p)
-{
-    struct node node = {.at = (uint32_t)p->token.at};
-    uint32_t inner;
-
-    switch (p->token.kind) {
-    case TOKEN_NAME:
-        return parse_name(p);
-    case TOKEN_STRING:
-        node.kind = NODE_STRING;
-        node.text = p->token.text;
-        break;
-    case TOKEN_INTEGER:
-        node.kind = NODE_INTEGER;
-        node.integer = p->token.integer;
-        break;
-    case TOKEN_REAL:
-        node.kind = NODE_REAL;
-        node.real = p->token.real;
-        break;
-    case TOKEN_SIGN:
-        if (!token_is_sign(p, "(")) {
-            template_fail(p, p->token.at, "a value is missing in front of '%.*s'",
-                          STR_FMT(p->token.text));
-            return 0;
-        }
-        template_next(p);
-        inner = parse_expression(p);
-        expect_sign(p, ")");
-        return inner;
-    case TOKEN_CLOSE:
-    case TOKEN_END:
-        template_fail(p, p->token.at, "a value is missing");
-        return 0;
-    }
-    template_next(p);
-    return template_node(p, node);
-}
-
-/* ".name" and "[expression]". */
-static uint32_t parse_postfix(struct parser *p)
-{
-    uint32_t a = parse_primary(p);
-
-    while (!p->failed) {
-        struct node node = {.kind = NODE_ATTRIBUTE, .at = (uint32_t)p->token.at, .a = a};
-
-        if (token_take_sign(p, ".")) {
-            if (p->token.kind != TOKEN_NAME && p->token.kind != TOKEN_INTEGER)
-                template_fail(p, p->token.at, "a name is missing behind '.'");
-            node.text = p->token.text;
-            if (p->token.kind == TOKEN_INTEGER) {
-                node.kind = NODE_ITEM;
-                node.b = template_node(p, (struct node){.kind = NODE_INTEGER,
-                                                        .at = node.at,
-                                                        .integer = p->token.integer});
-            }
-            template_next(p);
-        } else if (token_take_sign(p, "[")) {
-            node.kind = NODE_ITEM;
-            node.b = parse_expression(p);
-            expect_sign(p, "]");
-        } else if (token_is_sign(p, "(")) {
-            template_fail(p, p->token.at, "calls are not taken");
-            return 0;
-        } else {
-            return a;
-        }
-        a = template_node(p, node);
-    }
-    return 0;
-}
-
-/* Behind '|'. */
-static uint32_t parse_filter(struct parser *p, uint32_t a)
-{
-    struct node node = {.kind = NODE_FILTER, .at = (uint32_t)p->token.at, .a = a};
-    struct str name = p->token.text;
-    uint32_t args[TEMPLATE_ARGS_MAX] = {0};
-    size_t len = 0;
-
-    while (node.which < template_filters_len &&
-           !(p->token.kind == TOKEN_NAME && token_is_name(p, template_filters[node.which].name)))
-        node.which++;
-    if (node.which == template_filters_len) {
-        template_fail(p, p->token.at, "there is no filter '%.*s'", STR_FMT(name));
-        return 0;
-    }
-    template_next(p);
-    if (token_take_sign(p, "(")) {
-        while (!p->failed && !token_is_sign(p, ")")) {
-            if (len == TEMPLATE_ARGS_MAX)
-                template_fail(p, p->token.at, "too many arguments for '%.*s'", STR_FMT(name));
-            else
-                args[len++] = parse_expression(p);
-            if (!token_take_sign(p, ","))
-                break;
-        }
-        expect_sign(p, ")");
-    }
-    if (!p->failed && (len < template_filters[node.which].args_min ||
-                       len > template_filters[node.which].args_max))
-        template_fail(p, node.at, "the filter '%.*s' takes %d to %d arguments", STR_FMT(name),
-                      template_filters[node.which].args_min, template_filters[node.which].args_max);
-    if (p->failed)
-        return 0;
-    node.b = args[0];
-    node.c = args[1];
-    return template_node(p, node);
-}
-
-/* Behind "is". */
-static uint32_t parse_test(struct parser *p, uint32_t a)
-{
-    bool negated = token_take_name(p, "not");
-    struct node node = {.kind = NODE_TEST, .at = (uint32_t)p->token.at, .a = a};
-
-    while (node.which < template_tests_len &&
-           !(p->token.kind == TOKEN_NAME && token_is_name(p, template_tests[node.which].name)))
-        node.which++;
-    if (node.which == template_tests_len) {
-        template_fail(p, p->token.at, "there is no such test behind 'is'");
-        return 0;
-    }
-    template_next(p);
-    a = template_node(p, node);
-    return negated ? template_node(p, (struct node){.kind = NODE_NOT, .at = node.at, .a = a}) : a;
-}
-
-/* Whether p may go one level deeper. */
-static bool descend(struct parser *p)
-{
-    if (p->depth++ >= TEMPLATE_DEPTH_MAX)
-        template_fail(p, p->token.at, "nested more than %d deep", TEMPLATE_DEPTH_MAX);
-    return !p->failed;
-}
-
-static uint32_t parse_negative(struct parser *p)
-{
-    uint32_t at = (uint32_t)p->token.at, a = 0;
-
-    if (!token_is_sign(p, "-"))
-        return parse_postfix(p);
-    template_next(p);
-    if (descend(p))
-        a = template_node(p,
-                          (struct node){.kind = NODE_NEGATIVE, .at = at, .a = parse_negative(p)});
-    p->depth--;
-    return a;
-}
-
-static uint32_t parse_filtered(struct parser *p)
-{
-    uint32_t a = parse_negative(p);
-
-    while (!p->failed) {
-        if (token_take_sign(p, "|"))
-            a = parse_filter(p, a);
-        else if (token_take_name(p, "is"))
-            a = parse_test(p, a);
-        else
-            return a;
-    }
-    return 0;
-}
-
-static const char *const math_signs[] = {
-    [MATH_ADD] = "+",    [MATH_SUBTRACT] = "-", [MATH_MULTIPLY] = "*",
-    [MATH_FLOOR] = "//", [MATH_DIVIDE] = "/",   [MATH_MODULO] = "%"};
-
-/* Operands that inner reads, with the signs from first to last between them. */
-static uint32_t parse_math(struct parser *p, enum math first, enum math last,
-                           uint32_t (*inner)(struct parser *p))
-{
-    uint32_t a = inner(p);
-
-    while (!p->failed) {
-        struct node node = {.kind = NODE_MATH, .at = (uint32_t)p->token.at, .a = a};
-        enum math which = first;
-
-        while (which <= last && !token_is_sign(p, math_signs[which]))
-            which++;
-        if (which > last)
-            return a;
-        template_next(p);
-        node.which = (uint8_t)which;
-        node.b = inner(p);
-        a = template_node(p, node);
-    }
-    return 0;
-}
-
-static uint32_t parse_product(struct parser *p)
-{
-    return parse_math(p, MATH_MULTIPLY, MATH_MODULO, parse_filtered);
-}
-
-static uint32_t parse_concat(struct parser *p)
-{
-    uint32_t a = parse_product(p);
-
-    while (!p->failed && token_is_sign(p, "~")) {
-        uint32_t at = (uint32_t)p->token.at;
-
-        template_next(p);
-        a = template_node(
-            p, (struct node){.kind = NODE_CONCAT, .at = at, .a = a, .b = parse_product(p)});
-    }
-    return a;
-}
-
-static uint32_t parse_sum(struct parser *p)
-{
-    return parse_math(p, MATH_ADD, MATH_SUBTRACT, parse_concat);
-}
-
-static uint32_t parse_compare(struct parser *p)
-{
-    static const char *const signs[] = {"==", "!=", "<", "<=", ">", ">="};
-    uint32_t a = parse_sum(p), at = (uint32_t)p->token.at;
-
-    for (uint8_t i = 0; i < ARRAY_LEN(signs); i++)
-        if (token_take_sign(p, signs[i]))
-            return template_node(
-                p, (struct node){
-                       .kind = NODE_COMPARE, .which = i, .at = at, .a = a, .b = parse_sum(p)});
-    if (token_take_name(p, "in"))
-        return template_node(p,
-                             (struct node){.kind = NODE_IN, .at = at, .a = a, .b = parse_sum(p)});
-    if (token_is_name(p, "not")) {
-        template_next(p);
-        if (!token_take_name(p, "in"))
-            template_fail(p, at, "'in' is missing behind 'not'");
-        a = template_node(p, (struct node){.kind = NODE_IN, .at = at, .a = a, .b = parse_sum(p)});
-        return template_node(p, (struct node){.kind = NODE_NOT, .at = at, .a = a});
-    }
-    return a;
-}
-
-static uint32_t parse_not(struct parser *p)
-{
-    uint32_t at = (uint32_t)p->token.at, a = 0;
-
-    if (!token_is_name(p, "not"))
-        return parse_compare(p);
-    template_next(p);
-    if (descend(p))
-        a = template_node(p, (struct node){.kind = NODE_NOT, .at = at, .a = parse_not(p)});
-    p->depth--;
-    return a;
-}
-
-static uint32_t parse_and(struct parser *p)
-{
-    uint32_t a = parse_not(p);
-
-    while (!p->failed && token_is_name(p, "and")) {
-        uint32_t at = (uint32_t)p->token.at;
-
-        template_next(p);
-        a = template_node(p, (struct node){.kind = NODE_AND, .at = at, .a = a, .b = parse_not(p)});
-    }
-    return a;
-}
-
-static uint32_t parse_or(struct parser *p)
-{
-    uint32_t a = parse_and(p);
-
-    while (!p->failed && token_is_name(p, "or")) {
-        uint32_t at = (uint32_t)p->token.at;
-
-        template_next(p);
-        a = template_node(p, (struct node){.kind = NODE_OR, .at = at, .a = a, .b = parse_and(p)});
-    }
-    return a;
-}
-
-static uint32_t parse_expression(struct parser *p)
-{
-    uint32_t a = 0;
-
-    if (descend(p))
-        a = parse_or(p);
-    while (!p->failed && token_is_name(p, "if")) {
-        struct node node = {.kind = NODE_CHOICE, .at = (uint32_t)p->token.at, .a = a};
-
-        template_next(p);
-        node.b = parse_or(p);
-        if (token_take_name(p, "else"))
-            node.c = parse_expression(p);
-        a = template_node(p, node);
-    }
-    p->depth--;
-    return a;
-}
-
 static void expect_close(struct parser *p)
 {
     if (!p->failed && p->token.kind != TOKEN_CLOSE)
@@ -375,13 +43,13 @@ static uint32_t parse_if(struct parser *p, uint32_t at)
 {
     static const char *const ends[] = {"elif", "else", "endif", NULL}, *const last[] = {"endif",
                                                                                         NULL};
-    struct node node = {.kind = NODE_IF, .at = at, .a = parse_expression(p)};
+    struct node node = {.kind = NODE_IF, .at = at, .a = template_parse_expression(p)};
     struct str end = STR("");
 
     expect_close(p);
     node.b = parse_statements(p, ends, &end);
     if (str_eq(end, STR("elif"))) {
-        if (descend(p))
+        if (template_descend(p))
             node.c = parse_if(p, (uint32_t)p->token.at);
         p->depth--;
     } else if (str_eq(end, STR("else"))) {
@@ -394,20 +62,59 @@ static uint32_t parse_if(struct parser *p, uint32_t at)
     return template_node(p, node);
 }
 
+/* A name that a value may be given to. */
+static struct str parse_target(struct parser *p, const char *behind)
+{
+    struct str name = p->token.text;
+    uint32_t node = 0;
+
+    if (p->token.kind == TOKEN_NAME && !token_is_name(p, "loop"))
+        node = template_parse_name(p);
+    if (p->t->nodes[node].kind != NODE_NAME)
+        template_fail(p, p->token.at, "a name is missing behind '%s'", behind);
+    return name;
+}
+
+/* Behind the first name: further ones, which the items of a list are given to. 0: there are none.
+ */
+static uint32_t parse_targets(struct parser *p, uint32_t at, struct str first, const char *behind)
+{
+    struct template_list names = {0};
+
+    if (!token_is_sign(p, ","))
+        return 0;
+    template_append(
+        p, &names, template_node(p, (struct node){.kind = NODE_ARGUMENT, .at = at, .text = first}));
+    while (!p->failed && token_take_sign(p, ",")) {
+        struct node one = {.kind = NODE_ARGUMENT, .at = (uint32_t)p->token.at};
+
+        one.text = parse_target(p, behind);
+        template_append(p, &names, template_node(p, one));
+    }
+    return template_node(p, (struct node){.kind = NODE_UNPACK, .at = at, .b = names.first});
+}
+
 static uint32_t parse_for(struct parser *p, uint32_t at)
 {
     static const char *const ends[] = {"else", "endfor", NULL}, *const last[] = {"endfor", NULL};
     struct node node = {.kind = NODE_FOR, .at = at, .text = p->token.text};
+    struct template_list body = {0};
     struct str end = STR("");
 
     if (p->token.kind != TOKEN_NAME)
         template_fail(p, p->token.at, "a name is missing behind 'for'");
     template_next(p);
+    template_append(p, &body, parse_targets(p, at, node.text, "for"));
+    if (body.first != 0)
+        node.text = STR("");
     if (!p->failed && !token_take_name(p, "in"))
-        template_fail(p, p->token.at, "'in' is missing; one name is taken in front of it");
-    node.a = parse_or(p);
+        template_fail(p, p->token.at, "'in' is missing");
+    node.a = template_parse_condition(p);
+    if (token_take_name(p, "if"))
+        node.d = template_parse_expression(p);
     expect_close(p);
-    node.b = parse_statements(p, ends, &end);
+    template_append(p, &body, parse_statements(p, ends, &end));
+    node.b = body.first;
     expect_close(p);
     if (str_eq(end, STR("else"))) {
         node.c = parse_statements(p, last, &end);
@@ -416,18 +123,68 @@ static uint32_t parse_for(struct parser *p, uint32_t at)
     return template_node(p, node);
 }
 
+/* "set name = value", "set a, b = list", "set space.name = value", "set name" to "endset". */
 static uint32_t parse_set(struct parser *p, uint32_t at)
 {
-    struct node node = {.kind = NODE_SET, .at = at, .text = p->token.text};
-    uint32_t name = 0;
+    static const char *const ends[] = {"endset", NULL};
+    struct node node = {.kind = NODE_SET, .at = at};
+    struct str end = STR("");
+    uint32_t unpack;
 
-    if (p->token.kind == TOKEN_NAME && !token_is_name(p, "loop"))
-        name = parse_name(p);
-    if (p->t->nodes[name].kind != NODE_NAME)
-        template_fail(p, p->token.at, "a name is missing behind 'set'");
+    node.text = parse_target(p, "set");
+    unpack = parse_targets(p, at, node.text, "set");
+    if (unpack == 0 && token_take_sign(p, ".")) {
+        node.kind = NODE_SET_MEMBER;
+        node.b = template_node(p, (struct node){.kind = NODE_NAME, .at = at, .text = node.text});
+        node.text = parse_target(p, "set");
+    }
+    if (unpack == 0 && node.kind == NODE_SET && p->token.kind == TOKEN_CLOSE) {
+        node.kind = NODE_CAPTURE;
+        node.b = parse_statements(p, ends, &end);
+        expect_close(p);
+        return template_node(p, node);
+    }
     if (!p->failed && !token_take_sign(p, "="))
-        template_fail(p, p->token.at, "'=' is missing; 'set' gives one name a value");
-    node.a = parse_expression(p);
+        template_fail(p, p->token.at, "'=' is missing; 'set' gives a name a value");
+    node.a = template_parse_expression(p);
+    expect_close(p);
+    if (unpack == 0 || p->failed)
+        return template_node(p, node);
+    p->t->nodes[unpack].a = node.a;
+    return unpack;
+}
+
+/* "macro name(a, b=value)" */
+static uint32_t parse_macro(struct parser *p, uint32_t at)
+{
+    static const char *const ends[] = {"endmacro", NULL};
+    struct node node = {.kind = NODE_MACRO, .at = at};
+    struct template_list names = {0};
+    struct str end = STR("");
+    unsigned len = 0;
+
+    node.text = parse_target(p, "macro");
+    if (p->macros_len == TEMPLATE_MACROS_MAX)
+        template_fail(p, at, "more than %d macros", TEMPLATE_MACROS_MAX);
+    else
+        p->macros[p->macros_len++] = node.text;
+    template_expect_sign(p, "(");
+    while (!p->failed && !token_is_sign(p, ")")) {
+        struct node one = {.kind = NODE_ARGUMENT, .at = (uint32_t)p->token.at};
+
+        if (len++ == TEMPLATE_CALL_MAX)
+            template_fail(p, one.at, "more than %d parameters", TEMPLATE_CALL_MAX);
+        one.text = parse_target(p, "macro");
+        if (token_take_sign(p, "="))
+            one.a = template_parse_expression(p);
+        template_append(p, &names, template_node(p, one));
+        if (!token_take_sign(p, ","))
+            break;
+    }
+    template_expect_sign(p, ")");
+    expect_close(p);
+    node.a = names.first;
+    node.b = parse_statements(p, ends, &end);
     expect_close(p);
     return template_node(p, node);
 }
@@ -489,7 +246,7 @@ static uint32_t parse_include(struct parser *p, uint32_t at)
         template_fail(p, p->token.at, "behind 'include' stands a partial's name in quotes");
     template_next(p);
     expect_close(p);
-    return template_include(p, at, name, false, STR(""), 0);
+    return template_include(p, at, name, false, STR(""), 0, 0);
 }
 
 /* A tag that is none of ends: its statement. */
@@ -502,7 +259,7 @@ static uint32_t parse_tag(struct parser *p)
         template_fail(p, at, "a word is missing behind '{%%'");
         return 0;
     }
-    if (!descend(p)) {
+    if (!template_descend(p)) {
         p->depth--;
         return 0;
     }
@@ -515,15 +272,19 @@ static uint32_t parse_tag(struct parser *p)
         a = parse_include(p, at);
     else if (str_eq(name, STR("set")))
         a = parse_set(p, at);
+    else if (str_eq(name, STR("macro")))
+        a = parse_macro(p, at);
     else if (str_eq(name, STR("raw")))
         a = parse_raw(p, at);
     else if (str_eq(name, STR("else")) || str_eq(name, STR("elif")) || str_eq(name, STR("endif")) ||
-             str_eq(name, STR("endfor")) || str_eq(name, STR("endraw")))
+             str_eq(name, STR("endfor")) || str_eq(name, STR("endraw")) ||
+             str_eq(name, STR("endset")) || str_eq(name, STR("endmacro")))
         template_fail(p, at, "'%.*s' has no beginning", STR_FMT(name));
     else
-        template_fail(p, at,
-                      "'%.*s' is not taken; there are 'if', 'for', 'set', 'include' and 'raw'",
-                      STR_FMT(name));
+        template_fail(
+            p, at,
+            "'%.*s' is not taken; there are 'if', 'for', 'set', 'macro', 'include' and 'raw'",
+            STR_FMT(name));
     p->depth--;
     return a;
 }
@@ -601,7 +362,7 @@ static uint32_t parse_output(struct parser *p)
 {
     struct node node = {.kind = NODE_OUTPUT, .at = (uint32_t)p->token.at};
 
-    node.a = parse_expression(p);
+    node.a = template_parse_expression(p);
     expect_close(p);
     return template_node(p, node);
 }
@@ -669,19 +430,22 @@ static void append_part(struct template *t, struct str name, struct str text)
 static struct template *template_new(struct str source, const struct template_partial *partials,
                                      size_t partials_len)
 {
-    struct template *t = calloc(1, sizeof(*t));
-    size_t bytes = source.len + 1;
+    size_t bytes = source.len + 1, parts = (partials_len + 1) * sizeof(struct template_part);
+    struct template *t;
 
-    ASSERT(t != NULL); /* as in buf_*: memory is fatal */
     for (size_t i = 0; i < partials_len; i++)
         bytes += partials[i].text.len + 1;
     ASSERT(bytes < UINT32_MAX);
-    t->source = malloc(bytes);
-    t->strings = malloc(bytes);
-    t->nodes_cap = 16;
-    t->nodes = calloc(t->nodes_cap, sizeof(*t->nodes));
-    t->parts = calloc(partials_len + 1, sizeof(*t->parts));
-    ASSERT(t->source != NULL && t->strings != NULL && t->nodes != NULL && t->parts != NULL);
+    t = malloc(sizeof(*t) + parts + 2 * bytes); /* one block: a letter has a few templates */
+    ASSERT(t != NULL);                          /* as in buf_*: memory is fatal */
+    *t = (struct template){.nodes_cap = 16};
+    t->parts = (struct template_part *)(t + 1);
+    memset(t->parts, 0, parts);
+    t->source = (char *)t->parts + parts;
+    t->strings = t->source + bytes;
+    t->nodes = malloc(t->nodes_cap * sizeof(*t->nodes));
+    ASSERT(t->nodes != NULL);
+    t->nodes[0] = (struct node){0};
     t->nodes_len = 1;
     append_part(t, STR(""), source);
     for (size_t i = 0; i < partials_len; i++)
@@ -701,7 +465,7 @@ struct template *template_literal(struct str source)
 }
 
 uint32_t template_include(struct parser *p, size_t at, struct str name, bool standalone,
-                          struct str indent, uint32_t context)
+                          struct str indent, uint32_t context, uint32_t parameters)
 {
     struct template *t = p->t;
     uint32_t n;
@@ -717,6 +481,7 @@ uint32_t template_include(struct parser *p, size_t at, struct str name, bool sta
                                            .which = standalone,
                                            .text = indent,
                                            .a = context,
+                                           .b = parameters,
                                            .part = i});
         return n;
     }
@@ -740,6 +505,23 @@ static void compile_part(struct parser *p, struct template_part *part)
     part->first = t->language == TEMPLATE_JINJA
                       ? parse_statements(p, NULL, NULL)
                       : template_parse_mustache(p, t->language == TEMPLATE_HANDLEBARS);
+}
+
+/* What is called is a function, or a macro of the template or its partials. */
+static void check_calls(struct parser *p)
+{
+    struct template *t = p->t;
+
+    for (uint32_t n = 1; n < t->nodes_len && !p->failed; n++) {
+        const struct node *call = &t->nodes[n];
+        bool known = call->kind != NODE_CALL || template_function_known(call->text);
+
+        for (size_t i = 0; i < p->macros_len && !known; i++)
+            known = str_eq(call->text, p->macros[i]);
+        if (!known)
+            template_fail(p, call->at, "there is no function and no macro '%.*s'",
+                          call->text.len > 60 ? 60 : (int)call->text.len, call->text.ptr);
+    }
 }
 
 /* Whether source may include anything: else its partials need not be kept with it. */
@@ -772,6 +554,7 @@ struct template *template_compile(struct str source, enum template_language lang
                 more = true;
             }
     }
+    check_calls(&p);
     if (!p.failed)
         return t;
     template_free(t);
@@ -793,9 +576,6 @@ void template_free(struct template *t)
 {
     if (t == NULL)
         return;
-    free(t->parts);
-    free(t->source);
-    free(t->strings);
     free(t->nodes);
     free(t);
 }

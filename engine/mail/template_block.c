@@ -125,6 +125,23 @@ static struct value data(struct render *r, const struct node *node)
     return (struct value){0};
 }
 
+struct value block_context(struct render *r, const struct node *node)
+{
+    struct value v = node->a != 0 ? render_eval(r, node->a) : context(r, node->at, 0);
+    json_t *made, *one;
+    const char *name;
+
+    if (node->b == 0 || r->failed)
+        return v;
+    made = render_make(r, node->at, true);
+    if (v.kind == VALUE_JSON && json_is_object(v.json))
+        json_object_foreach(v.json, name, one) if (!r->failed)(void)
+            render_put(r, node->at, made, str_of(name), value_of_json(one));
+    for (uint32_t n = node->b; n != 0 && !r->failed; n = r->t->nodes[n].next)
+        (void)render_put(r, node->at, made, r->t->nodes[n].text, render_eval(r, r->t->nodes[n].a));
+    return value_of_json(made);
+}
+
 struct value block_eval(struct render *r, const struct node *node)
 {
     struct value a, b;

@@ -28,11 +28,7 @@ static struct value from_buf(struct render *r, uint32_t at, struct buf *made, bo
     return v;
 }
 
-#define FILTER(name)                                                                               \
-    static struct value name(struct render *r, uint32_t at, struct value v,                        \
-                             const struct value *args, size_t args_len)
-
-FILTER(filter_upper)
+static FILTER(filter_upper)
 {
     (void)args, (void)args_len;
     v = value_text(r, at, v);
@@ -41,7 +37,7 @@ FILTER(filter_upper)
     return from_glib(r, at, g_utf8_strup(v.string.ptr, (gssize)v.string.len), v.safe);
 }
 
-FILTER(filter_lower)
+static FILTER(filter_lower)
 {
     (void)args, (void)args_len;
     v = value_text(r, at, v);
@@ -103,7 +99,7 @@ static struct value begin_upper(struct render *r, uint32_t at, struct value v, b
     return from_glib(r, at, g_string_free(out, FALSE), v.safe);
 }
 
-FILTER(filter_title)
+static FILTER(filter_title)
 {
     (void)args, (void)args_len;
     v = begin_upper(r, at, v, true);
@@ -111,13 +107,13 @@ FILTER(filter_title)
     return v;
 }
 
-FILTER(filter_capitalize)
+static FILTER(filter_capitalize)
 {
     (void)args, (void)args_len;
     return begin_upper(r, at, v, false);
 }
 
-FILTER(filter_trim)
+static FILTER(filter_trim)
 {
     (void)args, (void)args_len;
     v = value_text(r, at, v);
@@ -138,7 +134,7 @@ FILTER(filter_trim)
     return v;
 }
 
-FILTER(filter_length)
+static FILTER(filter_length)
 {
     int64_t n = 0;
 
@@ -152,7 +148,7 @@ FILTER(filter_length)
     return (struct value){.kind = VALUE_INTEGER, .integer = n};
 }
 
-FILTER(filter_default)
+static FILTER(filter_default)
 {
     bool take = v.kind == VALUE_UNDEFINED;
 
@@ -161,17 +157,19 @@ FILTER(filter_default)
         take = !value_true(&v);
     if (!take)
         return v;
-    return args_len > 0 ? args[0] : (struct value){.kind = VALUE_STRING, .string = STR("")};
+    return args_len > 0 && args[0].kind != VALUE_UNDEFINED
+               ? args[0]
+               : (struct value){.kind = VALUE_STRING, .string = STR("")};
 }
 
-FILTER(filter_escape)
+static FILTER(filter_escape)
 {
     (void)args, (void)args_len;
     v = value_text(r, at, v);
     return r->failed ? v : value_escaped(r, at, v);
 }
 
-FILTER(filter_safe)
+static FILTER(filter_safe)
 {
     (void)args, (void)args_len;
     v = value_text(r, at, v);
@@ -179,10 +177,11 @@ FILTER(filter_safe)
     return v;
 }
 
-FILTER(filter_join)
+static FILTER(filter_join)
 {
-    struct value separator = args_len > 0 ? value_text(r, at, args[0])
-                                          : (struct value){.kind = VALUE_STRING, .string = STR("")};
+    struct value separator = args_len > 0 && args[0].kind != VALUE_UNDEFINED
+                                 ? value_text(r, at, args[0])
+                                 : (struct value){.kind = VALUE_STRING, .string = STR("")};
     bool safe = separator.safe && r->t->place == TEMPLATE_HTML;
     struct buf out = {0};
 
@@ -190,6 +189,11 @@ FILTER(filter_join)
         return (struct value){.kind = VALUE_STRING, .safe = safe, .string = STR("")};
     if (v.kind != VALUE_JSON || !json_is_array(v.json))
         return render_fail(r, at, "'join' takes a list");
+    if (args_len > 1) {
+        const struct value by[] = {{0}, args[1]};
+
+        v = filter_map(r, at, v, by, ARRAY_LEN(by));
+    }
     for (size_t i = 0; !r->failed && i < json_array_size(v.json); i++) {
         struct value one = value_text(r, at, value_of_json(json_array_get(v.json, i)));
 
@@ -223,19 +227,19 @@ static struct value at_end(struct render *r, uint32_t at, struct value v, bool l
     return v;
 }
 
-FILTER(filter_first)
+static FILTER(filter_first)
 {
     (void)args, (void)args_len;
     return at_end(r, at, v, false);
 }
 
-FILTER(filter_last)
+static FILTER(filter_last)
 {
     (void)args, (void)args_len;
     return at_end(r, at, v, true);
 }
 
-FILTER(filter_replace)
+static FILTER(filter_replace)
 {
     struct value from = value_text(r, at, args[0]), to = value_text(r, at, args[1]);
     struct buf out = {0};
@@ -265,7 +269,7 @@ FILTER(filter_replace)
     return from_buf(r, at, &out, v.safe);
 }
 
-FILTER(filter_urlencode)
+static FILTER(filter_urlencode)
 {
     static const char hex[] = "0123456789ABCDEF";
     char *room;
@@ -334,7 +338,7 @@ static struct value real_value(double n)
 }
 
 /* What is no number becomes args[0], or 0. */
-FILTER(filter_int)
+static FILTER(filter_int)
 {
     double n;
 
@@ -346,7 +350,7 @@ FILTER(filter_int)
     return args_len > 0 ? args[0] : integer_value(0);
 }
 
-FILTER(filter_float)
+static FILTER(filter_float)
 {
     double n;
 
@@ -356,7 +360,7 @@ FILTER(filter_float)
     return args_len > 0 ? args[0] : real_value(0);
 }
 
-FILTER(filter_abs)
+static FILTER(filter_abs)
 {
     (void)args, (void)args_len;
     if (v.kind == VALUE_INTEGER && v.integer != INT64_MIN)
@@ -365,17 +369,41 @@ FILTER(filter_abs)
                                 : render_fail(r, at, "'abs' takes a number; 'int' makes one");
 }
 
+static FILTER(filter_round);
+
+/* Up or down, as a method says. */
+static struct value round_to(struct render *r, uint32_t at, struct value v, int decimals,
+                             struct value method)
+{
+    double by = pow(10, decimals), n;
+
+    if (method.kind == VALUE_STRING && str_eq(method.string, STR("common")))
+        return filter_round(r, at, v, &(struct value){.kind = VALUE_INTEGER, .integer = decimals},
+                            1);
+    if (!value_is_number(&v) || !as_number(&v, &n))
+        return render_fail(r, at, "'round' takes a number; 'float' makes one");
+    if (method.kind == VALUE_STRING && str_eq(method.string, STR("ceil")))
+        return real_value(ceil(n * by) / by);
+    if (method.kind == VALUE_STRING && str_eq(method.string, STR("floor")))
+        return real_value(floor(n * by) / by);
+    return render_fail(r, at, "the method of 'round' is 'common', 'ceil' or 'floor'");
+}
+
 /* To so many decimals of what the number is exactly, as in Jinja: 2.5 becomes 2. */
-FILTER(filter_round)
+static FILTER(filter_round)
 {
     char format[8], text[400];
     int decimals = 0;
 
-    if (args_len > 0 &&
+    bool given = args_len > 0 && args[0].kind != VALUE_UNDEFINED;
+
+    if (given &&
         (args[0].kind != VALUE_INTEGER || args[0].integer < 0 || args[0].integer > ROUND_MAX))
         return render_fail(r, at, "the decimals of 'round' are 0 to %d", ROUND_MAX);
-    if (args_len > 0)
+    if (given)
         decimals = (int)args[0].integer;
+    if (args_len > 1)
+        return round_to(r, at, v, decimals, args[1]);
     if (v.kind == VALUE_INTEGER)
         return v;
     if (v.kind != VALUE_REAL)
@@ -384,7 +412,7 @@ FILTER(filter_round)
     return real_value(g_ascii_strtod(g_ascii_formatd(text, sizeof(text), format, v.real), NULL));
 }
 
-FILTER(filter_string)
+static FILTER(filter_string)
 {
     (void)args, (void)args_len;
     return value_text(r, at, v);
@@ -403,29 +431,34 @@ static size_t chars_end(struct str s, int64_t n)
 }
 
 /* As in Jinja: what is longer than args[0] (255) characters and five more is cut, at a blank if
- * args[1] is not true, and ends with "...". */
-FILTER(filter_truncate)
+ * args[1] is not true, and ends with args[2] ("..."). */
+static FILTER(filter_truncate)
 {
     struct buf out = {0};
-    int64_t max = args_len > 0 ? args[0].integer : 255;
+    bool given = args_len > 0 && args[0].kind != VALUE_UNDEFINED;
+    struct value dots = args_len > 2 ? value_text(r, at, args[2])
+                                     : (struct value){.kind = VALUE_STRING, .string = STR("...")};
+    int64_t max = given ? args[0].integer : 255, dots_len;
     bool words = args_len < 2 || !value_true(&args[1]);
     size_t end, blank;
 
-    if (args_len > 0 && (args[0].kind != VALUE_INTEGER || max < 3))
-        return render_fail(r, at, "the length of 'truncate' is a number of 3 or more");
+    dots_len = g_utf8_strlen(dots.string.ptr, (gssize)dots.string.len);
+    if (given && (args[0].kind != VALUE_INTEGER || max < dots_len))
+        return render_fail(r, at, "the length of 'truncate' is a number of %lld or more",
+                           (long long)dots_len);
     v = value_text(r, at, v);
     if (!render_spend(r, at, v.string.len / LOOKED_PER_STEP))
         return v;
     if (chars_end(v.string, max < INT64_MAX - 5 ? max + 5 : max) >= v.string.len)
         return v;
-    end = chars_end(v.string, max - 3);
+    end = chars_end(v.string, max - dots_len);
     for (blank = end; words && blank > 0; blank--)
         if (v.string.ptr[blank - 1] == ' ') {
             end = blank - 1;
             break;
         }
     buf_put(&out, v.string.ptr, end);
-    buf_puts(&out, "...");
+    buf_put_str(&out, dots.string);
     return from_buf(r, at, &out, v.safe);
 }
 
@@ -485,7 +518,7 @@ static struct value some_text(struct render *r, uint32_t at, struct value v)
                                 : value_text(r, at, v);
 }
 
-FILTER(filter_date)
+static FILTER(filter_date)
 {
     const struct locale *l = locale_of(r, at, args[0]);
     enum locale_style style = LOCALE_LONG;
@@ -504,7 +537,7 @@ FILTER(filter_date)
     return from_buf(r, at, &out, false);
 }
 
-FILTER(filter_number)
+static FILTER(filter_number)
 {
     const struct locale *l = locale_of(r, at, args[0]);
     struct value places =
@@ -524,34 +557,121 @@ FILTER(filter_number)
     return from_buf(r, at, &out, false);
 }
 
+static FILTER(filter_striptags)
+{
+    struct buf out = {0};
+    bool tag = false, blank = true;
+
+    (void)args, (void)args_len;
+    v = value_text(r, at, v);
+    (void)render_spend(r, at, v.string.len / LOOKED_PER_STEP);
+    for (size_t i = 0; !r->failed && i < v.string.len; i++) {
+        char c = v.string.ptr[i];
+
+        tag |= c == '<';
+        if (!tag && !(blank && g_ascii_isspace(c)))
+            buf_putc(&out, g_ascii_isspace(c) ? ' ' : c);
+        if (!tag)
+            blank = g_ascii_isspace(c);
+        tag &= c != '>';
+    }
+    while (out.len > 0 && out.data[out.len - 1] == ' ')
+        out.len--;
+    return from_buf(r, at, &out, false);
+}
+
+static FILTER(filter_wordcount)
+{
+    int64_t n = 0;
+    bool word = false;
+
+    (void)args, (void)args_len;
+    v = value_text(r, at, v);
+    (void)render_spend(r, at, v.string.len / LOOKED_PER_STEP);
+    for (const char *s = v.string.ptr; s < v.string.ptr + v.string.len; s = g_utf8_next_char(s)) {
+        bool letter = g_unichar_isalnum(g_utf8_get_char(s)) || *s == '_';
+
+        n += letter && !word;
+        word = letter;
+    }
+    return integer_value(n);
+}
+
 const struct filter template_filters[] = {
-    {"abs", 0, 0, filter_abs},
-    {"capitalize", 0, 0, filter_capitalize},
-    {"count", 0, 0, filter_length},
-    {"date", 1, 2, filter_date},
-    {"d", 0, 2, filter_default},
-    {"default", 0, 2, filter_default},
-    {"e", 0, 0, filter_escape},
-    {"escape", 0, 0, filter_escape},
-    {"first", 0, 0, filter_first},
-    {"float", 0, 1, filter_float},
-    {"int", 0, 1, filter_int},
-    {"join", 0, 1, filter_join},
-    {"last", 0, 0, filter_last},
-    {"length", 0, 0, filter_length},
-    {"lower", 0, 0, filter_lower},
-    {"number", 1, 2, filter_number},
-    {"replace", 2, 2, filter_replace},
-    {"round", 0, 1, filter_round},
-    {"safe", 0, 0, filter_safe},
-    {"string", 0, 0, filter_string},
-    {"title", 0, 0, filter_title},
-    {"trim", 0, 0, filter_trim},
-    {"truncate", 0, 2, filter_truncate},
-    {"upper", 0, 0, filter_upper},
-    {"urlencode", 0, 0, filter_urlencode},
+    {"abs", 0, 0, filter_abs, NULL},
+    {"batch", 1, 2, filter_batch, "linecount fill_with"},
+    {"capitalize", 0, 0, filter_capitalize, NULL},
+    {"count", 0, 0, filter_length, NULL},
+    {"date", 1, 2, filter_date, NULL},
+    {"d", 0, 2, filter_default, "default_value boolean"},
+    {"default", 0, 2, filter_default, "default_value boolean"},
+    {"dictsort", 0, 3, filter_dictsort, "case_sensitive by reverse"},
+    {"e", 0, 0, filter_escape, NULL},
+    {"escape", 0, 0, filter_escape, NULL},
+    {"first", 0, 0, filter_first, NULL},
+    {"float", 0, 1, filter_float, "default"},
+    {"groupby", 1, 1, filter_groupby, "attribute"},
+    {"int", 0, 1, filter_int, "default"},
+    {"items", 0, 0, filter_items, NULL},
+    {"join", 0, 2, filter_join, "d attribute"},
+    {"last", 0, 0, filter_last, NULL},
+    {"length", 0, 0, filter_length, NULL},
+    {"list", 0, 0, filter_list, NULL},
+    {"lower", 0, 0, filter_lower, NULL},
+    {"map", 0, 3, filter_map, "filter attribute default"},
+    {"max", 0, 2, filter_max, "case_sensitive attribute"},
+    {"min", 0, 2, filter_min, "case_sensitive attribute"},
+    {"number", 1, 2, filter_number, NULL},
+    {"reject", 0, 2, filter_reject, NULL},
+    {"rejectattr", 1, 3, filter_rejectattr, NULL},
+    {"replace", 2, 2, filter_replace, "old new"},
+    {"reverse", 0, 0, filter_reverse, NULL},
+    {"round", 0, 2, filter_round, "precision method"},
+    {"safe", 0, 0, filter_safe, NULL},
+    {"select", 0, 2, filter_select, NULL},
+    {"selectattr", 1, 3, filter_selectattr, NULL},
+    {"sort", 0, 3, filter_sort, "reverse case_sensitive attribute"},
+    {"string", 0, 0, filter_string, NULL},
+    {"striptags", 0, 0, filter_striptags, NULL},
+    {"sum", 0, 2, filter_sum, "attribute start"},
+    {"title", 0, 0, filter_title, NULL},
+    {"trim", 0, 0, filter_trim, NULL},
+    {"truncate", 0, 3, filter_truncate, "length killwords end"},
+    {"unique", 0, 2, filter_unique, "case_sensitive attribute"},
+    {"upper", 0, 0, filter_upper, NULL},
+    {"urlencode", 0, 0, filter_urlencode, NULL},
+    {"wordcount", 0, 0, filter_wordcount, NULL},
 };
 const size_t template_filters_len = ARRAY_LEN(template_filters);
+
+/* "loop.cycle('odd', 'even')" */
+static FILTER(method_cycle)
+{
+    if (v.kind != VALUE_LOOP)
+        return render_fail(r, at, "only 'loop' has 'cycle'");
+    return args[v.loop->index % args_len];
+}
+
+const struct filter template_methods[] = {
+    {TEMPLATE_FORMAT, 0, TEMPLATE_CALL_MAX, filter_format, NULL},
+    {"capitalize", 0, 0, filter_capitalize, NULL},
+    {"cycle", 1, TEMPLATE_CALL_MAX, method_cycle, NULL},
+    {"endswith", 1, 1, method_endswith, NULL},
+    {"format", 0, TEMPLATE_CALL_MAX, method_format, NULL},
+    {"get", 1, 2, filter_get, NULL},
+    {"items", 0, 0, filter_items, NULL},
+    {"join", 1, 1, method_join, NULL},
+    {"keys", 0, 0, filter_keys, NULL},
+    {"lower", 0, 0, filter_lower, NULL},
+    {"replace", 2, 2, filter_replace, NULL},
+    {"split", 0, 1, method_split, NULL},
+    {"startswith", 1, 1, method_startswith, NULL},
+    {"strip", 0, 0, filter_trim, NULL},
+    {"title", 0, 0, filter_title, NULL},
+    {"upper", 0, 0, filter_upper, NULL},
+    {"values", 0, 0, filter_values, NULL},
+};
+const size_t template_methods_len = ARRAY_LEN(template_methods);
 
 size_t template_filter_find(struct str name)
 {
@@ -562,29 +682,179 @@ size_t template_filter_find(struct str name)
     return i;
 }
 
-static bool is_defined(const struct value *v)
+/* --- tests --- */
+
+#define TEST(name)                                                                                 \
+    static bool name(struct render *r, uint32_t at, const struct value *v, const struct value *with)
+
+TEST(is_defined)
 {
+    (void)r, (void)at, (void)with;
     return v->kind != VALUE_UNDEFINED;
 }
 
-static bool is_undefined(const struct value *v)
+TEST(is_undefined)
 {
+    (void)r, (void)at, (void)with;
     return v->kind == VALUE_UNDEFINED;
 }
 
-static bool is_none(const struct value *v)
+TEST(is_none)
 {
+    (void)r, (void)at, (void)with;
     return v->kind == VALUE_NONE;
 }
 
-static bool is_string(const struct value *v)
+TEST(is_string)
 {
+    (void)r, (void)at, (void)with;
     return v->kind == VALUE_STRING;
 }
 
-const struct test template_tests[] = {{"defined", is_defined},
-                                      {"undefined", is_undefined},
-                                      {"none", is_none},
-                                      {"string", is_string},
-                                      {"number", value_is_number}};
+TEST(is_number)
+{
+    (void)r, (void)at, (void)with;
+    return value_is_number(v);
+}
+
+TEST(is_integer)
+{
+    (void)r, (void)at, (void)with;
+    return v->kind == VALUE_INTEGER;
+}
+
+TEST(is_float)
+{
+    (void)r, (void)at, (void)with;
+    return v->kind == VALUE_REAL;
+}
+
+TEST(is_boolean)
+{
+    (void)r, (void)at, (void)with;
+    return v->kind == VALUE_BOOL;
+}
+
+TEST(is_true)
+{
+    (void)r, (void)at, (void)with;
+    return v->kind == VALUE_BOOL && v->boolean;
+}
+
+TEST(is_false)
+{
+    (void)r, (void)at, (void)with;
+    return v->kind == VALUE_BOOL && !v->boolean;
+}
+
+TEST(is_mapping)
+{
+    (void)r, (void)at, (void)with;
+    return v->kind == VALUE_JSON && json_is_object(v->json);
+}
+
+TEST(is_sequence)
+{
+    (void)r, (void)at, (void)with;
+    return v->kind == VALUE_JSON || v->kind == VALUE_STRING || v->kind == VALUE_UNDEFINED;
+}
+
+/* Of a whole number: what is left of v divided by n. */
+static int64_t left_of(struct render *r, uint32_t at, const struct value *v, const struct value *n)
+{
+    if (v->kind == VALUE_INTEGER && n->kind == VALUE_INTEGER && n->integer > 0)
+        return v->integer % n->integer;
+    render_fail(r, at, "this is asked of a whole number");
+    return 1;
+}
+
+TEST(is_even)
+{
+    (void)with;
+    return left_of(r, at, v, &(struct value){.kind = VALUE_INTEGER, .integer = 2}) == 0;
+}
+
+TEST(is_odd)
+{
+    (void)with;
+    return left_of(r, at, v, &(struct value){.kind = VALUE_INTEGER, .integer = 2}) != 0;
+}
+
+TEST(is_divisible)
+{
+    return left_of(r, at, v, with) == 0;
+}
+
+TEST(is_equal)
+{
+    return value_equal(r, at, v, with);
+}
+
+TEST(is_not_equal)
+{
+    return !value_equal(r, at, v, with);
+}
+
+TEST(is_in)
+{
+    return value_in(r, at, *v, *with);
+}
+
+static int order_of(struct render *r, uint32_t at, const struct value *v, const struct value *with)
+{
+    int by;
+
+    if (!value_order(r, at, v, with, &by))
+        render_fail(r, at, "only numbers, or only texts, can be less or greater");
+    return by;
+}
+
+TEST(is_less)
+{
+    return order_of(r, at, v, with) < 0;
+}
+
+TEST(is_at_most)
+{
+    return order_of(r, at, v, with) <= 0;
+}
+
+TEST(is_greater)
+{
+    return order_of(r, at, v, with) > 0;
+}
+
+TEST(is_at_least)
+{
+    return order_of(r, at, v, with) >= 0;
+}
+
+const struct test template_tests[] = {
+    {"boolean", is_boolean, false},
+    {"defined", is_defined, false},
+    {"divisibleby", is_divisible, true},
+    {"eq", is_equal, true},
+    {"equalto", is_equal, true},
+    {"even", is_even, false},
+    {"false", is_false, false},
+    {"float", is_float, false},
+    {"ge", is_at_least, true},
+    {"greaterthan", is_greater, true},
+    {"gt", is_greater, true},
+    {"in", is_in, true},
+    {"integer", is_integer, false},
+    {"iterable", is_sequence, false},
+    {"le", is_at_most, true},
+    {"lessthan", is_less, true},
+    {"lt", is_less, true},
+    {"mapping", is_mapping, false},
+    {"ne", is_not_equal, true},
+    {"none", is_none, false},
+    {"number", is_number, false},
+    {"odd", is_odd, false},
+    {"sequence", is_sequence, false},
+    {"string", is_string, false},
+    {"true", is_true, false},
+    {"undefined", is_undefined, false},
+};
 const size_t template_tests_len = ARRAY_LEN(template_tests);

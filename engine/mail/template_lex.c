@@ -148,8 +148,9 @@ static bool take_close(struct parser *p)
 
 void template_next(struct parser *p)
 {
-    static const char *const signs[] = {"==", "!=", "<=", ">=", "//", "<", ">", "(", ")", "[", "]",
-                                        ".",  ",",  "|",  "~",  "-",  "+", "*", "/", "%", "="};
+    static const char *const signs[] = {"==", "!=", "<=", ">=", "//", "<", ">", "(",
+                                        ")",  "[",  "]",  "{",  "}",  ".", ",", ":",
+                                        "|",  "~",  "-",  "+",  "*",  "/", "%", "="};
     struct token t = {.kind = TOKEN_END};
 
     while (p->at < p->source.len && template_is_space(p->source.ptr[p->at]))
@@ -158,7 +159,7 @@ void template_next(struct parser *p)
     if (p->at == p->source.len) {
         template_fail(p, t.at, "the template ends within a tag; its %s is missing",
                       p->close == '%' ? "%}" : "}}");
-    } else if (take_close(p)) {
+    } else if (p->braces == 0 && take_close(p)) {
         t.kind = TOKEN_CLOSE;
     } else if (is_digit(p->source.ptr[p->at])) {
         take_number(p, &t);

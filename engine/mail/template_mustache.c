@@ -303,6 +303,7 @@ static const struct helper {
     {"and", 2, 2, NODE_AND, 0},
     {"or", 2, 2, NODE_OR, 0},
     {"not", 1, 1, NODE_NOT, 0},
+    {"len", 1, 1, NODE_FILTER, 0},
     {"date", 2, 3, NODE_FILTER, 0},
     {"number", 2, 3, NODE_FILTER, 0},
     {"urlencode", 1, 1, NODE_FILTER, 0},
@@ -347,7 +348,9 @@ static uint32_t parse_call(struct mustache *m)
     if (m->p->failed)
         return 0;
     node.kind = h->kind;
-    node.which = h->kind == NODE_FILTER ? (uint8_t)template_filter_find(str_of(h->name)) : h->which;
+    if (str_eq(word, STR("len")))
+        word = STR("length");
+    node.which = h->kind == NODE_FILTER ? (uint8_t)template_filter_find(word) : h->which;
     node.a = h->kind == NODE_AND || h->kind == NODE_OR || h->kind == NODE_NOT ? truth(m, args[0])
                                                                               : args[0];
     node.b = h->kind == NODE_AND || h->kind == NODE_OR ? truth(m, args[1]) : args[1];
@@ -611,11 +614,27 @@ static struct str indent_of(const struct mustache *m)
     return template_between(m->p, from, m->tag);
 }
 
-/* Behind "{{>": a name, in Handlebars a context too. */
+/* "name=value". False: it is none. */
+static bool parse_parameter(struct mustache *m, struct template_list *list)
+{
+    struct parser *p = m->p;
+    struct node one = {.kind = NODE_ARGUMENT, .at = (uint32_t)p->at, .text = peek_word(m)};
+
+    if (one.text.len == 0 || p->at + one.text.len >= p->source.len ||
+        p->source.ptr[p->at + one.text.len] != '=')
+        return false;
+    p->at += one.text.len + 1;
+    one.a = parse_value(m);
+    template_append(p, list, template_node(p, one));
+    return true;
+}
+
+/* Behind "{{>": a name, in Handlebars a context and parameters too. */
 static uint32_t parse_partial(struct mustache *m)
 {
     struct parser *p = m->p;
     struct str name, indent = indent_of(m);
+    struct template_list parameters = {0};
     size_t from, tag = m->tag;
     uint32_t context = 0;
     bool standalone;
@@ -628,14 +647,20 @@ static uint32_t parse_partial(struct mustache *m)
     if (name.len == 0 || memchr("(*", name.ptr[0], 2) != NULL)
         template_fail(p, from, "the name of a partial is missing, as it is given with the letter");
     skip_space(m);
-    if (m->handlebars && !p->failed && !at_end(m) && here(m) != '~' && !looking_at(m, m->close)) {
-        context = parse_value(m);
-        if (here(m) == '=')
-            template_fail(p, p->at, "a partial takes a context, and no parameters");
+    while (m->handlebars && !p->failed && !at_end(m) && here(m) != '~' &&
+           !looking_at(m, m->close)) {
+        bool parameter = parse_parameter(m, &parameters);
+
+        if (!parameter && (context != 0 || parameters.first != 0))
+            template_fail(p, p->at, "a partial takes a context, and then parameters (name=value)");
+        else if (!parameter)
+            context = parse_value(m);
+        skip_space(m);
     }
     close_tag(m, m->close, false);
     standalone = !p->failed && !m->trims && cut_line(m);
-    return template_include(p, tag, name, standalone, standalone ? indent : STR(""), context);
+    return template_include(p, tag, name, standalone, standalone ? indent : STR(""), context,
+                            parameters.first);
 }
 
 static uint32_t parse_tag(struct mustache *m)

@@ -1,4 +1,5 @@
-/* Between template_lex.c (tokens), template.c (what they mean) and template_mustache.c. */
+/* Between template_lex.c (tokens), template_expression.c and template.c (what they mean in Jinja)
+ * and template_mustache.c. */
 #ifndef HAYAUMA_ENGINE_TEMPLATE_PARSE_H
 #define HAYAUMA_ENGINE_TEMPLATE_PARSE_H
 
@@ -29,7 +30,9 @@ struct parser {
     char close; /* of the tag that is read: '}' or '%' */
     bool trims; /* the last tag ended with '-': white space behind it goes */
     struct token token;
-    unsigned depth;
+    unsigned depth, braces; /* braces: of objects that are open, in which '}' ends no tag */
+    struct str macros[TEMPLATE_MACROS_MAX]; /* names of those seen */
+    size_t macros_len;
     bool failed;
     struct template_error *error;
 };
@@ -44,13 +47,25 @@ struct template_list { /* of statements; 0: none */
     uint32_t first, last;
 };
 void template_append(struct parser *p, struct template_list *list, uint32_t node);
+/* --- template_expression.c --- */
+
+uint32_t template_parse_expression(struct parser *p);
+/* One without "if" at its top. */
+uint32_t template_parse_condition(struct parser *p);
+/* A name, or a constant. */
+uint32_t template_parse_name(struct parser *p);
+void template_expect_sign(struct parser *p, const char *sign);
+/* Whether p may go one level deeper; it did in any case. */
+bool template_descend(struct parser *p);
+
 /* The statements of a source in Mustache or Handlebars. */
 uint32_t template_parse_mustache(struct parser *p, bool handlebars);
 
 /* The statement that includes a partial. text: the indentation of one on a line of its own.
- * context: of Handlebars, or 0. 0: there is nothing to include, or an error. */
+ * context, parameters (arguments): of Handlebars, or 0. 0: there is nothing to include, or an
+ * error. */
 uint32_t template_include(struct parser *p, size_t at, struct str name, bool standalone,
-                          struct str indent, uint32_t context);
+                          struct str indent, uint32_t context, uint32_t parameters);
 
 /* Reads the next token of the tag. */
 void template_next(struct parser *p);

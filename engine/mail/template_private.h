@@ -7,9 +7,11 @@
 
 #include "mail/template.h"
 
-#define TEMPLATE_DEPTH_MAX 100
-#define TEMPLATE_NODES_MAX 100000
-#define TEMPLATE_ARGS_MAX  2 /* of a filter */
+#define TEMPLATE_DEPTH_MAX  100
+#define TEMPLATE_NODES_MAX  100000
+#define TEMPLATE_ARGS_MAX   3  /* of a filter */
+#define TEMPLATE_CALL_MAX   16 /* of a function or macro */
+#define TEMPLATE_MACROS_MAX 100
 
 /* Of a text, in one step of 50 ns: bytes that are copied or compared; bytes that are looked at one
  * by one; characters whose case GLib changes. */
@@ -20,14 +22,19 @@
 
 enum node_kind {
     /* Statements; next is the one behind. */
-    NODE_TEXT,    /* text */
-    NODE_OUTPUT,  /* a; which: never escaped */
-    NODE_IF,      /* a: condition, b: statements, c: statements otherwise */
-    NODE_SET,     /* text: name, a: its value */
-    NODE_FOR,     /* text: name, a: of what, b: statements, c: statements when there is nothing */
-    NODE_BLOCK,   /* which: enum block, a: of what, b, c as of FOR; text: names, by blanks */
-    NODE_PARTIAL, /* part; which: it has a line of its own, indented by text; a: its context, or 0
-                   */
+    NODE_TEXT,       /* text */
+    NODE_OUTPUT,     /* a; which: never escaped */
+    NODE_IF,         /* a: condition, b: statements, c: statements otherwise */
+    NODE_SET,        /* text: name, a: its value */
+    NODE_SET_MEMBER, /* b.text, of a namespace, a: its value */
+    NODE_CAPTURE,    /* text: name, b: statements, whose output is its value */
+    NODE_UNPACK, /* b: names (arguments), which get the items of a; without a of the loop's value */
+    NODE_MACRO,  /* text: name, a: parameters (arguments, with defaults), b: statements */
+    NODE_FOR,    /* text: name, or nothing where b begins with UNPACK; a: of what, b: statements, c:
+                    statements when there is nothing, d: condition, or 0 */
+    NODE_BLOCK,  /* which: enum block, a: of what, b, c as of FOR; text: names, by blanks */
+    NODE_PARTIAL, /* part; which: it has a line of its own, indented by text; a: its context, or 0;
+                     b: its parameters (arguments) */
     /* Expressions; next is the next argument. */
     NODE_NAME,   /* text */
     NODE_STRING, /* text */
@@ -36,8 +43,14 @@ enum node_kind {
     NODE_CONSTANT,  /* which: enum constant */
     NODE_ATTRIBUTE, /* a.text */
     NODE_ITEM,      /* a[b] */
-    NODE_FILTER,    /* a, which, b: arguments */
-    NODE_TEST,      /* a, which */
+    NODE_SLICE,     /* a[b:c], either may be 0 */
+    NODE_LIST,      /* b: items (arguments) */
+    NODE_OBJECT,    /* b: values (arguments), of each b: its name */
+    NODE_CALL,      /* text: of a function or macro, b: arguments */
+    NODE_METHOD,    /* of a, which, b: arguments */
+    NODE_ARGUMENT,  /* a: value, text: its name, or nothing; next: the one behind */
+    NODE_FILTER,    /* a, which, b, c, d: arguments */
+    NODE_TEST,      /* a, which, b: with what, or 0 */
     NODE_NOT,       /* a */
     NODE_AND,       /* a, b, as in all that follow */
     NODE_OR,
@@ -66,7 +79,7 @@ struct node {
     uint8_t kind, which;
     uint16_t depth;
     uint32_t at; /* offset in the source */
-    uint32_t next, a, b, c;
+    uint32_t next, a, b, c, d;
     uint32_t part; /* of template->parts */
     union {
         struct str text;
@@ -92,6 +105,7 @@ struct template
     uint32_t nodes_len, nodes_cap;
     struct template_part *parts; /* [0] is the template */
     size_t parts_len;
+    /* Behind the struct: parts, source, strings. */
     char *source; /* with LF line ends; parts behind one another */
     size_t source_len;
     char *strings; /* those with escapes; as large as the source */
@@ -109,8 +123,10 @@ enum value_kind {
     VALUE_INTEGER,
     VALUE_REAL,
     VALUE_STRING,
-    VALUE_JSON, /* a list or an object */
-    VALUE_LOOP, /* the variable "loop" */
+    VALUE_JSON,      /* a list or an object */
+    VALUE_LOOP,      /* the variable "loop" */
+    VALUE_NAMESPACE, /* json, which the template may change */
+    VALUE_MACRO,
 };
 
 struct value {
@@ -123,6 +139,7 @@ struct value {
         struct str string;
         json_t *json;
         const struct frame *loop;
+        const struct node *macro;
     };
 };
 
@@ -132,6 +149,8 @@ struct frame { /* of a loop, or of a context of Mustache and Handlebars */
     struct value value;
     size_t index, len;
     bool loop;      /* of a block */
+    bool macro;     /* of a macro's call: no loop */
+    json_t *list;   /* what a loop of Jinja goes over, or NULL */
     struct str key; /* of an object's member, or nothing */
 };
 
@@ -156,6 +175,7 @@ struct render {
     const struct frame *frame;
     struct scratch_block *scratch, *kept; /* kept: of sets */
     struct set *sets;                     /* the newest; those of a frame are together */
+    json_t *made;                         /* lists and objects that the template made, or NULL */
     struct buf indent;                    /* of a partial's lines */
     bool line_starts;                     /* the next text of the partial is to be indented */
     unsigned nested;                      /* partials around it */
@@ -171,6 +191,8 @@ struct value render_fail(struct render *r, uint32_t at, const char *format, ...)
 char *render_scratch(struct render *r, uint32_t at, size_t len);
 /* Takes steps from the budget; false: it is spent. */
 bool render_spend(struct render *r, uint32_t at, uint64_t steps);
+/* Takes bytes from it, and what steps it takes to write them. */
+bool render_charge(struct render *r, uint32_t at, size_t bytes);
 /* The frame around f, whose name one of so many bytes was compared with: partials within one
  * another have thousands. NULL: there is none, or nothing is left of the budget. */
 const struct frame *render_outer(struct render *r, uint32_t at, const struct frame *f,
@@ -188,29 +210,99 @@ struct value value_escaped(struct render *r, uint32_t at, struct value v);
 struct value render_eval(struct render *r, uint32_t node);
 void render_run(struct render *r, uint32_t node); /* it and those behind it */
 
+/* The value of a name. */
+struct value render_name(struct render *r, uint32_t at, struct str name);
+/* Gives a name a value, where it stands. */
+void render_set(struct render *r, uint32_t at, struct str name, struct value v);
+/* What statements put out, as a value. */
+struct value render_capture(struct render *r, uint32_t at, uint32_t statements);
+bool value_equal(struct render *r, uint32_t at, const struct value *a, const struct value *b);
+/* a + b, of numbers. */
+struct value value_sum(struct render *r, uint32_t at, struct value a, struct value b);
+/* Whether a is in the list, text or object b. */
+bool value_in(struct render *r, uint32_t at, struct value a, struct value b);
+/* *by: below, 0, or above 0. False: one is no number or text, or not the same of the two. */
+bool value_order(struct render *r, uint32_t at, const struct value *a, const struct value *b,
+                 int *by);
+
+/* --- template_call.c: what is made, and called --- */
+
+/* A list (object: an object) that the template makes; NULL: the budget is spent. */
+json_t *render_make(struct render *r, uint32_t at, bool object);
+/* v as an item of such; NULL, and the rendering has failed: it cannot be. */
+json_t *render_item(struct render *r, uint32_t at, struct value v);
+/* Puts v into an object that the template made. */
+bool render_put(struct render *r, uint32_t at, json_t *object, struct str name, struct value v);
+/* Appends v to a list that the template made. */
+bool render_append(struct render *r, uint32_t at, json_t *list, struct value v);
+bool template_function_known(struct str name);
+struct value call_eval(struct render *r, const struct node *node);
+/* The items of a list to names. */
+void unpack_run(struct render *r, const struct node *node);
+void set_member_run(struct render *r, const struct node *node);
+
 /* --- template_block.c: Mustache and Handlebars --- */
 
 struct value block_eval(struct render *r, const struct node *node);
+/* That of a partial: the one it is given, or the present one, with its parameters. */
+struct value block_context(struct render *r, const struct node *node);
 void block_run(struct render *r, const struct node *node);
 
 /* --- template_filter.c --- */
 
+#define FILTER(name)                                                                               \
+    struct value name(struct render *r, uint32_t at, struct value v, const struct value *args,     \
+                      size_t args_len)
+
 struct filter {
     const char *name;
     uint8_t args_min, args_max;
-    struct value (*run)(struct render *r, uint32_t at, struct value v, const struct value *args,
-                        size_t args_len);
+    FILTER((*run));
+    const char *names; /* of its arguments, by blanks, or NULL: they have none */
 };
 extern const struct filter template_filters[];
 extern const size_t template_filters_len;
+/* What is called as a.name(...); and the filter "format", which takes as many arguments. */
+#define TEMPLATE_FORMAT "|format"
+extern const struct filter template_methods[];
+extern const size_t template_methods_len;
 /* Its place among them, or template_filters_len. */
 size_t template_filter_find(struct str name);
 
 struct test {
     const char *name;
-    bool (*holds)(const struct value *v);
+    bool (*holds)(struct render *r, uint32_t at, const struct value *v, const struct value *with);
+    bool argument; /* it is asked with a value */
 };
 extern const struct test template_tests[];
 extern const size_t template_tests_len;
+
+/* --- template_list.c: filters and methods of lists and objects --- */
+
+FILTER(filter_list);
+FILTER(filter_items);
+FILTER(filter_dictsort);
+FILTER(filter_keys);
+FILTER(filter_values);
+FILTER(filter_get);
+FILTER(filter_sort);
+FILTER(filter_reverse);
+FILTER(filter_unique);
+FILTER(filter_sum);
+FILTER(filter_min);
+FILTER(filter_max);
+FILTER(filter_map);
+FILTER(filter_select);
+FILTER(filter_reject);
+FILTER(filter_selectattr);
+FILTER(filter_rejectattr);
+FILTER(filter_batch);
+FILTER(filter_groupby);
+FILTER(filter_format);
+FILTER(method_split);
+FILTER(method_join);
+FILTER(method_format);
+FILTER(method_startswith);
+FILTER(method_endswith);
 
 #endif

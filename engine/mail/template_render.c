@@ -42,7 +42,7 @@ bool render_spend(struct render *r, uint32_t at, uint64_t steps)
     return true;
 }
 
-static bool spend_bytes(struct render *r, uint32_t at, size_t bytes)
+bool render_charge(struct render *r, uint32_t at, size_t bytes)
 {
     if (!r->failed && r->budget->bytes < bytes)
         budget_spent(r, at, "the rendered text is longer than it may be");
@@ -62,7 +62,7 @@ static void *room_of(struct render *r, uint32_t at, struct scratch_block **block
 {
     struct scratch_block *b = *blocks;
 
-    if (!spend_bytes(r, at, len))
+    if (!render_charge(r, at, len))
         return NULL;
     if (b == NULL || b->size - b->used < len) {
         size_t size = len > SCRATCH_BYTES ? len : SCRATCH_BYTES;
@@ -140,6 +140,8 @@ bool value_true(const struct value *v)
         return json_is_array(v->json) ? json_array_size(v->json) > 0
                                       : json_object_size(v->json) > 0;
     case VALUE_LOOP:
+    case VALUE_NAMESPACE:
+    case VALUE_MACRO:
         return true;
     }
     return false;
@@ -201,6 +203,10 @@ struct value value_text(struct render *r, uint32_t at, struct value v)
         return v;
     case VALUE_LOOP:
         return render_fail(r, at, "'loop' is no text; loop.index is one");
+    case VALUE_NAMESPACE:
+        return render_fail(r, at, "a namespace is no text, only its members are");
+    case VALUE_MACRO:
+        return render_fail(r, at, "a macro is no text; behind its name stand parentheses");
     }
     return (struct value){0};
 }
@@ -278,7 +284,7 @@ static void put_header(struct render *r, struct str text, bool own)
 
 static void put_bytes(struct render *r, uint32_t at, struct str text, bool own)
 {
-    if (!spend_bytes(r, at, text.len))
+    if (!render_charge(r, at, text.len))
         return;
     if (r->in_header)
         put_header(r, text, own);
@@ -339,12 +345,12 @@ static struct set *set_find(struct render *r, uint32_t at, struct set **s, const
     return NULL;
 }
 
-static struct value look_up(struct render *r, uint32_t at, struct str name)
+struct value render_name(struct render *r, uint32_t at, struct str name)
 {
     struct set *sets = r->sets, *set = NULL;
     unsigned walked = 0;
 
-    if (r->frame != NULL && str_eq(name, STR("loop")))
+    if (r->frame != NULL && !r->frame->macro && str_eq(name, STR("loop")))
         return (struct value){.kind = VALUE_LOOP, .loop = r->frame};
     for (const struct frame *f = r->frame; f != NULL;
          f = render_outer(r, at, f, name.len, &walked)) {
@@ -366,6 +372,7 @@ static struct value loop_attribute(const struct frame *f, struct str name)
         {"index", {.kind = VALUE_INTEGER, .integer = (int64_t)f->index + 1}},
         {"index0", {.kind = VALUE_INTEGER, .integer = (int64_t)f->index}},
         {"revindex", {.kind = VALUE_INTEGER, .integer = (int64_t)(f->len - f->index)}},
+        {"revindex0", {.kind = VALUE_INTEGER, .integer = (int64_t)(f->len - f->index - 1)}},
         {"first", {.kind = VALUE_BOOL, .boolean = f->index == 0}},
         {"last", {.kind = VALUE_BOOL, .boolean = f->index + 1 == f->len}},
         {"length", {.kind = VALUE_INTEGER, .integer = (int64_t)f->len}},
@@ -374,6 +381,10 @@ static struct value loop_attribute(const struct frame *f, struct str name)
     for (size_t i = 0; i < ARRAY_LEN(all); i++)
         if (str_eq(name, str_of(all[i].name)))
             return all[i].value;
+    if (str_eq(name, STR("previtem")) && f->index > 0)
+        return value_of_json(json_array_get(f->list, f->index - 1));
+    if (str_eq(name, STR("nextitem")))
+        return value_of_json(json_array_get(f->list, f->index + 1));
     return (struct value){0};
 }
 
@@ -384,7 +395,7 @@ static struct value attribute(struct render *r, const struct node *node, struct 
                            STR_FMT(node->text));
     if (of.kind == VALUE_LOOP)
         return loop_attribute(of.loop, node->text);
-    if (of.kind == VALUE_JSON && json_is_object(of.json) &&
+    if ((of.kind == VALUE_NAMESPACE || (of.kind == VALUE_JSON && json_is_object(of.json))) &&
         render_spend(r, node->at, node->text.len / BYTES_PER_STEP))
         return value_of_json(json_object_getn(of.json, node->text.ptr, node->text.len));
     return (struct value){0};
@@ -411,12 +422,14 @@ static struct value item(struct render *r, const struct node *node, struct value
 static struct value filtered(struct render *r, const struct node *node)
 {
     struct value v = render_eval(r, node->a), args[TEMPLATE_ARGS_MAX];
+    uint32_t nodes[TEMPLATE_ARGS_MAX] = {node->b, node->c, node->d};
     size_t len = 0;
 
-    if (node->b != 0)
-        args[len++] = render_eval(r, node->b);
-    if (node->c != 0)
-        args[len++] = render_eval(r, node->c);
+    /* One that is not given, in front of one that is, is as a variable that is not given. */
+    for (size_t i = 0; i < TEMPLATE_ARGS_MAX; i++) {
+        args[i] = nodes[i] != 0 ? render_eval(r, nodes[i]) : (struct value){0};
+        len = nodes[i] != 0 ? i + 1 : len;
+    }
     return r->failed ? v : template_filters[node->which].run(r, node->at, v, args, len);
 }
 
@@ -471,7 +484,7 @@ static bool json_alike(struct render *r, uint32_t at, json_t *a, json_t *b)
     return true;
 }
 
-static bool equal(struct render *r, uint32_t at, const struct value *a, const struct value *b)
+bool value_equal(struct render *r, uint32_t at, const struct value *a, const struct value *b)
 {
     if (value_is_number(a) && value_is_number(b))
         return a->kind == VALUE_INTEGER && b->kind == VALUE_INTEGER ? a->integer == b->integer
@@ -486,8 +499,12 @@ static bool equal(struct render *r, uint32_t at, const struct value *a, const st
     case VALUE_UNDEFINED:
     case VALUE_NONE:
         return true;
+    case VALUE_NAMESPACE:
+        return a->json == b->json;
     case VALUE_LOOP:
         return a->loop == b->loop;
+    case VALUE_MACRO:
+        return a->macro == b->macro;
     case VALUE_BOOL:
     case VALUE_INTEGER:
     case VALUE_REAL:
@@ -501,19 +518,27 @@ static struct value boolean(bool v)
     return (struct value){.kind = VALUE_BOOL, .boolean = v};
 }
 
+bool value_order(struct render *r, uint32_t at, const struct value *a, const struct value *b,
+                 int *by)
+{
+    *by = 0;
+    if (value_is_number(a) && value_is_number(b))
+        *by = (number(a) > number(b)) - (number(a) < number(b));
+    else if (a->kind != VALUE_STRING || b->kind != VALUE_STRING)
+        return false;
+    else if (render_spend(r, at, a->string.len / BYTES_PER_STEP))
+        *by = order(a->string, b->string);
+    return true;
+}
+
 static struct value compared(struct render *r, const struct node *node)
 {
     struct value a = render_eval(r, node->a), b = render_eval(r, node->b);
     int by;
 
     if (node->which == COMPARE_EQ || node->which == COMPARE_NE)
-        return boolean(equal(r, node->at, &a, &b) == (node->which == COMPARE_EQ));
-    if (value_is_number(&a) && value_is_number(&b))
-        by = (number(&a) > number(&b)) - (number(&a) < number(&b));
-    else if (a.kind == VALUE_STRING && b.kind == VALUE_STRING)
-        by = render_spend(r, node->at, a.string.len / BYTES_PER_STEP) ? order(a.string, b.string)
-                                                                      : 0;
-    else
+        return boolean(value_equal(r, node->at, &a, &b) == (node->which == COMPARE_EQ));
+    if (!value_order(r, node->at, &a, &b, &by))
         return render_fail(r, node->at, "only numbers, or only texts, can be less or greater");
     return boolean(node->which == COMPARE_LT   ? by < 0
                    : node->which == COMPARE_LE ? by <= 0
@@ -521,27 +546,32 @@ static struct value compared(struct render *r, const struct node *node)
                                                : by >= 0);
 }
 
-static struct value contained(struct render *r, const struct node *node)
+bool value_in(struct render *r, uint32_t at, struct value a, struct value b)
 {
-    struct value a = render_eval(r, node->a), b = render_eval(r, node->b);
     bool found = false;
 
     if (b.kind == VALUE_STRING && a.kind == VALUE_STRING)
-        return boolean(render_spend(r, node->at, b.string.len / BYTES_PER_STEP) &&
-                       (a.string.len == 0 ||
-                        memmem(b.string.ptr, b.string.len, a.string.ptr, a.string.len) != NULL));
+        return (render_spend(r, at, b.string.len / BYTES_PER_STEP) &&
+                (a.string.len == 0 ||
+                 memmem(b.string.ptr, b.string.len, a.string.ptr, a.string.len) != NULL));
     if (b.kind == VALUE_JSON && json_is_object(b.json))
-        return boolean(a.kind == VALUE_STRING &&
-                       render_spend(r, node->at, a.string.len / BYTES_PER_STEP) &&
-                       json_object_getn(b.json, a.string.ptr, a.string.len) != NULL);
+        return (a.kind == VALUE_STRING && render_spend(r, at, a.string.len / BYTES_PER_STEP) &&
+                json_object_getn(b.json, a.string.ptr, a.string.len) != NULL);
     if (b.kind != VALUE_JSON && b.kind != VALUE_UNDEFINED)
-        return render_fail(r, node->at, "'in' looks into a list, a text or an object");
+        render_fail(r, at, "'in' looks into a list, a text or an object");
     for (size_t i = 0; b.kind == VALUE_JSON && !found && i < json_array_size(b.json); i++) {
         struct value one = value_of_json(json_array_get(b.json, i));
 
-        found = render_spend(r, node->at, 1) && equal(r, node->at, &a, &one);
+        found = render_spend(r, at, 1) && value_equal(r, at, &a, &one);
     }
-    return boolean(found);
+    return found;
+}
+
+static struct value contained(struct render *r, const struct node *node)
+{
+    struct value a = render_eval(r, node->a);
+
+    return boolean(value_in(r, node->at, a, render_eval(r, node->b)));
 }
 
 /* As Jinja has it: when one of the two is escaped already, both are; by "~" in HTML alone. */
@@ -621,25 +651,74 @@ static double math_reals(enum math which, double a, double b)
     return 0;
 }
 
+/* A text so many times. */
+static struct value repeated(struct render *r, const struct node *node, struct value text,
+                             int64_t n)
+{
+    struct value out = {.kind = VALUE_STRING, .safe = text.safe, .string = STR("")};
+    size_t len = text.string.len;
+    char *room;
+
+    if (n <= 0 || len == 0)
+        return out;
+    room = (uint64_t)n > r->budget->bytes / len ? render_scratch(r, node->at, SIZE_MAX / 2)
+                                                : render_scratch(r, node->at, (size_t)n * len);
+    for (size_t i = 0; room != NULL && i < (size_t)n; i++)
+        memcpy(room + i * len, text.string.ptr, len);
+    out.string = (struct str){room, room == NULL ? 0 : (size_t)n * len};
+    return out;
+}
+
+/* The items of both lists. */
+static struct value lists_added(struct render *r, const struct node *node, json_t *a, json_t *b)
+{
+    json_t *both[] = {a, b}, *made = render_make(r, node->at, false);
+
+    for (size_t i = 0; i < ARRAY_LEN(both); i++)
+        for (size_t j = 0; !r->failed && j < json_array_size(both[i]); j++)
+            (void)render_append(r, node->at, made, value_of_json(json_array_get(both[i], j)));
+    return (struct value){.kind = VALUE_JSON, .json = made};
+}
+
+/* Both are numbers, or the rendering fails. */
+static struct value numbers(struct render *r, uint32_t at, enum math which, struct value a,
+                            struct value b)
+{
+    bool reals = which == MATH_DIVIDE || a.kind == VALUE_REAL || b.kind == VALUE_REAL;
+    struct value v = {.kind = reals ? VALUE_REAL : VALUE_INTEGER};
+
+    if (!value_is_number(&a) || !value_is_number(&b))
+        return render_fail(r, at,
+                           "arithmetic takes numbers; the filters 'int' and 'float' make them of "
+                           "texts");
+    if (which >= MATH_FLOOR && number(&b) == 0)
+        return render_fail(r, at, "a division by zero");
+    if (reals)
+        v.real = math_reals(which, number(&a), number(&b));
+    else if (!math_integers(which, integer(&a), integer(&b), &v.integer))
+        return render_fail(r, at, "a whole number that is too large");
+    return !reals || isfinite(v.real) ? v : render_fail(r, at, "a number that is too large");
+}
+
+struct value value_sum(struct render *r, uint32_t at, struct value a, struct value b)
+{
+    return numbers(r, at, MATH_ADD, a, b);
+}
+
 static struct value calculated(struct render *r, const struct node *node)
 {
     struct value a = render_eval(r, node->a), b = render_eval(r, node->b);
-    bool reals = node->which == MATH_DIVIDE || a.kind == VALUE_REAL || b.kind == VALUE_REAL;
-    struct value v = {.kind = reals ? VALUE_REAL : VALUE_INTEGER};
 
     if (node->which == MATH_ADD && a.kind == VALUE_STRING && b.kind == VALUE_STRING)
         return concatenated(r, node, a, b);
-    if (!value_is_number(&a) || !value_is_number(&b))
-        return render_fail(r, node->at,
-                           "arithmetic takes numbers; the filters 'int' and 'float' make them of "
-                           "texts");
-    if (node->which >= MATH_FLOOR && number(&b) == 0)
-        return render_fail(r, node->at, "a division by zero");
-    if (reals)
-        v.real = math_reals(node->which, number(&a), number(&b));
-    else if (!math_integers(node->which, integer(&a), integer(&b), &v.integer))
-        return render_fail(r, node->at, "a whole number that is too large");
-    return !reals || isfinite(v.real) ? v : render_fail(r, node->at, "a number that is too large");
+    if (node->which == MATH_MULTIPLY && a.kind == VALUE_STRING && b.kind == VALUE_INTEGER)
+        return repeated(r, node, a, b.integer);
+    if (node->which == MATH_ADD && a.kind == VALUE_JSON && b.kind == VALUE_JSON &&
+        json_is_array(a.json) && json_is_array(b.json))
+        return lists_added(r, node, a.json, b.json);
+    if (node->which == MATH_MODULO && a.kind == VALUE_STRING)
+        return filter_format(r, node->at, a, &b, 1);
+    return numbers(r, node->at, node->which, a, b);
 }
 
 static struct value negative(struct render *r, const struct node *node)
@@ -653,6 +732,15 @@ static struct value negative(struct render *r, const struct node *node)
     if (integer(&v) == INT64_MIN)
         return render_fail(r, node->at, "a whole number that is too large");
     return (struct value){.kind = VALUE_INTEGER, .integer = -integer(&v)};
+}
+
+static struct value tested(struct render *r, const struct node *node)
+{
+    struct value v = render_eval(r, node->a), with = {0};
+
+    if (node->b != 0)
+        with = render_eval(r, node->b);
+    return boolean(!r->failed && template_tests[node->which].holds(r, node->at, &v, &with));
 }
 
 static struct value constant(enum constant which)
@@ -671,7 +759,7 @@ struct value render_eval(struct render *r, uint32_t n)
     switch ((enum node_kind)node->kind) {
     case NODE_NAME:
         return render_spend(r, node->at, node->text.len / BYTES_PER_STEP)
-                   ? look_up(r, node->at, node->text)
+                   ? render_name(r, node->at, node->text)
                    : (struct value){0};
     case NODE_STRING:
         return (struct value){.kind = VALUE_STRING, .string = node->text};
@@ -689,8 +777,7 @@ struct value render_eval(struct render *r, uint32_t n)
     case NODE_FILTER:
         return filtered(r, node);
     case NODE_TEST:
-        v = render_eval(r, node->a);
-        return boolean(template_tests[node->which].holds(&v));
+        return tested(r, node);
     case NODE_NOT:
         v = render_eval(r, node->a);
         return boolean(!value_true(&v));
@@ -716,8 +803,11 @@ struct value render_eval(struct render *r, uint32_t n)
         return value_true(&v) ? render_eval(r, node->a)
                : node->c != 0 ? render_eval(r, node->c)
                               : (struct value){0};
+    case NODE_SLICE ... NODE_METHOD:
+        return call_eval(r, node);
     case NODE_CONTEXT ... NODE_TRUTH:
         return block_eval(r, node);
+    case NODE_ARGUMENT:
     case NODE_TEXT ... NODE_PARTIAL:
         break;
     }
@@ -737,28 +827,85 @@ static void run_output(struct render *r, const struct node *node)
 }
 
 /* Of a name that is set again, where it was set, the value changes. */
-static void run_set(struct render *r, const struct node *node)
+void render_set(struct render *r, uint32_t at, struct str name, struct value v)
 {
-    struct value v = render_eval(r, node->a);
-    struct set *newer = r->sets, *s = set_find(r, node->at, &newer, r->frame, node->text);
+    struct set *newer = r->sets, *s = set_find(r, at, &newer, r->frame, name);
 
     if (v.kind == VALUE_STRING) {
-        char *room = room_of(r, node->at, &r->kept, (v.string.len + 7) & ~(size_t)7);
+        char *room = room_of(r, at, &r->kept, (v.string.len + 7) & ~(size_t)7);
 
         if (room != NULL && v.string.len > 0)
             memcpy(room, v.string.ptr, v.string.len);
         v.string.ptr = room;
     }
     if (s == NULL || s->nested != r->nested) {
-        s = room_of(r, node->at, &r->kept, sizeof(*s));
+        s = room_of(r, at, &r->kept, sizeof(*s));
         if (s == NULL)
             return;
-        *s = (struct set){
-            .older = r->sets, .frame = r->frame, .nested = r->nested, .name = node->text};
+        *s = (struct set){.older = r->sets, .frame = r->frame, .nested = r->nested, .name = name};
         r->sets = s;
     }
     if (!r->failed)
         s->value = v;
+}
+
+/* A statement within an expression (a macro's) frees no scratch of it. In a header what is put out
+ * so is put in as a value is, so that it ends no line. */
+struct value render_capture(struct render *r, uint32_t at, uint32_t statements)
+{
+    struct scratch_block *scratch = r->scratch;
+    struct buf *out = r->out, made = {0};
+    bool in_header = r->in_header;
+    struct value v;
+
+    r->scratch = NULL;
+    r->out = &made;
+    r->in_header = false;
+    render_run(r, statements);
+    blocks_free(&r->scratch);
+    r->scratch = scratch;
+    r->out = out;
+    r->in_header = in_header;
+    v = value_copy(r, at, buf_str(&made), r->t->place == TEMPLATE_HTML);
+    buf_done(&made);
+    return v;
+}
+
+/* The items of a list, or names of an object, for which the condition holds. */
+static struct value chosen(struct render *r, const struct node *node, struct frame *frame,
+                           struct value of)
+{
+    const struct node *first = &r->t->nodes[node->b];
+    json_t *made = render_make(r, node->at, false);
+    struct set *sets = r->sets;
+    const char *key;
+    json_t *one;
+    struct value v;
+
+    r->frame = frame;
+    frame->macro = true; /* "loop" is not known yet */
+    if (json_is_array(of.json)) {
+        for (size_t i = 0; !r->failed && i < json_array_size(of.json); i++) {
+            frame->value = value_of_json(json_array_get(of.json, i));
+            if (first->kind == NODE_UNPACK && first->a == 0)
+                unpack_run(r, first);
+            v = render_eval(r, node->d);
+            if (value_true(&v))
+                (void)render_append(r, node->at, made, frame->value);
+            r->sets = sets;
+        }
+    } else {
+        json_object_foreach(of.json, key, one)
+        {
+            frame->value = (struct value){.kind = VALUE_STRING, .string = str_of(key)};
+            v = render_eval(r, node->d);
+            if (value_true(&v))
+                (void)render_append(r, node->at, made, frame->value);
+        }
+    }
+    frame->macro = false;
+    r->frame = frame->outer;
+    return (struct value){.kind = VALUE_JSON, .json = made};
 }
 
 static void run_for(struct render *r, const struct node *node)
@@ -768,7 +915,12 @@ static void run_for(struct render *r, const struct node *node)
     struct set *sets = r->sets;
     void *member = NULL;
 
+    if (of.kind == VALUE_JSON && node->d != 0)
+        of = chosen(r, node, &frame, of);
+    if (r->failed)
+        return;
     if (of.kind == VALUE_JSON && json_is_array(of.json)) {
+        frame.list = of.json;
         frame.len = json_array_size(of.json);
     } else if (of.kind == VALUE_JSON) {
         frame.len = json_object_size(of.json);
@@ -798,11 +950,11 @@ static void run_part(struct render *r, const struct node *node, uint32_t first)
 {
     struct frame frame = {.outer = r->frame};
 
-    if (node->a == 0) {
+    if (node->a == 0 && node->b == 0) {
         render_run(r, first);
         return;
     }
-    frame.value = render_eval(r, node->a);
+    frame.value = block_context(r, node);
     r->frame = &frame;
     render_run(r, first);
     r->frame = frame.outer;
@@ -858,8 +1010,22 @@ void render_run(struct render *r, uint32_t n)
             blocks_free(&r->scratch);
             break;
         case NODE_SET:
-            run_set(r, node);
+            render_set(r, node->at, node->text, render_eval(r, node->a));
             blocks_free(&r->scratch);
+            break;
+        case NODE_CAPTURE:
+            render_set(r, node->at, node->text, render_capture(r, node->at, node->b));
+            blocks_free(&r->scratch);
+            break;
+        case NODE_SET_MEMBER:
+            set_member_run(r, node);
+            blocks_free(&r->scratch);
+            break;
+        case NODE_UNPACK:
+            unpack_run(r, node);
+            break;
+        case NODE_MACRO:
+            render_set(r, node->at, node->text, (struct value){.kind = VALUE_MACRO, .macro = node});
             break;
         case NODE_IF:
             v = render_eval(r, node->a);
@@ -893,6 +1059,7 @@ int template_render(const struct template *t, struct json_t *variables,
     render_run(&r, t->parts[0].first);
     blocks_free(&r.scratch);
     blocks_free(&r.kept);
+    json_decref(r.made);
     buf_done(&r.indent);
     return r.spent ? -E2BIG : r.failed ? -EINVAL : 0;
 }

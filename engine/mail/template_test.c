@@ -141,17 +141,37 @@ static void test_bounds(void **state)
     static const char loops[] = "{% for a in l %}{% for b in l %}{% for c in l %}{% for d in l %}"
                                 "{% for e in l %}{% for f in l %}x{% endfor %}{% endfor %}"
                                 "{% endfor %}{% endfor %}{% endfor %}{% endfor %}";
-    static const char *const deep[] = {"(", "{{ not ", "{% if x %}", "not ", "x if x else "};
+    static const struct {
+        const char *source, *why;
+    } made[] = {
+        {"{% set n = namespace(a=[]) %}{% for i in range(99) %}{% set n.a = [n.a] %}{% endfor %}",
+         "deep"},
+        {"{% set n = namespace(a=[1]) %}{% for i in range(99) %}{% set n.a = n.a + n.a %}{% endfor "
+         "%}",
+         "longer"},
+        {"{% set n = namespace() %}{% set n.a = n %}", "in no list"},
+        {"{{ range(1000000000) }}", "longer"},
+        {"{{ 'x' * 1000000000 }}", "longer"},
+        {"{% macro m(n) %}{{ m(n) }}{% endmacro %}{{ m(1) }}", "20 deep"},
+        {"{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(19) "
+         "}}",
+         "may"},
+    };
+    static const char *const deep[] = {"(",          "[",    "{{ {1:",      "{{ not ",
+                                       "{% if x %}", "not ", "x if x else "};
     const struct template_budget plenty = {1 << 20, 100000};
 
     (void)state;
     assert_string_equal(refused(loops, plenty).text, "rendering takes more steps than it may");
+    for (size_t i = 0; i < ARRAY_LEN(made); i++)
+        if (strstr(refused(made[i].source, plenty).text, made[i].why) == NULL)
+            fail_msg("%s: %s", made[i].source, refused(made[i].source, plenty).text);
     assert_string_equal(refused(loops, (struct template_budget){1000, 10000000}).text,
                         "the rendered text is longer than it may be");
     for (size_t i = 0; i < ARRAY_LEN(deep); i++) {
         char *source = repeated(deep[i], 100000, ""), *whole = malloc(strlen(source) + 16);
 
-        sprintf(whole, "%s%s", i == 0 || i > 2 ? "{{ " : "", source);
+        sprintf(whole, "%s%s", *deep[i] != '{' ? "{{ " : "", source);
         (void)refused(whole, plenty);
         free(whole);
         free(source);

@@ -6,6 +6,7 @@ handlebars.registerHelper({
   lte: compare((a, b) => a <= b), gt: compare((a, b) => a > b), gte: compare((a, b) => a >= b),
   and: (a, b) => !handlebars.Utils.isEmpty(a) && a !== 0 && !handlebars.Utils.isEmpty(b) && b !== 0,
   or: (a, b) => (!handlebars.Utils.isEmpty(a) && a !== 0) || (!handlebars.Utils.isEmpty(b) && b !== 0),
+  len: (a) => a.length,
   not: (a) => handlebars.Utils.isEmpty(a) || a === 0,
 });
 for (const line of require("fs").readFileSync(0, "utf8").split("\n").filter(Boolean)) {

@@ -44,17 +44,24 @@ HANDLEBARS = [
     "{{#with user}}{{#with deep}}{{name}}{{../name}}{{../../first}}{{/with}}{{/with}}", "é{{first}}日本",
     # refused
     "{{", "{{name", "{{#if yes}}a", "{{/if}}", "{{#if yes}}{{/each}}", "{{else}}", "{{unknown first}}", "{{! open",
+    "{{len list}}{{#if (eq (len none) 0)}}0{{/if}}{{#if (gt (len people) 2)}}many{{/if}}",
     "{{#if yes}}{{else}}{{else}}{{/if}}", "{{'open}}", "{{{name}}", "{{a b c}}", "{{(eq 1 1}}",
 ]
 # Partials that sources may include.
 PARTIALS = {"greet": "Dear {{name}}", "lines": "a\n{{first}}\n", "pet": "[{{name}}]", "nested": "({{> greet}})",
             "indented": "x\n  {{> lines}}\ny\n", "value": "|\n{{{line}}}\n|\n", "blank": "\n\nz\n",
-            "row": "{{#each pets}}{{> pet}}{{/each}}\n", "open": "v{{#if yes}}w{{/if}}"}
+            "row": "{{#each pets}}{{> pet}}{{/each}}\n", "open": "v{{#if yes}}w{{/if}}",
+            "button": "<a href=\"{{url}}\">{{label}}{{#if name}} {{name}}{{/if}}</a>\n"}
 HANDLEBARS_PARTIALS = [
     "{{> greet}}", "{{>greet}}!", "a {{~> greet ~}} b", "{{> pet user}}{{> pet user.deep}}{{> greet this}}",
     "{{#each people}}{{> pet}}{{> pet ..}}{{/each}}", "{{> nested}}{{> open}}", "a\n  {{> lines}}\nb\n", "  {{> lines}}  \nb",
     "a\n\t{{> indented}}\nb", "  {{> value}}\n.", "  {{> blank}}\nq", "{{#each people}}\n  {{> row}}\n{{/each}}",
     "x {{> lines}} y\n  {{first}} {{> lines}}\n", "{{#with user}}  {{> pet}}\n{{/with}}", "{{> missing}}", "{{>}}", "{{> greet",
+    # With parameters, as buttons of newsletters have them.
+    "{{> button url='https://x.example/?a=1&b=2' label=first}}{{> button label=name}}{{> button user label='L'}}",
+    "{{#each people}}{{> button label=name url=(lookup ../list @index)}}{{/each}}", "{{> greet name='N'}}{{name}}",
+    "{{#with user}}{{> button label=../first}}{{/with}}", "{{> greet list name='N'}}", "  {{> button label=n}}\nx",
+    "{{> greet user user}}", "{{> greet name=}}", "{{> greet name='N' user}}", "{{> greet =1}}",
 ]
 # The cases of partials of Mustache's public specification, written anew: template, partials, variables, output.
 SPECIFIED = [
