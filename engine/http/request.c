@@ -189,14 +189,15 @@ enum unique_field {
     TRANSFER_ENCODING,
     UNIQUE_FIELDS
 };
-static const char *const unique_fields[UNIQUE_FIELDS] = {[AUTHORIZATION] = "Authorization",
-                                                         [CONTENT_ENCODING] = "Content-Encoding",
-                                                         [CONTENT_LENGTH] = "Content-Length",
-                                                         [CONTENT_TYPE] = "Content-Type",
-                                                         [EXPECT] = "Expect",
-                                                         [HOST] = "Host",
-                                                         [IDEMPOTENCY_KEY] = "Idempotency-Key",
-                                                         [TRANSFER_ENCODING] = "Transfer-Encoding"};
+static const struct str unique_fields[UNIQUE_FIELDS] = {
+    [AUTHORIZATION] = STR("Authorization"),
+    [CONTENT_ENCODING] = STR("Content-Encoding"),
+    [CONTENT_LENGTH] = STR("Content-Length"),
+    [CONTENT_TYPE] = STR("Content-Type"),
+    [EXPECT] = STR("Expect"),
+    [HOST] = STR("Host"),
+    [IDEMPOTENCY_KEY] = STR("Idempotency-Key"),
+    [TRANSFER_ENCODING] = STR("Transfer-Encoding")};
 
 struct head {
     unsigned seen[UNIQUE_FIELDS];
@@ -214,9 +215,8 @@ static bool name_clear(struct str name)
         if (!g_ascii_isalnum(name.ptr[i]) && strchr("!#$%&'*+-.^_`|~", name.ptr[i]) == NULL)
             return false;
     for (enum unique_field i = 0; i < UNIQUE_FIELDS; i++)
-        if ((i == CONTENT_LENGTH || i == TRANSFER_ENCODING) &&
-            str_starts_nocase(name, str_of(unique_fields[i])) &&
-            name.len > strlen(unique_fields[i]))
+        if ((i == CONTENT_LENGTH || i == TRANSFER_ENCODING) && name.len > unique_fields[i].len &&
+            str_starts_nocase(name, unique_fields[i]))
             return false;
     return name.len > 0;
 }
@@ -224,12 +224,13 @@ static bool name_clear(struct str name)
 static enum MHD_Result on_field(void *arg, enum MHD_ValueKind kind, const char *name,
                                 const char *value)
 {
+    struct str field = str_of(name);
     struct head *head = arg;
 
     (void)kind;
-    head->unclear |= !name_clear(str_of(name)) || (value != NULL && strchr(value, '\r') != NULL);
+    head->unclear |= !name_clear(field) || (value != NULL && strchr(value, '\r') != NULL);
     for (size_t i = 0; i < UNIQUE_FIELDS; i++)
-        if (str_eq_nocase(str_of(name), str_of(unique_fields[i]))) {
+        if (field.len == unique_fields[i].len && str_eq_nocase(field, unique_fields[i])) {
             head->seen[i]++;
             head->values[i] = value == NULL ? "" : value;
         }
@@ -249,7 +250,7 @@ static bool framing_refused(struct http_request *r, const struct head *head)
     }
     for (size_t i = 0; i < UNIQUE_FIELDS; i++)
         if (head->seen[i] > 1) {
-            request_problem(r, 400, "", "the field %s is there %u times", unique_fields[i],
+            request_problem(r, 400, "", "the field %s is there %u times", unique_fields[i].ptr,
                             head->seen[i]);
             return true;
         }

@@ -41,6 +41,7 @@ struct letter { /* of a round */
     struct msgid id;
     struct buf strings; /* what rcpt's slices are of */
     struct accept_rcpt rcpt;
+    struct accept_slice email; /* as the request has it */
     size_t recipient;
     uint64_t held_bytes; /* of the request's */
     int64_t due_ms;
@@ -50,7 +51,9 @@ struct letter { /* of a round */
 struct submission {
     struct worker_note note;
     struct http_request *request;
-    struct injection *injection;
+    struct injection *injection; /* until the last letter is made: NULL */
+    size_t recipients;
+    int64_t expires_ms;
     struct msgid batch;               /* the letters' ids follow it */
     struct once once;                 /* not begun: the request has no key */
     struct once_letter *once_letters; /* beside letters, or NULL */
@@ -102,7 +105,7 @@ static void on_round(struct worker *w, struct worker_note *note)
                                      .rcpts = &l->rcpt,
                                      .rcpts_len = 1,
                                      .due_ms = l->due_ms,
-                                     .expires_ms = injection_facts(s->injection)->expires_ms,
+                                     .expires_ms = s->expires_ms,
                                      .protocol = "HTTP",
                                      .peer_name = request_token(r),
                                      .peer_addr = r->peer_text,
@@ -135,10 +138,9 @@ static void put_string(struct buf *list, struct str text)
     buf_put_json(list, text);
 }
 
-static void fail_recipient(struct submission *s, size_t recipient, const char *field,
+static void fail_recipient(struct submission *s, struct str email, const char *field,
                            const char *text)
 {
-    struct str email = injection_email(s->injection, recipient);
     struct buf line = {0};
 
     put_string(&s->failed_json, email);
@@ -172,7 +174,7 @@ static void answer(struct submission *s)
     struct buf out = {0};
 
     ASSERT(s->under_way == 0 && s->letters_len == 0);
-    ASSERT(s->success + s->failed == injection_facts(s->injection)->recipients);
+    ASSERT(s->success + s->failed == s->recipients);
     if (s->once.again) /* what was missing */
         request_charge(s->request, s->fresh);
     if (s->success == 0 && s->shortage != 0) {
@@ -227,6 +229,8 @@ static const char *take_address(struct submission *s, struct letter *l, bool *as
     l->rcpt = (struct accept_rcpt){.address = {0, (uint32_t)l->strings.len}};
     l->rcpt.queue = (struct accept_slice){(uint32_t)l->strings.len, (uint32_t)name.len};
     buf_put(&l->strings, name.text, name.len);
+    l->email = (struct accept_slice){(uint32_t)l->strings.len, (uint32_t)email.len};
+    buf_put_str(&l->strings, email);
     return NULL;
 }
 
@@ -420,7 +424,7 @@ static bool make_letter(struct submission *s, size_t *bytes)
         return false;
     }
     if (refusal != NULL) {
-        fail_recipient(s, l->recipient, error.field, refusal);
+        fail_recipient(s, injection_email(s->injection, l->recipient), error.field, refusal);
         buf_done(&l->strings);
         buf_done(&d.refusal);
         return true;
@@ -460,18 +464,33 @@ static void take_results(struct submission *s)
             msgid_text(&l->id, id);
             put_string(&s->ids_json, str_of(id));
         } else {
+            struct str email = {(const char *)l->strings.data + l->email.at, l->email.len};
+
             s->shortage = l->result;
-            fail_recipient(s, l->recipient, "", shortage_text(l->result));
+            fail_recipient(s, email, "", shortage_text(l->result));
         }
     }
     letters_free(s);
 }
 
+/* What letters are made of goes when the last is made, and not behind its commit: other requests
+ * work with the memory while it is in the caches. */
+static void injection_drop(struct submission *s)
+{
+    uint64_t letters = 0;
+
+    for (size_t i = 0; i < s->letters_len; i++)
+        letters += s->letters[i].held_bytes;
+    injection_free(s->injection);
+    s->injection = NULL;
+    request_release(s->request, s->request->held_bytes - letters);
+}
+
 /* What is short is not asked again and again: the rest is refused as the last was. */
 static void give_up(struct submission *s)
 {
-    for (; s->next < injection_facts(s->injection)->recipients; s->next++)
-        fail_recipient(s, s->next, "", shortage_text(s->shortage));
+    for (; s->next < s->recipients; s->next++)
+        fail_recipient(s, injection_email(s->injection, s->next), "", shortage_text(s->shortage));
 }
 
 /* Who accepts the round's letters. What is known to go to one shard goes to the worker that owns
@@ -497,7 +516,7 @@ static void next_round(struct http_request *r)
     struct submission *s = r->work;
     struct shared *shared = r->http->shared;
     uint64_t until_ns = clock_mono_ns() + ROUND_MS * UINT64_C(1000000);
-    size_t recipients = injection_facts(s->injection)->recipients, bytes = 0, began;
+    size_t bytes = 0, began;
     uint32_t to;
 
     take_results(s);
@@ -509,22 +528,24 @@ static void next_round(struct http_request *r)
         give_up(s);
     /* Letters that fail take time as well: a round without any goes by a worker all the same, so
      * that this thread's other requests have their turn. */
-    for (began = s->next; s->next < recipients && s->letters_len < s->letters_max &&
+    for (began = s->next; s->next < s->recipients && s->letters_len < s->letters_max &&
                           bytes < ROUND_BYTES && (s->next == began || clock_mono_ns() < until_ns) &&
                           make_letter(s, &bytes);)
         ;
     if (s->letters_len == 0 && s->shortage != 0)
         give_up(s);
-    if (s->letters_len == 0 && s->next == recipients) {
+    if (s->letters_len == 0 && s->next == s->recipients) {
         answer(s);
         return;
     }
     s->note.run = on_round;
     to = worker_for(s);
-    if (s->next == recipients)
+    if (s->next == s->recipients) {
+        injection_drop(s);
         request_await(r, next_round); /* a commit away; then all is answered */
-    else
+    } else {
         request_suspend(r, next_round);
+    }
     request_send(r, to, &s->note);
 }
 
@@ -726,6 +747,8 @@ static struct submission *submission_new(struct http_request *r, struct injectio
     s->letters_max = letters;
     s->request = r;
     s->injection = injection;
+    s->recipients = injection_facts(injection)->recipients;
+    s->expires_ms = injection_facts(injection)->expires_ms;
     r->work = s;
     r->done = submission_free;
     return s;

@@ -99,7 +99,14 @@ static const char *type_names(unsigned types)
 
 const char *json_path(char out[JSON_PATH_BYTES], const char *path, const char *name)
 {
-    snprintf(out, JSON_PATH_BYTES, "%.60s%s%.40s", path, *path == '\0' ? "" : ".", name);
+    size_t len = strnlen(path, 60), more = strnlen(name, 40);
+
+    /* By hand: paths are made for all fields, and nearly none is told. */
+    memcpy(out, path, len);
+    if (len > 0)
+        out[len++] = '.';
+    memcpy(out + len, name, more);
+    out[len + more] = '\0';
     return out;
 }
 
