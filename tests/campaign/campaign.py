@@ -604,6 +604,18 @@ def suppression_api(engine):
     check("methods", engine.ask("PUT", path)[1]["Allow"], "GET, HEAD, POST, DELETE")
 
 
+def listed_while_it_waits(engine, sink):
+    """Mail that waits is looked up again before its attempt: who came on the list meanwhile gets none of it."""
+    letter = {"envelope_sender": "", "content": "From: n@sender.example\n\nx\n", "not_before": time.time() + 1}
+    check("taken", engine.inject({**letter, "recipients": [{"email": f"w{i}@x.example"} for i in range(3)]})["fail_count"], 0)
+    engine.command("suppress", "add", "W1@x.example", "--reason", "complaint")
+    (ended,) = wait_until("the record", lambda: [r for r in engine.records("Bounce") if r["recipient"] == "w1@x.example"])
+    check("listed meanwhile", (ended["bounce_classification"], ended["num_attempts"], ended["response"]["content"]),
+          ("Suppressed", 0, "not sent: the address is on the suppression list: it complained"))
+    check("the others", wait_until("them", lambda: sorted(a for a in arrived(sink) if a[0] == "w") or None),
+          ["w0@x.example", "w2@x.example"])
+
+
 def test_suppressed():
     """Who is on the suppression list gets no letter: neither who was on it before, nor who comes on it while the
     campaign is paused, over a kill -9; who is taken off it does."""
@@ -654,6 +666,7 @@ def test_suppressed():
               [{"reason": "Suppressed", "failed": 1, "expired": 0, "deferrals": 0}])
         counters = engine.status()["counters"]
         check("counters", (counters["suppressed_recipients"], counters["notices"]), (5, 0))
+        listed_while_it_waits(engine, sink)
         suppression_api(engine)
         for arguments, status in ((("add", "nobody"), 1), (("add",), 2), (("list", "x"), 2), (("bad",), 2), (("import", "/no"), 1),
                                   (("list", "--reason", "x"), 2), (("add", "a@x.example", "--reason", "x"), 1)):
