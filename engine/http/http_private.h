@@ -131,6 +131,8 @@ struct http_request {
     char peer_ip[INET6_ADDRSTRLEN], peer_text[PEER_TEXT_BYTES];
     struct buf body;
     uint64_t held_bytes; /* of shared->intake_bytes */
+    size_t body_room;    /* bytes of the body that are held */
+    size_t body_length;  /* Content-Length, within what is taken; 0: it says none */
     bool body_follows;   /* and is read before a refusal, whose client would not see it else */
     uint64_t dropped;    /* bytes of such a body */
     unsigned refusal;    /* the status of that; 0: none */

@@ -557,6 +557,8 @@ static void check_body(struct http_request *r, const struct head *head)
         request_refuse(r, 413, "the body is longer than %llu bytes", (unsigned long long)max);
     else if (!accept_has_room(r->http->shared, r->config, 0, len))
         request_refuse(r, 503, HTTP_NO_ROOM);
+    else
+        r->body_length = (size_t)len;
 }
 
 /* Whether the body, which may be none, can be read to its end, and its client waits for no word of
