@@ -235,6 +235,32 @@ static int make_queue_ascii(struct control_refusal *why, json_t *filter)
     return 0;
 }
 
+/* "a@例え.jp" with the domain by its A-labels, as the store has it; behind a local part that is not
+ * ASCII the store has the domain as it came, so that both are looked for. The filter keeps the
+ * text. */
+static void take_ascii_address(json_t *filter, const char *key, struct str address, struct str *out)
+{
+    const char *at = address.ptr == NULL ? NULL : memrchr(address.ptr, '@', address.len);
+    struct buf text = {0};
+    struct str local, domain;
+    json_t *ascii;
+
+    if (at == NULL)
+        return;
+    local = (struct str){address.ptr, (size_t)(at + 1 - address.ptr)};
+    domain = (struct str){at + 1, address.len - local.len};
+    ascii = str_is_ascii(domain) ? NULL : ascii_pattern(domain);
+    if (ascii == NULL) /* the same, or no domain */
+        return;
+    buf_put_str(&text, local);
+    buf_puts(&text, json_string_value(ascii));
+    json_decref(ascii);
+    ascii = json_stringn((const char *)text.data, text.len);
+    buf_done(&text);
+    if (json_object_set_new(filter, key, ascii) == 0)
+        *out = (struct str){json_string_value(ascii), json_string_length(ascii)};
+}
+
 static int take_filters(struct control_request *r, struct control_refusal *why, json_t *value)
 {
     const char *name;
@@ -253,6 +279,9 @@ static int take_filters(struct control_request *r, struct control_refusal *why, 
             return err;
         r->filtered = true;
     }
+    take_ascii_address(value, "sender in ASCII", r->filter.sender, &r->filter.sender_ascii);
+    take_ascii_address(value, "recipient in ASCII", r->filter.recipient,
+                       &r->filter.recipient_ascii);
     return 0;
 }
 
@@ -733,6 +762,11 @@ static bool text_matches(struct str pattern, struct str text)
     return pattern.ptr == NULL || glob_match(pattern, text);
 }
 
+static bool address_matches(struct str pattern, struct str ascii, struct str address)
+{
+    return text_matches(pattern, address) || (ascii.ptr != NULL && glob_match(ascii, address));
+}
+
 bool control_filter_match(const struct control_filter *f, const struct queue_row_view *row,
                           int64_t now_ms)
 {
@@ -749,9 +783,10 @@ bool control_filter_match(const struct control_filter *f, const struct queue_row
         return false;
     if (f->age_max_ms != INT64_MAX && age_ms > f->age_max_ms)
         return false;
-    return text_matches(f->queue, row->queue) && text_matches(f->sender, row->sender) &&
-           text_matches(f->recipient, row->address) && text_matches(f->campaign, row->campaign) &&
-           text_matches(f->tenant, row->tenant) &&
+    return text_matches(f->queue, row->queue) &&
+           address_matches(f->sender, f->sender_ascii, row->sender) &&
+           address_matches(f->recipient, f->recipient_ascii, row->address) &&
+           text_matches(f->campaign, row->campaign) && text_matches(f->tenant, row->tenant) &&
            (f->error.ptr == NULL || contains_nocase(row->last_error, f->error));
 }
 

@@ -47,7 +47,9 @@ enum control_state {
 /* ptr NULL = not asked for; "" is a value (the null sender). */
 struct control_filter {
     struct str queue, sender, recipient, campaign, tenant, error;
-    struct str record; /* of quarantine and purge, which have only this, queue and id */
+    struct str sender_ascii,
+        recipient_ascii; /* with the domain by its A-labels, where it differs */
+    struct str record;   /* of quarantine and purge, which have only this, queue and id */
     bool has_id;
     struct msgid id;
     enum control_state state;
