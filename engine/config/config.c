@@ -390,6 +390,11 @@ static bool member_differs(const struct config_field *f, const void *a, const vo
     return !str_eq(buf_str(from), buf_str(to));
 }
 
+static struct str said(const struct buf *value)
+{
+    return value->len != 0 ? buf_str(value) : STR("nothing");
+}
+
 /* Gives new's section the values of old that a reload cannot change. */
 static void keep_section(struct config *c, const struct config_section *s, const char *prefix,
                          const char *separator, const void *old, void *new, struct buf *cannot)
@@ -404,7 +409,7 @@ static void keep_section(struct config *c, const struct config_section *s, const
         } else if (f->restart && config_types[f->type].class < CONFIG_CLASS_ITEMS &&
                    member_differs(f, old, new, &from, &to)) {
             buf_printf(cannot, "%s%s%s: %.*s -> %.*s needs %s\n", prefix, separator, f->name,
-                       STR_FMT(buf_str(&from)), STR_FMT(buf_str(&to)),
+                       STR_FMT(said(&from)), STR_FMT(said(&to)),
                        f->needs != NULL ? f->needs : "a restart");
             config_copy_member(c, f, old, new);
         }
