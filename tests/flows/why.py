@@ -287,7 +287,8 @@ def check_route(engine):
           (["s1.example"], "suspended"))
     one, = engine.rows("route", "x@broken.example")
     check("no route", (one["lookup"], "sources" in one), ("temporary", False))
-    for arguments, code in ((["x@"], 1), (["x@a.example", "--header", "X-Hayauma-Pool: none"], 1),
+    for arguments, code in ((["x@"], 1), (["x@nowhere.invalid"], 1), (["x@broken.example"], 0),
+                            (["x@a.example", "--header", "X-Hayauma-Pool: none"], 1),
                             (["x@a.example", "--header", "Subject: x"], 2), ([], 2)):
         done = subprocess.run([program(), "route", *arguments, "-c", engine.file], check=False,
                               capture_output=True, text=True, timeout=60)

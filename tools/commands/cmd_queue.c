@@ -304,9 +304,12 @@ static const struct action *find_action(const char *name)
 
 /* Words of other mail servers and of shells. */
 static const char *const elsewhere[][2] = {
-    {"bounce", "expire"}, {"delete", "cancel"},    {"kill", "cancel"},   {"ls", "list"},
-    {"pause", "suspend"}, {"purge", "cancel"},     {"requeue", "flush"}, {"remove", "cancel"},
-    {"retry", "flush"},   {"unsuspend", "resume"}, {"view", "show"}};
+    {"bounce", "expire"},      {"count", "summary"},    {"delete", "cancel"},
+    {"kill", "cancel"},        {"ls", "list"},          {"pause", "suspend"},
+    {"purge", "cancel"},       {"requeue", "flush"},    {"remove", "cancel"},
+    {"retry", "flush"},        {"stats", "summary"},    {"status", "hayauma status"},
+    {"top", "hayauma status"}, {"unsuspend", "resume"}, {"view", "show"},
+    {"why", "hayauma why"}};
 
 static int unknown(const char *name)
 {

@@ -24,7 +24,9 @@ static const char help[] =
     "Example:\n"
     "  hayauma route user@example.com --from news@sender.example --header 'X-Hayauma-Pool: bulk'\n"
     "\n"
-    "Exit codes: 0 done, 1 no such pool or domain, 2 wrong usage, 3 the engine does not answer.\n";
+    "Exit codes: 0 done, 1 no such pool, or mail would bounce (no such domain, a route to "
+    "reject),\n"
+    "2 wrong usage, 3 the engine does not answer.\n";
 
 /* --- text --- */
 
@@ -359,6 +361,15 @@ static int options_parse(struct channel_options *o, json_t *request, int argc, c
     return code;
 }
 
+/* For good: what could not be looked up now may be there. */
+static bool leads_nowhere(const json_t *route)
+{
+    const char *lookup = reply_text(route, "lookup");
+
+    return *reply_text(route, "no_site") != 0 ||
+           (*lookup != 0 && strcmp(lookup, "ok") != 0 && strcmp(lookup, "temporary") != 0);
+}
+
 int cmd_route(int argc, char **argv)
 {
     struct channel_options o = {.command = "route"};
@@ -380,6 +391,7 @@ int cmd_route(int argc, char **argv)
             reply_print(route);
         else if (route != NULL)
             print_route(route);
+        code = route != NULL && leads_nowhere(route) ? EXIT_FAILED : code;
         json_decref(reply);
     }
     channel_close(&ch);

@@ -49,10 +49,12 @@ static const struct export_kind {
     const char *op, *member;         /* one of its lines */
     const char *content_op, *suffix; /* of a message */
     const char *list, *noun;         /* the file with the lines, what each is */
+    const char *counted;             /* these in JSON */
     bool bytes;                      /* lines have the record's bytes */
-} recipients = {"list", "row", "content", "eml", "recipients.jsonl", "recipient", false},
-  records = {"quarantine",    "quarantined",    "stored", "content",
-             "records.jsonl", "damaged record", true};
+} recipients = {"list",      "row",        "content", "eml", "recipients.jsonl",
+                "recipient", "recipients", false},
+  records = {"quarantine",    "quarantined",    "stored",  "content",
+             "records.jsonl", "damaged record", "records", true};
 
 struct exporter {
     const struct export_kind *kind;
@@ -197,6 +199,11 @@ static void print_result(const struct exporter *e, const struct queue_options *o
 {
     struct buf text = {0};
 
+    if (o->channel.json) {
+        printf("{\"messages\":%llu,\"%s\":%llu,\"ended\":%llu}\n", (unsigned long long)e->messages,
+               e->kind->counted, (unsigned long long)e->rows, (unsigned long long)e->lost);
+        return;
+    }
     put_count(&text, e->messages);
     buf_printf(&text, " message%s and ", e->messages == 1 ? "" : "s");
     put_count(&text, e->rows);

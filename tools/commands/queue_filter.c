@@ -121,6 +121,14 @@ static int parse_number(const struct queue_options *o, const char *text, long lo
     return 0;
 }
 
+/* 0 is no limit to the engine, and none at all to people. */
+static int parse_limit(struct queue_options *o, const char *text)
+{
+    int code = parse_number(o, text, &o->limit);
+
+    return code == 0 && o->limit == 0 ? usage_error(o, text, "is no limit; say 1 or more") : code;
+}
+
 static int set_number(struct queue_options *o, const char *name, const char *text)
 {
     long long v;
@@ -165,7 +173,7 @@ static int take_option(struct queue_options *o, int c)
     case OPT_MAX_ATTEMPTS:
         return set_number(o, "attempts_max", optarg);
     case 'n':
-        return parse_number(o, optarg, &o->limit);
+        return parse_limit(o, optarg);
     case 'y':
         o->yes = true;
         return 0;
