@@ -118,7 +118,7 @@ def scrape(scale):
                     "envelope_sender": "a@b.example", "content": "From: a@b.example\n\nx\n",
                     "recipients": [{"email": f"a@d{i}.example"} for i in range(first, min(first + 1000, sites))]})
         wait_until("the sites", lambda: relay.engine.status()["gauges"]["sites"] == sites, 60)
-        time.sleep(61)  # the longest turn of the last minute is asked for
+        time.sleep(61)  # the turn of the last minute that took most CPU is asked for
         cpu = relay.cpu_s()
         with relay.connect() as connection:
             for _ in range(times):
@@ -128,13 +128,13 @@ def scrape(scale):
                 took.append(time.monotonic() - start)
         cpu = relay.cpu_s() - cpu
         turn = max(float(line.split()[1]) for line in text.splitlines()
-                   if line.startswith("hayauma_turn_longest_lately_seconds{"))
+                   if line.startswith("hayauma_turn_cpu_longest_lately_seconds{"))
         row = Row("a scrape of /metrics, each site with mail", [{
             "server": "hayauma", "sites": sites, "bytes": len(text), "median_ms": round(sorted(took)[times // 2] * 1e3, 1),
             "longest_ms": round(max(took) * 1e3, 1), "cpu_ms": round(cpu / times * 1e3, 1),
-            "longest_turn_ms": round(turn * 1e3, 1)}])
+            "longest_turn_cpu_ms": round(turn * 1e3, 1)}])
         row.want("ms a scrape, the longest", max(took) * 1e3, "<=", 50)
-        row.want("ms of the longest turn meanwhile", turn * 1e3, "<=", 20)
+        row.want("longest turn meanwhile, ms of CPU", turn * 1e3, "<=", 20)
         return row
     finally:
         relay.stop()

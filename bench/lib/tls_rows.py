@@ -10,7 +10,7 @@ import time
 
 from authority import Authority, careless
 from proc import TempDir, free_port, wait_until
-from rows import LOCALHOST, SLOW, OwnSink, Row, delivered, engine_on, fill, own_source
+from rows import LOCALHOST, SLOW, OwnSink, Row, delivered, engine_on, fill, longest_turns, own_source
 from servers import HayaumaRelay
 
 
@@ -142,10 +142,9 @@ def strangers_beside_mail(seconds, per_s):
         relay.stop()
         sink.stop()
         temp.close()
-    turn_us = max(w["longest"]["us"] for w in status["turns"])
     return {"server": "hayauma", "handshakes_per_s": round(sum(v.value for v in made) / seconds),
             "plain_sessions": len(took), "p50_ms": round(statistics.median(took) * 1e3, 1),
-            "p99_ms": round(statistics.quantiles(took, n=100)[98] * 1e3, 1), "turn_longest_ms": turn_us / 1e3,
+            "p99_ms": round(statistics.quantiles(took, n=100)[98] * 1e3, 1), **longest_turns(status),
             "messages_per_s": round(mail.get("messages_per_second", 0))}, relay.settings()
 
 
@@ -158,7 +157,7 @@ def tls_strangers(scale):
     row = Row("strangers' TLS handshakes beside mail at full speed", [alone, result], settings=settings)
     row.want("handshakes/s", result["handshakes_per_s"], ">=", 450)
     row.want("p99 of a session in plaintext, to its 250 (ms)", result["p99_ms"], "<=", 50)
-    row.want("longest turn (ms)", result["turn_longest_ms"], "<=", 20)
+    row.want("longest turn, ms of CPU", result["longest_turn_cpu_ms"], "<=", 20)
     return row
 
 

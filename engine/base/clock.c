@@ -24,6 +24,14 @@ int64_t clock_wall_ms(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+uint64_t clock_thread_cpu_ns(void)
+{
+    struct timespec had;
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &had);
+    return (uint64_t)had.tv_sec * 1000000000 + (uint64_t)had.tv_nsec;
+}
+
 struct civil {
     unsigned year, month, day, weekday; /* month 1..12, weekday 0 = Sunday */
     unsigned hour, minute, second, ms;

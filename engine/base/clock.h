@@ -10,6 +10,8 @@
 uint64_t clock_mono_ns(void);
 /* CLOCK_REALTIME in milliseconds since 1970. */
 int64_t clock_wall_ms(void);
+/* What the calling thread has had of a CPU since it began, in nanoseconds. A system call. */
+uint64_t clock_thread_cpu_ns(void);
 
 #define CLOCK_RFC5322_BYTES 40
 #define CLOCK_RFC3339_BYTES 32

@@ -37,13 +37,14 @@ static struct control_turn turn_of(struct turn_longest t)
     return (struct control_turn){.us = t.us, .doing = turn_part_name(t.part), .lanes = t.lanes};
 }
 
-static void on_turns(void *arg, uint32_t worker, struct control_turn *longest,
-                     struct control_turn *lately)
+static void on_turns(void *arg, uint32_t worker, struct control_turns *out)
 {
     const struct turn_gauge *g = &((struct backend *)arg)->shared->workers[worker].turn;
 
-    *longest = turn_of(turn_longest(g));
-    *lately = turn_of(turn_longest_lately(g));
+    *out = (struct control_turns){.longest = turn_of(turn_longest(g, TURN_CLOCK)),
+                                  .lately = turn_of(turn_longest_lately(g, TURN_CLOCK)),
+                                  .cpu_longest = turn_of(turn_longest(g, TURN_CPU)),
+                                  .cpu_lately = turn_of(turn_longest_lately(g, TURN_CPU))};
 }
 
 static void on_describe(void *arg, struct control_description *out)

@@ -195,6 +195,11 @@ struct control_turn {
     uint32_t lanes;    /* visited in it */
 };
 
+/* By the clock, and by the CPU that they took: since the start, and in the last minute. */
+struct control_turns {
+    struct control_turn longest, lately, cpu_longest, cpu_lately;
+};
+
 struct control_description {
     const char *node_id, *host_name, *config_file; /* valid until the next turn */
     int64_t started_ms;
@@ -209,9 +214,7 @@ struct control_backend {
      * names are those of docs/control.md. */
     void (*counters)(void *arg, void (*put)(void *to, const char *name, uint64_t value, bool gauge),
                      void *to);
-    /* The longest turn of a worker since the start, and in the last minute. */
-    void (*turns)(void *arg, uint32_t worker, struct control_turn *longest,
-                  struct control_turn *lately);
+    void (*turns)(void *arg, uint32_t worker, struct control_turns *out);
     /* Reads the configuration again. 0: cannot has the lines of config_keep(), errors one for
      * each certificate that could not be loaded. -errno: errors has the mistakes and nothing was
      * changed. */

@@ -403,15 +403,17 @@ static void put_turn(struct buf *out, const char *name, const struct control_tur
 static void put_turns(struct control *c, struct buf *out)
 {
     struct control_description d = {0};
-    struct control_turn longest, lately;
+    struct control_turns turns;
 
     c->backend->describe(c->arg, &d);
     buf_puts(out, "\"turns\":[");
     for (uint32_t i = 0; i < d.workers; i++) {
-        c->backend->turns(c->arg, i, &longest, &lately);
+        c->backend->turns(c->arg, i, &turns);
         buf_puts(out, i == 0 ? "{" : ",{");
-        put_turn(out, "longest", &longest);
-        put_turn(out, "last_minute", &lately);
+        put_turn(out, "longest", &turns.longest);
+        put_turn(out, "last_minute", &turns.lately);
+        put_turn(out, "cpu_longest", &turns.cpu_longest);
+        put_turn(out, "cpu_last_minute", &turns.cpu_lately);
         json_end(out);
     }
     buf_puts(out, "],");

@@ -56,12 +56,11 @@ static void on_counters(void *arg, void (*put)(void *, const char *, uint64_t, b
     put(to, "sessions_in", 3, true);
 }
 
-static void on_turns(void *arg, uint32_t worker, struct control_turn *longest,
-                     struct control_turn *lately)
+static void on_turns(void *arg, uint32_t worker, struct control_turns *out)
 {
     (void)arg;
-    *longest = (struct control_turn){.us = 7000 + worker, .doing = "lanes", .lanes = 300};
-    *lately = (struct control_turn){.us = 5, .doing = "send"};
+    *out = (struct control_turns){
+        {7000 + worker, "lanes", 300}, {5, "send", 0}, {900, "send", 0}, {4, "send", 0}};
 }
 
 static int on_reload(void *arg, struct buf *cannot, struct buf *errors)
@@ -1252,6 +1251,8 @@ static void test_status(void **state)
     assert_string_equal(json_string_value(json_object_get(list, "doing")), "lanes");
     list = json_object_get(json_array_get(json_object_get(s, "turns"), 1), "last_minute");
     assert_int_equal(number(list, "us"), 5);
+    list = json_object_get(json_array_get(json_object_get(s, "turns"), 0), "cpu_longest");
+    assert_int_equal(number(list, "us"), 900);
     list = json_object_get(s, "destinations");
     assert_int_equal(json_array_size(list), 9);
     assert_string_equal(json_string_value(json_object_get(json_array_get(list, 0), "queue")),

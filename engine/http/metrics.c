@@ -248,16 +248,22 @@ static void put_longest(struct buf *out, struct shared *shared)
 {
     static const struct {
         const char *name, *help;
-        struct turn_longest (*of)(const struct turn_gauge *g);
+        struct turn_longest (*of)(const struct turn_gauge *g, enum turn_time by);
+        enum turn_time by;
     } families[] = {
-        {"turn_longest_seconds", "The longest turn since the start", turn_longest},
-        {"turn_longest_lately_seconds", "The longest turn of the last minute", turn_longest_lately},
+        {"turn_longest_seconds", "The longest turn since the start", turn_longest, TURN_CLOCK},
+        {"turn_longest_lately_seconds", "The longest turn of the last minute", turn_longest_lately,
+         TURN_CLOCK},
+        {"turn_cpu_longest_seconds", "The turn that took most CPU since the start", turn_longest,
+         TURN_CPU},
+        {"turn_cpu_longest_lately_seconds", "The turn that took most CPU in the last minute",
+         turn_longest_lately, TURN_CPU},
     };
 
     for (size_t i = 0; i < ARRAY_LEN(families); i++) {
         put_family(out, families[i].name, "gauge", families[i].help);
         for (uint32_t w = 0; w < shared->workers_len; w++) {
-            struct turn_longest t = families[i].of(&shared->workers[w].turn);
+            struct turn_longest t = families[i].of(&shared->workers[w].turn, families[i].by);
 
             buf_printf(out, "hayauma_%s{worker=\"%u\",doing=\"%s\"} %.6f\n", families[i].name, w,
                        turn_part_name(t.part), (double)t.us / 1e6);

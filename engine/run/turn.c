@@ -114,7 +114,7 @@ static void on_tick(void *arg)
     inject_flush_all(w);
     settle_flush(w);
     worker_notes_send(w);
-    turn_ends(&w->turn, TURN_SEND, io_now_ns(w->io), clock_mono_ns());
+    turn_ends(&w->turn, TURN_SEND, io_now_ns(w->io), clock_mono_ns(), clock_thread_cpu_ns());
 }
 
 bool worker_busy(const struct worker *w)

@@ -2,7 +2,8 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <time.h>
+
+#include "base/clock.h"
 
 #define CREW_FULL_MS 5
 
@@ -87,14 +88,6 @@ static void on_timer(struct timer *timer)
     begin_queued(CONTAINER_OF(timer, struct handshakes, timer));
 }
 
-static uint64_t cpu_ns(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-}
-
 /* Whether a step may run in this turn, of which others have their part. */
 static bool has_time(struct handshakes *h, enum tls_cost cost)
 {
@@ -113,13 +106,13 @@ static bool has_time(struct handshakes *h, enum tls_cost cost)
 static void run_here(struct stream_tls *st)
 {
     struct handshakes *h = st->all;
-    uint64_t before_ns = cpu_ns();
+    uint64_t before_ns = clock_thread_cpu_ns();
 
     move(&st->given, &st->kept);
     set_state(st, SHAKE_RUNS);
     h->running++;
     crew_run_here(&st->job);
-    if (cpu_ns() - before_ns > HANDSHAKE_LONG_US * 1000)
+    if (clock_thread_cpu_ns() - before_ns > HANDSHAKE_LONG_US * 1000)
         h->resuming_ms = io_now_ms(h->io) + HANDSHAKE_LONG_MS;
 }
 

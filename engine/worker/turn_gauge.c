@@ -44,7 +44,8 @@ static void spans_enter(struct turn_gauge *g, uint64_t span)
     uint64_t first = span - g->span > TURN_SPANS ? span - TURN_SPANS + 1 : g->span + 1;
 
     for (uint64_t i = first; i <= span; i++)
-        atomic_store_explicit(&g->shared.spans[i % TURN_SPANS], 0, memory_order_relaxed);
+        for (int by = 0; by < TURN_TIMES; by++)
+            atomic_store_explicit(&g->shared.spans[by][i % TURN_SPANS], 0, memory_order_relaxed);
     g->span = span;
 }
 
@@ -54,13 +55,15 @@ static void count(_Atomic uint64_t *c, uint64_t n)
                           memory_order_relaxed);
 }
 
-void turn_ends(struct turn_gauge *g, enum turn_part part, uint64_t began_ns, uint64_t now_ns)
+void turn_ends(struct turn_gauge *g, enum turn_part part, uint64_t began_ns, uint64_t now_ns,
+               uint64_t cpu_ns)
 {
     static const uint64_t limits_ms[] = TURN_MS_LIMITS;
     uint64_t took_ns = now_ns > began_ns ? now_ns - began_ns : 0;
+    uint64_t had_ns = g->cpu_ns != 0 && cpu_ns > g->cpu_ns ? cpu_ns - g->cpu_ns : 0;
     uint64_t span = now_ns / (TURN_SPAN_S * UINT64_C(1000000000));
     enum turn_part most = TURN_EVENTS;
-    uint64_t packed;
+    uint64_t packed[TURN_TIMES];
     size_t i = 0;
 
     turn_part_ends(g, part, began_ns, now_ns);
@@ -69,9 +72,13 @@ void turn_ends(struct turn_gauge *g, enum turn_part part, uint64_t began_ns, uin
     }
     if (span > g->span)
         spans_enter(g, span);
-    packed = pack(took_ns / 1000, most, g->lanes);
-    keep_longer(&g->shared.longest, packed);
-    keep_longer(&g->shared.spans[g->span % TURN_SPANS], packed);
+    packed[TURN_CLOCK] = pack(took_ns / 1000, most, g->lanes);
+    packed[TURN_CPU] = pack(had_ns / 1000, most, g->lanes);
+    for (int by = 0; by < TURN_TIMES; by++) {
+        keep_longer(&g->shared.longest[by], packed[by]);
+        keep_longer(&g->shared.spans[by][g->span % TURN_SPANS], packed[by]);
+    }
+    g->cpu_ns = cpu_ns;
     if (g->lanes > atomic_load_explicit(&g->shared.lanes_max, memory_order_relaxed))
         atomic_store_explicit(&g->shared.lanes_max, g->lanes, memory_order_relaxed);
     while (i < TURN_MS_LIMITS_LEN && took_ns > limits_ms[i] * 1000000)
@@ -84,17 +91,17 @@ void turn_ends(struct turn_gauge *g, enum turn_part part, uint64_t began_ns, uin
         g->took_ns[p] = 0;
 }
 
-struct turn_longest turn_longest(const struct turn_gauge *g)
+struct turn_longest turn_longest(const struct turn_gauge *g, enum turn_time by)
 {
-    return unpack(atomic_load_explicit(&g->shared.longest, memory_order_relaxed));
+    return unpack(atomic_load_explicit(&g->shared.longest[by], memory_order_relaxed));
 }
 
-struct turn_longest turn_longest_lately(const struct turn_gauge *g)
+struct turn_longest turn_longest_lately(const struct turn_gauge *g, enum turn_time by)
 {
     uint64_t longest = 0;
 
     for (int i = 0; i < TURN_SPANS; i++) {
-        uint64_t one = atomic_load_explicit(&g->shared.spans[i], memory_order_relaxed);
+        uint64_t one = atomic_load_explicit(&g->shared.spans[by][i], memory_order_relaxed);
 
         longest = one > longest ? one : longest;
     }

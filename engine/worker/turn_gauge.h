@@ -1,6 +1,7 @@
 /* How long a worker's turns take: how many took how long, and of the longest since the start and in
- * the last minute what the worker was doing. The clock is read once a part, which costs a turn
- * about 0.1 us.
+ * the last minute what the worker was doing; by the clock, and by the CPU that they took. A turn
+ * that is long by the clock alone waited for a core. The clock is read once a part, and the
+ * thread's CPU once a turn: that costs a turn less than 1 us.
  *
  * The worker writes, anybody reads: relaxed atomics, each true by itself. */
 #ifndef HAYAUMA_ENGINE_TURN_GAUGE_H
@@ -25,6 +26,8 @@ enum turn_part {
     TURN_PARTS
 };
 
+enum turn_time { TURN_CLOCK, TURN_CPU, TURN_TIMES };
+
 #define TURN_SPAN_S 10 /* the last minute is told by so many seconds */
 #define TURN_SPANS  7  /* six whole ones and the present one */
 
@@ -32,13 +35,14 @@ struct turn_gauge {
     /* Of the turn under way; the worker's. */
     uint64_t part_ns; /* when its present part began; 0: it has not been looked at */
     uint64_t took_ns[TURN_PARTS];
-    uint32_t lanes; /* visits of lanes: updates, and looks of walks */
-    uint64_t span;  /* the number of the present one */
+    uint32_t lanes;  /* visits of lanes: updates, and looks of walks */
+    uint64_t span;   /* the number of the present one */
+    uint64_t cpu_ns; /* the thread's, at the end of the turn before; 0: there was none */
     struct {
         /* By how long they took: the last are those beyond all of TURN_MS_LIMITS. */
         _Atomic uint64_t turns[TURN_MS_LIMITS_LEN + 1], turns_ns;
         /* The longest: see turn_longest_of(). */
-        _Atomic uint64_t longest, spans[TURN_SPANS];
+        _Atomic uint64_t longest[TURN_TIMES], spans[TURN_TIMES][TURN_SPANS];
         _Atomic uint32_t lanes_max; /* visits in one turn */
     } shared;
 };
@@ -51,12 +55,13 @@ struct turn_longest {
 
 /* Part ends, at now_ns; the turn began at began_ns. */
 void turn_part_ends(struct turn_gauge *g, enum turn_part part, uint64_t began_ns, uint64_t now_ns);
-/* The turn's last part ends, and so the turn. */
-void turn_ends(struct turn_gauge *g, enum turn_part part, uint64_t began_ns, uint64_t now_ns);
+/* The turn's last part ends, and so the turn. cpu_ns: all that the thread has had. */
+void turn_ends(struct turn_gauge *g, enum turn_part part, uint64_t began_ns, uint64_t now_ns,
+               uint64_t cpu_ns);
 
 /* Any thread. */
-struct turn_longest turn_longest(const struct turn_gauge *g);
-struct turn_longest turn_longest_lately(const struct turn_gauge *g);
+struct turn_longest turn_longest(const struct turn_gauge *g, enum turn_time by);
+struct turn_longest turn_longest_lately(const struct turn_gauge *g, enum turn_time by);
 /* "lanes" */
 const char *turn_part_name(enum turn_part part);
 

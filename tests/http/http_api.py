@@ -849,6 +849,7 @@ def test_metrics():
         check("turns", turns["hayauma_turn_seconds_count"] > 0, True)
         longest = found["hayauma_turn_longest_seconds"]
         check("longest turns", (len(longest), min(longest.values()) > 0), (engine.status()["workers"], True))
+        check("by CPU", min(found["hayauma_turn_cpu_longest_seconds"].values()) > 0, True)
         check("answers", found["hayauma_http_answers"]
               ['hayauma_http_answers_total{endpoint="inject",class="2xx"}'], 1)
         for name in ("hayauma_queue_commit_seconds", "hayauma_queue_due_age_seconds", "hayauma_listener_sessions",
