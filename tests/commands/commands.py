@@ -409,6 +409,15 @@ def test_screens_fit():
                     assert columns_of(widest) > 100, (command, output)
                 assert "421 4.3.2" in output or columns == 80 and command[0] == "status", output
             assert re.search(r"back-off [\dhm]+: mx1.busy", output), output
+        name, reason = "with-a-long-name-" * 3 + "x.example", "値段が違う, and more words than a line has"
+        engine.command("queue", "suspend", name, "--reason", reason)
+        engine.command("suppress", "add", f"{'somebody-' * 6}@{name}", "--tenant", "a-tenant-with-a-long-name")
+        for command in (("queue", "suspensions"), ("suppress", "list"), ("site", "list"), ("source", "list"),
+                        ("pool", "list"), ("route", "x@busy.example"), ("site", "show", "busy.example")):
+            output = on_terminal(*command, "-c", engine.file)[1]
+            assert len(output.splitlines()) > 1, output
+            assert columns_of(max(output.splitlines(), key=columns_of)) <= 80, (command, output)
+        assert name in engine.command("queue", "suspensions") and f"@{name} " in engine.command("suppress", "list")
 
 
 def test_actions():

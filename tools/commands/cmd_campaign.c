@@ -295,6 +295,7 @@ static int act(struct channel *ch, const struct campaign_options *o)
         json_t *request;
 
         if (!agreed(o, one)) {
+            fputs("nothing was changed\n", stderr);
             json_decref(one);
             return EXIT_FAILED;
         }
