@@ -343,6 +343,11 @@ static bool is_here(const struct sockaddr *source)
     return world_source_here(world_source_at(source));
 }
 
+static bool is_routed(const struct sockaddr *source)
+{
+    return world_source_routed(world_source_at(source));
+}
+
 static void wake_keeper(void *arg)
 {
     io_wake(worker_of_shard(arg, 0)->io);
@@ -769,8 +774,11 @@ void node_begin(const char *dir)
         node.pins[i].end.run = on_unpin;
         sim_in(&node.pins[i].begin, sim_draw(span_ns));
     }
-    sim_io_limit(&(struct sim_io_limits){
-        .fds_max = world.fds_max, .path = world_path, .session = ledger_session, .here = is_here});
+    sim_io_limit(&(struct sim_io_limits){.fds_max = world.fds_max,
+                                         .path = world_path,
+                                         .session = ledger_session,
+                                         .here = is_here,
+                                         .routed = is_routed});
     node_start();
 }
 

@@ -200,9 +200,8 @@ int io_route(struct io *io, const struct sockaddr *addr, socklen_t len,
     (void)io;
     (void)addr;
     (void)len;
-    (void)source;
     (void)source_len;
-    return 0;
+    return source == NULL || limits.routed(source) ? 0 : -ENETUNREACH;
 }
 
 int io_peer_name(struct io *io, int fd, struct sockaddr_storage *peer)
@@ -270,6 +269,8 @@ void io_connect(struct io *io, struct io_op *op, int fd, const struct sockaddr *
     struct net_path path;
 
     begin(io, op, KIND_CONNECT, fd);
+    if (!limits.routed((struct sockaddr *)&f->local))
+        return;
     limits.path(addr, &path);
     memcpy(&f->remote, addr, len);
     f->told = true;
@@ -349,7 +350,9 @@ static void look_connect(struct io_op *op, bool cancelled)
 {
     struct net_end *end = fd_of(op->fd)->end;
 
-    if (end->connected)
+    if (end == NULL)
+        complete(op, -ENETUNREACH, false, NULL);
+    else if (end->connected)
         complete(op, 0, false, NULL);
     else if (end->error < 0)
         complete(op, end->error, false, NULL);

@@ -12,8 +12,9 @@ struct sim_io_limits {
      * at the close. */
     void (*path)(const struct sockaddr *to, struct net_path *path);
     void (*session)(const struct sockaddr *from, const struct sockaddr *to, bool opened);
-    /* Whether the machine holds the address. */
+    /* Whether the machine holds the address, and has a route from it. */
     bool (*here)(const struct sockaddr *source);
+    bool (*routed)(const struct sockaddr *source);
 };
 void sim_io_limit(const struct sim_io_limits *limits);
 

@@ -149,6 +149,7 @@ static void sources_make(void)
         if (sim_chance(250)) {
             s->away_from_ns = sim_now_ns() + sim_draw(600 * SIM_S);
             s->away_until_ns = s->away_from_ns + sim_draw(1800 * SIM_S);
+            s->routeless = sim_chance(500);
         }
     }
     world.overflow = sim_chance(500);
@@ -428,11 +429,20 @@ uint32_t world_source_at(const struct sockaddr *addr)
     return index - 1;
 }
 
+static bool is_away(const struct world_source *s)
+{
+    return sim_now_ns() >= s->away_from_ns && sim_now_ns() < s->away_until_ns;
+}
+
 bool world_source_here(uint32_t source)
 {
-    const struct world_source *s = &world.sources[source];
+    return world.sources[source].routeless || !is_away(&world.sources[source]);
+}
 
-    return sim_now_ns() < s->away_from_ns || sim_now_ns() >= s->away_until_ns;
+bool world_source_routed(uint32_t source)
+{
+    return world.sources_len == 0 || !world.sources[source].routeless ||
+           !is_away(&world.sources[source]);
 }
 
 struct world_host *world_host_at(const struct sockaddr *addr)

@@ -61,7 +61,8 @@ struct world_site {
 /* An address that the engine sends from, IPv4 and IPv6. */
 struct world_source {
     uint32_t weight;
-    uint64_t away_from_ns, away_until_ns; /* the machine does not hold it */
+    uint64_t away_from_ns, away_until_ns; /* the machine does not hold it, ... */
+    bool routeless;                       /* ... or has no route from it */
 };
 
 enum zone_kind {
@@ -134,6 +135,7 @@ void world_config(const char *dir, bool reloaded, struct buf *out);
 uint32_t world_source_at(const struct sockaddr *addr);
 /* Whether the machine holds the source's address now. */
 bool world_source_here(uint32_t source);
+bool world_source_routed(uint32_t source);
 struct world_host *world_host_at(const struct sockaddr *addr);
 void world_address(const struct world_host *host, bool v6, struct sockaddr_storage *addr);
 void world_path(const struct sockaddr *to, struct net_path *path);
