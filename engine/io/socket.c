@@ -1,5 +1,6 @@
 /* The socket calls of io.h that do not wait, and the words for a machine without io_uring. */
 #include <errno.h>
+#include <linux/rtnetlink.h>
 #include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
@@ -20,6 +21,7 @@
  * on, a little after the process is gone. */
 #define ADDRESS_WAIT_MS  2000
 #define ADDRESS_PAUSE_MS 50
+#define ADDRESS_NEWS_MAX 4096 /* read at a time; the rest next time */
 
 static int set_on(int fd, int level, int option)
 {
@@ -160,6 +162,34 @@ int io_route(struct io *io, const struct sockaddr *addr, socklen_t len,
         rc = -errno;
     close(fd);
     return rc;
+}
+
+int io_watch_addresses(struct io *io)
+{
+    const struct sockaddr_nl to = {.nl_family = AF_NETLINK,
+                                   .nl_groups = RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR};
+    int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, NETLINK_ROUTE), err;
+
+    (void)io;
+    if (fd < 0)
+        return -errno;
+    if (bind(fd, (const struct sockaddr *)&to, sizeof(to)) == 0)
+        return fd;
+    err = -errno;
+    close(fd);
+    return err;
+}
+
+/* What has changed is not read: who asks looks himself. */
+bool io_addresses_changed(struct io *io, int fd)
+{
+    bool changed = false;
+    char byte;
+
+    (void)io;
+    for (int i = 0; i < ADDRESS_NEWS_MAX && recv(fd, &byte, 1, MSG_TRUNC) >= 0; i++)
+        changed = true;
+    return changed || errno == ENOBUFS; /* there were too many */
 }
 
 int io_peer_name(struct io *io, int fd, struct sockaddr_storage *peer)

@@ -402,21 +402,27 @@ static void look(struct worker *w, struct source *s, const struct config_source 
     look_internet(w, s, of, part);
 }
 
-/* Sessions would hang if their address went. Where a source has none the next one finds out. */
-static bool is_due(const struct source *s, enum source_part part, uint64_t now_ns)
+/* Which of those that may be away are looked at. */
+enum look { LOOK_ALL, LOOK_ADDRESSES, LOOK_DUE };
+
+/* Sessions would hang if their address went. Where nobody tells us that addresses change, those
+ * that have sessions are looked at each time; of others the next session finds out. */
+static bool is_due(const struct worker *w, const struct source *s, enum source_part part,
+                   enum look look)
 {
     uint64_t away_ns = source_away_ns(s, part);
 
+    if (look == LOOK_ALL || (look == LOOK_ADDRESSES && part != SOURCE_PROXY))
+        return true;
     if (away_ns != 0)
-        return away_ns <= now_ns;
-    return part != SOURCE_PROXY &&
+        return away_ns <= io_now_ns(w->io);
+    return !w->addresses_watched && part != SOURCE_PROXY &&
            atomic_load_explicit(&s->shared.sessions, memory_order_relaxed) > 0;
 }
 
 /* Whether there is an address or a proxy that may be away. */
-static bool look_at_all(struct worker *w, bool all)
+static bool look_at(struct worker *w, enum look which)
 {
-    uint64_t now_ns = io_now_ns(w->io);
     bool any = false;
 
     for (size_t i = 0; i < w->config->sources_len; i++) {
@@ -428,7 +434,7 @@ static bool look_at_all(struct worker *w, bool all)
             if (!s->has[part] || (part != SOURCE_PROXY && s->has[SOURCE_PROXY]))
                 continue;
             any = true;
-            if (all || is_due(s, part, now_ns))
+            if (is_due(w, s, part, which))
                 look(w, s, of, part);
             if (part != SOURCE_PROXY)
                 look_route(w, s, of, part);
@@ -440,21 +446,29 @@ static bool look_at_all(struct worker *w, bool all)
 static void on_look(struct timer *timer)
 {
     struct worker *w = CONTAINER_OF(timer, struct worker, sources_timer);
+    bool changed = w->addresses_watched && io_addresses_changed(w->io, w->addresses_fd);
 
     proxy_looks_reap(w);
-    if (!w->draining && look_at_all(w, false))
+    if (!w->draining && look_at(w, changed ? LOOK_ADDRESSES : LOOK_DUE))
         wheel_arm(io_wheel(w->io), timer, wheel_look_ms(io_now_ms(w->io), LOOK_MS));
 }
 
 void sources_look(struct worker *w)
 {
     w->sources_timer.on_timer = on_look;
-    if (look_at_all(w, true))
+    if (!w->addresses_watched) { /* first, or a change meanwhile would be missed */
+        w->addresses_fd = io_watch_addresses(w->io);
+        w->addresses_watched = w->addresses_fd >= 0;
+    }
+    if (look_at(w, LOOK_ALL))
         wheel_arm(io_wheel(w->io), &w->sources_timer, wheel_look_ms(io_now_ms(w->io), LOOK_MS));
 }
 
 void sources_look_end(struct worker *w)
 {
     wheel_cancel(io_wheel(w->io), &w->sources_timer);
+    if (w->addresses_watched)
+        io_close_fd(w->io, w->addresses_fd, false);
+    w->addresses_watched = false;
     proxy_looks_end(w);
 }

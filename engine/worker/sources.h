@@ -105,8 +105,8 @@ void source_error_text(int err, char out[SOCKS5_TEXT]);
 void source_proxy_text(const struct config_source *of, char out[SOURCE_PROXY_TEXT]);
 
 /* In the worker that has shard 0: looks at all addresses and proxies of w->config now, and from
- * then on once a second at those that are away, at addresses that have sessions, and at families
- * that are lost. Called again behind a reload. */
+ * then on once a second at those that are away, at families that are lost, and at all addresses
+ * where some of this host's have changed. Called again behind a reload. */
 void sources_look(struct worker *w);
 void sources_look_end(struct worker *w);
 

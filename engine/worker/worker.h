@@ -158,7 +158,9 @@ struct worker {
     struct campaign_keeper *campaigns; /* intake/campaign.c */
     struct timer load_timer;           /* memory was full: look again */
     struct timer sources_timer;        /* only in the worker that owns shard 0: sources_look() */
-    struct list proxy_looks;           /* the same: looks at proxies of sources */
+    bool addresses_watched;            /* the same: by ... */
+    int addresses_fd;
+    struct list proxy_looks; /* the same: looks at proxies of sources */
     struct list supplies_dirty, channels_dirty, sites_dead, deliveries_dirty, deliveries_dead;
     struct list conversions; /* under way */
     struct {

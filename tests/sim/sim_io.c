@@ -204,6 +204,19 @@ int io_route(struct io *io, const struct sockaddr *addr, socklen_t len,
     return source == NULL || limits.routed(source) ? 0 : -ENETUNREACH;
 }
 
+int io_watch_addresses(struct io *io)
+{
+    (void)io;
+    return -EAFNOSUPPORT;
+}
+
+bool io_addresses_changed(struct io *io, int fd)
+{
+    (void)io;
+    (void)fd;
+    return false;
+}
+
 int io_peer_name(struct io *io, int fd, struct sockaddr_storage *peer)
 {
     (void)io;
