@@ -104,11 +104,22 @@ static ptrdiff_t column_find(const struct chunk *c, struct str name, size_t befo
     return -1;
 }
 
+/* Where lines end in CR alone, the whole file is the first of them. */
+static bool has_bare_cr(struct str s)
+{
+    for (size_t i = 0; i < s.len; i++)
+        if (s.ptr[i] == '\r' && (i + 1 == s.len || s.ptr[i + 1] != '\n'))
+            return true;
+    return false;
+}
+
 static int check_columns(struct chunk *c, struct chunk_error *error)
 {
     for (size_t i = 0; i < c->columns_len; i++) {
         struct str name = c->columns[i];
 
+        if (has_bare_cr(name))
+            return fail(error, c->csv.line, "lines end in CR alone; LF and CR LF are taken");
         if (name.len == 0 || name.len > CHUNK_COLUMN_MAX || !is_text(name))
             return fail(error, c->csv.line,
                         "the heading of column %zu is not 1 to %d bytes of UTF-8", i + 1,

@@ -130,6 +130,7 @@ static void test_headings(void **state)
         {"\nemail,a,a\n", "'a' is there twice", 2},
         {"email,\n", "column 2 is not", 1},
         {"email,\xff\n", "column 2 is not", 1},
+        {"email,name\ra@x.example,A\r", "CR alone", 1},
         {"\"email", "not closed", 1},
         {"email\na@x\n\"b@x", "not closed", 3},
         {"email\na\"@x\nb@x", "a quote inside a cell", 2},
