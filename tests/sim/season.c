@@ -22,6 +22,7 @@
 #define PAUSE_NS     (600 * SIM_S) /* Google's */
 #define HEARD_NS     (3 * SIM_S)
 #define REWARM_DAYS  14
+#define REST_HOURS   3
 
 /* The one that freezes everybody; the one that gets no mail for a while. */
 #define FROZEN         5
@@ -85,7 +86,8 @@ static struct {
     struct past past[SEASON_SOURCES][SEASON_PROVIDERS][DAYS_MAX];
     uint32_t waiting[SEASON_PROVIDERS]; /* recipients in the queue, without brisk ones */
     uint32_t brisk_waiting, brisk_taken, overflown;
-    uint64_t brisk_ns; /* when the oldest of the last brisk letter was sent */
+    uint64_t brisk_ns;                  /* when the oldest of the last brisk letter was sent */
+    uint64_t bulk_ns[SEASON_PROVIDERS]; /* when one of the others was last answered */
     bool brisk_due;
     uint32_t looks, recorded, kills[DAYS_MAX];
     int32_t ordered; /* the last day of which orders were given */
@@ -297,14 +299,28 @@ static void final(const struct ledger_rcpt *r)
         *waiting -= *waiting > 0;
 }
 
+/* Some hours behind the last mail without an overflow every source has its share of the hour. */
+static void check_overflow(const struct ledger_rcpt *r)
+{
+    struct warmup_hour hour;
+
+    hour_now(&hour);
+    if (r->message->tenant == 0)
+        sim_fail("overflow", "%s goes by it, and its pool has none", r->key);
+    if (!hour.quiet && hour.passed >= REST_HOURS && season.waiting[r->domain] == 0 &&
+        sim_now_ns() - season.bulk_ns[r->domain] > REST_HOURS * 3600 * SIM_S &&
+        sim_wall_ms() - hour.begins_ms > (providers[r->domain].top_s + ON_THE_WAY_S) * 1000)
+        sim_fail("overflow", "%s goes by it, and sources at provider %u have room", r->key,
+                 r->domain);
+}
+
 enum season_answer season_rcpt(uint32_t source, const struct ledger_rcpt *r)
 {
     struct warmup_hour hour;
     struct stream *s;
 
     if (source >= SEASON_SOURCES) {
-        if (r->message->tenant == 0)
-            sim_fail("overflow", "%s goes by it, and its pool has none", r->key);
+        check_overflow(r);
         season.overflown++;
         return SEASON_TAKES;
     }
@@ -332,6 +348,8 @@ const char *season_message(uint32_t source, uint32_t provider, struct ledger_rcp
     struct stream *s = source < SEASON_SOURCES ? stream_now(source, provider, &hour) : NULL;
     bool rate = s != NULL && rcpts[0]->message->tenant == 0 && rates(s, &hour);
 
+    if (rcpts[0]->message->tenant == 0)
+        season.bulk_ns[provider] = sim_now_ns();
     for (uint32_t i = 0; i < len; i++) {
         if (s != NULL)
             count(s, source, provider, &hour, rate ? 1 : 0);

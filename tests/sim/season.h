@@ -11,7 +11,8 @@
  *                  of a day says the stage, cap and verdict of the model, and counts what receivers
  *                  counted
  *   rate replies   nothing comes from the source for the ten minutes that Google asks for
- *   the overflow   mail of a pool with an overflow never waits, and no other goes there */
+ *   the overflow   mail of a pool with an overflow never waits, no other goes there, and none while
+ *                  sources have room */
 #ifndef HAYAUMA_TESTS_SIM_SEASON_H
 #define HAYAUMA_TESTS_SIM_SEASON_H
 
