@@ -183,6 +183,9 @@ def test_slow_loris():
                 with contextlib.suppress(OSError):
                     c.send(b"x")
             time.sleep(0.5)
+        for c in tricklers:
+            assert c.reply().startswith("421")
+        assert time.monotonic() - began < 13.5, "they were idle, and not too long here"
         wait_no_sessions(engine)
         rests(engine, 1, 0.1)
 

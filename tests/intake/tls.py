@@ -5,6 +5,7 @@ tls.py [TEST...]"""
 
 import base64
 import concurrent.futures
+import contextlib
 import os
 import pathlib
 import re
@@ -190,6 +191,22 @@ def test_nothing_is_taken_behind_starttls():
             # A second handshake within the first: no such thing.
             client.send(b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00")
             client.expect(client.reply(), 421, 500)
+
+
+def test_cut_chunks():
+    """A chunk that lacks something when the connection ends, with TLS's word for it or without, is no message."""
+    with Secure() as engine:
+        for said in (True, False):
+            client = engine.implicit()
+            client.envelope("b@d.example")
+            client.send(b"BDAT %d LAST\r\n" % (len(TEXT) + 1) + TEXT.encode())
+            if said:
+                client.socket.settimeout(5)
+                with contextlib.suppress(OSError):
+                    client.socket.unwrap()
+            client.close()
+        wait_no_sessions(engine)
+        check("messages", engine.totals()["received_messages"], 0)
 
 
 def test_garbage():
