@@ -145,7 +145,7 @@ def test_required():
                   in shown, True)
             for files in (s.app, s.other, s.self_signed):
                 known = s.s_client("-cert", files[0], "-key", files[1], port=port)
-                check(f"{files}", ("554" in known, "221 2.0.0" in known), (False, True))
+                check(f"{files}", ("554 5.7.1" in known, "221 2.0.0" in known), (False, True))
         with Client(s.engine) as client:
             check("plaintext", client.message("u@d1.example")[:9], "530 5.7.0")
         with s.client(s.other) as client:  # known, but not to relay
