@@ -69,6 +69,8 @@ static void on_worker_tick(void *arg)
     struct sink_worker *w = arg;
     int err = 0;
 
+    if (crew_desk_has(&w->desk))
+        crew_collect(&w->desk);
     if (w->ledger.len > 0)
         err = ledger_flush(&w->ledger, w->sink->ledger_fd);
     if (err < 0) { /* a 250 without its line would be a lie: no reply goes out any more */
@@ -78,11 +80,6 @@ static void on_worker_tick(void *arg)
     }
     sink_session_flush_all(w);
     worker_count(w);
-}
-
-static void on_worker_wake(void *arg)
-{
-    crew_collect(&((struct sink_worker *)arg)->desk);
 }
 
 static void wake(void *arg)
@@ -120,7 +117,7 @@ static int worker_listen(struct sink_worker *w, const struct endpoint *at)
 
 int sink_worker_open(struct sink_worker *w)
 {
-    struct io_options options = {.on_tick = on_worker_tick, .on_wake = on_worker_wake, .arg = w};
+    struct io_options options = {.on_tick = on_worker_tick, .arg = w};
     struct sink *sink = w->sink;
     struct io *io = NULL;
     int err;
@@ -168,7 +165,7 @@ void sink_worker_run(struct sink_worker *w)
     for (size_t i = 0; i < w->listeners_len; i++)
         io_accept(w->io, &w->listeners[i].accept, w->listeners[i].fd);
     while (err == 0 && !atomic_load_explicit(&sink->shared.stop, memory_order_relaxed))
-        err = io_turn(w->io, 1000);
+        err = io_turn(w->io, crew_desk_has(&w->desk) ? 0 : 1000);
     if (err < 0)
         sink_stop(sink, err);
     for (size_t i = 0; i < w->listeners_len; i++) {
