@@ -294,6 +294,13 @@ static bool is_passed_over(const struct channel *c)
     return is_stuck(c) || (is_busy(c) && channel_is_lowered(c));
 }
 
+/* Whether c has no session, since other workers have as many as its source may have at the site. */
+static bool lacks_session(const struct channel *c)
+{
+    return c != NULL && c->sessions_len == 0 && c->lacks.entry == c->governor &&
+           c->lacks.counts == GOVERNOR_SESSIONS;
+}
+
 bool seat_may_take(struct seat *seat)
 {
     struct seat *first;
@@ -308,7 +315,8 @@ bool seat_may_take(struct seat *seat)
             break;
         channel_is_busy(first->channel);
     }
-    return is_busy(first->channel) && turns_within(seat_turns(seat), &seat->turn, TURNS_AHEAD);
+    return (is_busy(first->channel) || lacks_session(first->channel)) &&
+           turns_within(seat_turns(seat), &seat->turn, TURNS_AHEAD);
 }
 
 /* Whether a further session would have something to take: mail whose tenant or campaign has as many
