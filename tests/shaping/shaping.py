@@ -439,13 +439,18 @@ def test_urgent_sessions():
     with sink, Engine(config) as engine:
         body = "X-Hayauma-Priority: {}\r\nSubject: x\r\n\r\nx\r\n"
         with Client(engine) as client:
-            client.messages([("a@sender.example", f"b{i}@d{i % 8}.example", body.format(9)) for i in range(4)])
+            client.messages([("a@sender.example", f"b{i}@d{i % 8}.example", body.format(9)) for i in range(12)])
             wait_until("two sessions", lambda: engine.status()["sources"][0]["sessions"] == 2, 20, process=engine.process)
             wait_until("why to name what is kept", lambda: "2 of 2 sessions, urgent_sessions of source a1" in (
                 engine.command("why", "d0.example") + engine.command("why", "d1.example")), 20, process=engine.process)
             client.messages([("a@sender.example", f"u{i}@d{i}.example", body.format(1)) for i in range(2)])
-        records = engine.wait_records("Delivery", 6)
-        urgent = [r for r in records if r["recipient"].startswith("u")]
+
+        def urgent_of(records):
+            return [r for r in records if r["recipient"].startswith("u")]
+
+        wait_until("the urgent mail", lambda: len(urgent_of(engine.records("Delivery"))) == 2, 30, process=engine.process)
+        records = engine.records("Delivery")
+        urgent = urgent_of(records)
         waited = [r["queue_ms"] - r["transaction_ms"] for r in urgent]
         bulk = sessions_at_once([r for r in records if r not in urgent], "mx1.p.example")
         print(f"urgent mail waited for {waited} ms; {bulk} sessions with other mail")
