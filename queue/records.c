@@ -311,11 +311,17 @@ int records_replay(struct shard *s)
         mdb_txn_abort(txn);
         r->behind = err < 0;
         r->write_error = -err;
-        return rc;
+    } else {
+        rc = mdb_txn_commit(txn);
+        if (rc == 0)
+            r->trimmed = r->written = r->synced = r->finished = r->sequence;
     }
-    rc = mdb_txn_commit(txn);
-    if (rc == 0)
-        r->trimmed = r->written = r->synced = r->finished = r->sequence;
+    /* A full disk or map keeps the outbox from being emptied. It stays, to be written again to the
+     * same places, until there is room; the engine starts. */
+    if (rc != 0 && lmdb_errno(rc) == -ENOSPC) {
+        r->behind = true;
+        rc = 0;
+    }
     return rc;
 }
 

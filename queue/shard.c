@@ -620,12 +620,17 @@ static void find_map(struct shard *s)
 
 static int open_files(struct shard *s, const char **error)
 {
+    struct stat st;
+
     s->dir_fd = open(s->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (s->dir_fd < 0)
         goto fail;
     s->probe_fd = openat(s->dir_fd, DATA_NAME, O_RDWR | O_CLOEXEC);
     if (s->probe_fd < 0)
         goto fail;
+    /* From before: on a disk that is full none could be made. */
+    s->own.ballast =
+        fstatat(s->dir_fd, BALLAST_NAME, &st, 0) == 0 && st.st_size == (off_t)BALLAST_BYTES;
     if (s->options.no_threads)
         return 0;
     s->committer_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
