@@ -692,6 +692,8 @@ def memory_has(pid, secrets):
 def test_password_leaves_memory():
     """Behind a login over TLS the password is nowhere in memory, in whatever pieces it came: not in
     buffers that were freed, not in those of sessions that ended in its midst."""
+    if b"__tsan_init" in program().read_bytes():
+        raise Skip("ThreadSanitizer: its memory takes a minute to read, and is looked at in other builds")
     with Encrypted(listener={"auth_without_tls": False}, users=(("shop",), ("other",)), log_level="debug") as s:
         secrets = {PASSWORD[:12], word(PASSWORD)[:16]}
 
