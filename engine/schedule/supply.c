@@ -274,7 +274,10 @@ bool seat_note_shut(struct seat *seat, enum channel_shut shut)
         return false;
     ASSERT(busy || seat->supply->busy > 0);
     seat->busy = busy;
-    seat->supply->busy += busy ? 1 : UINT32_MAX; /* which is -1 */
+    if (busy)
+        seat->supply->busy++;
+    else
+        seat->supply->busy--;
     return seat->supply->overflow.len > 0;
 }
 
