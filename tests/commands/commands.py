@@ -27,9 +27,10 @@ from zoneinfo import ZoneInfo
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "lib"))
 import talk  # noqa: E402
 from authority import Authority  # noqa: E402
-from engine import TREE, Engine, Sink, program  # noqa: E402
+from engine import TREE, Engine, Sink, only_program, program  # noqa: E402
 from proc import TempDir, free_port, wait_until  # noqa: E402
 
+only_program()
 DOCS = TREE / "docs/commands.md"
 
 

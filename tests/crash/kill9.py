@@ -22,7 +22,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "lib"))
 
 import ledger_check  # noqa: E402
-from engine import Engine, Sink, program  # noqa: E402
+from engine import Engine, Sink, beside  # noqa: E402
 from proc import Process, TempDir, wait_until  # noqa: E402
 
 # What was in the receiver's socket when its sender died is still taken: four messages of a pipeline, each
@@ -89,7 +89,7 @@ def start_sources(work, engine, messages):
         count = int(messages * part)
         argv = ["--sessions", "8", "--messages", count, "--seq-start", first, "--retry", "--from",
                 f"{name}@source.example", "--ledger", work.path / name, *how]
-        sources[name] = Process([program(), "source", "--to", f"{engine.host}:{engine.port}", *argv],
+        sources[name] = Process([beside(), "source", "--to", f"{engine.host}:{engine.port}", *argv],
                                 work.path / f"{name}.log")
         first += count
     return sources

@@ -9,7 +9,7 @@ import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "lib"))
-from engine import Engine, Example, Sink, merge, program  # noqa: E402, F401
+from engine import Engine, Example, Sink, beside, merge, program  # noqa: E402, F401
 from proc import (Failure, Process, TempDir, cpu_seconds, free_port,  # noqa: E402, F401
                   resident_bytes, wait_until)
 from talk import Client, Skip, run  # noqa: E402, F401

@@ -22,7 +22,7 @@ void __wrap_warmup_hour_after(const struct warmup_calendar *c, const struct warm
                               struct warmup_hour *out);
 int64_t __wrap_warmup_day_begins_ms(const struct warmup_calendar *c, int32_t day);
 
-/* Whether the calendar's own code runs, whose calls of itself some linkers lead here and some do not. */
+/* Whether the calendar's own code runs: some linkers lead its calls of itself here too. */
 static _Thread_local bool inside;
 
 static int64_t setting(const char *name)

@@ -11,7 +11,7 @@ import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "faults"))
-from faults import (Client, Engine, Failure, Sink, TempDir, program, run, settings_for, wait_empty,  # noqa: E402
+from faults import (Client, Engine, Failure, Sink, TempDir, beside, run, settings_for, wait_empty,  # noqa: E402
                     wait_until)
 
 WORKERS = 2
@@ -31,7 +31,7 @@ class World:
                              directory=self.temp.path / "engine").start()
         if count == 0:
             return
-        subprocess.run([program(), "source", "--to", f"{self.engine.host}:{self.engine.port}",
+        subprocess.run([beside(), "source", "--to", f"{self.engine.host}:{self.engine.port}",
                         "--messages", str(count), "--rcpt-domains", str(domains), "--size", "1000"],
                        check=True, capture_output=True, timeout=60)
 

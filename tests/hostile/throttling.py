@@ -9,7 +9,7 @@ import sys
 
 TESTS = pathlib.Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(TESTS / "faults"), str(TESTS / "lib")]
-from engine import program  # noqa: E402
+from engine import beside  # noqa: E402
 from faults import Client, Engine, Sink, TempDir, run, settings_for, wait_until  # noqa: E402
 
 COUNT = 200
@@ -83,7 +83,7 @@ def test_workers_share_sessions():
             sink, workers=2, routes={"*": f"[{sink.host}]:{sink.port}"},
             destinations={"*": {"sessions_max": sessions_max, "session_messages_max": 0}})) as engine:
         done = subprocess.run(
-            [program(), "source", "--to", f"{engine.host}:{engine.port}", "--messages", str(count),
+            [beside(), "source", "--to", f"{engine.host}:{engine.port}", "--messages", str(count),
              "--sessions", "64", "--pipeline", "8", "--size", "1024", "--rcpt-domains", "100"],
             capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stderr

@@ -14,17 +14,34 @@ from proc import Failure, Process, TempDir, free_port, wait_port, wait_until
 TREE = pathlib.Path(__file__).resolve().parent.parent.parent
 
 
+def named(variable):
+    """The executable that an environment variable names; nothing in its place: that would test another build."""
+    wanted = os.environ.get(variable)
+    if wanted and (not os.access(wanted, os.X_OK) or not pathlib.Path(wanted).is_file()):
+        raise Failure(f"{variable}={wanted} is no program")
+    return pathlib.Path(wanted) if wanted else None
+
+
 def program():
     """The executable under test: $HAYAUMA, else the release build, else the dev build."""
-    wanted = os.environ.get("HAYAUMA")
-    if wanted:  # nothing in its place: that would test another build
-        if not os.access(wanted, os.X_OK) or not pathlib.Path(wanted).is_file():
-            raise Failure(f"HAYAUMA={wanted} is no program")
-        return pathlib.Path(wanted)
+    if wanted := named("HAYAUMA"):
+        return wanted
     for path in (TREE / "build/release/bin/hayauma", TREE / "build/dev/bin/hayauma"):
         if path.exists():
             return path
     raise Failure("no hayauma executable; build one or set HAYAUMA")
+
+
+def beside():
+    """What asks the engine under test and stands for its peers: $HAYAUMA_BESIDE, else the program under test.
+    tools/test names a plain build where that is one with a sanitizer, in which a command takes a third of a
+    second of CPU. Tests of commands and of the sink run these under the sanitizer (only_program())."""
+    return named("HAYAUMA_BESIDE") or program()
+
+
+def only_program():
+    """For a test whose subject is what others use: all of it is the program under test."""
+    os.environ.pop("HAYAUMA_BESIDE", None)
 
 
 def merge(base, extra):
@@ -125,7 +142,7 @@ class Engine:
         self.process.child.wait()
 
     def command(self, *arguments, check=True):
-        done = subprocess.run([program(), *map(str, arguments), "-c", str(self.file)],
+        done = subprocess.run([beside(), *map(str, arguments), "-c", str(self.file)],
                               capture_output=True, text=True, timeout=60, check=False)
         if check and done.returncode != 0:
             raise Failure(f"hayauma {' '.join(map(str, arguments))}: {done.returncode}\n{done.stderr}")
@@ -206,7 +223,7 @@ class Sink:
         self.process = None
 
     def start(self):
-        argv = [program(), "sink", "--listen", f"{self.host}:{self.port}", "--dns",
+        argv = [beside(), "sink", "--listen", f"{self.host}:{self.port}", "--dns",
                 f"{self.host}:{self.dns_port}", "--ledger", self.ledger_file, *self.arguments]
         if self.behaviour:
             argv += ["--behaviour", self.behaviour]

@@ -17,7 +17,7 @@ import time
 TESTS = pathlib.Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(TESTS / "faults"), str(TESTS / "interop")]
 from faults import (Client, Engine, Example, Failure, Sink, Skip, TempDir, cpu_seconds,  # noqa: E402
-                    free_port, program, run, settings_for, shown, wait_empty, wait_until)
+                    beside, free_port, program, run, settings_for, shown, wait_empty, wait_until)
 from authority import Authority, careless  # noqa: E402
 from peers import TREES  # noqa: E402
 import scram  # noqa: E402
@@ -32,7 +32,7 @@ NPM = TREES / "npm"
 
 def user(engine, *arguments, password=PASSWORD):
     """hayauma user, for the engine's file."""
-    done = subprocess.run([program(), "user", *arguments, "--file", engine.dir / "users"],
+    done = subprocess.run([beside(), "user", *arguments, "--file", engine.dir / "users"],
                           input=password + "\n", capture_output=True, text=True, timeout=60,
                           check=False)
     if done.returncode != 0:

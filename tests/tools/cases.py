@@ -7,9 +7,11 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "lib"))
 import ledger_check  # noqa: E402, F401
-from engine import Sink, program  # noqa: E402, F401
+from engine import Sink, only_program, program  # noqa: E402, F401
 from proc import Process, TempDir, free_port, resident_bytes, wait_port, wait_until  # noqa: E402, F401
 from talk import Skip, run  # noqa: E402, F401
+
+only_program()
 
 
 def tool(*arguments, text=None, status=0, timeout_s=60):
