@@ -7,13 +7,7 @@
 #include "base/suggest.h"
 #include "tools/commands/commands.h"
 #include "tools/commands/options.h"
-
-struct command {
-    const char *name;
-    int (*run)(int argc, char **argv);
-    const char *help;
-    bool asks; /* the engine, in JSON: its arguments are texts */
-};
+#include "tools/completion.h"
 
 /* `hayauma source list` and its like are about the engine's sources. */
 static int source(int argc, char **argv)
@@ -25,6 +19,8 @@ static int source(int argc, char **argv)
             return cmd_sources(argc, argv);
     return cmd_source(argc, argv);
 }
+
+static int complete(int argc, char **argv);
 
 /* In the order in which the help shows them. */
 static const struct command commands[] = {
@@ -54,9 +50,15 @@ static const struct command commands[] = {
     {"stop", cmd_stop, "make the engine finish what is under way, then exit", false},
     {"sink", cmd_sink, "a receiving server for tests, with DNS for its domains", false},
     {"source", source, "the addresses that mail is sent from; and a load generator", true},
+    {"completion", complete, "a script for bash or zsh that completes command lines", false},
     {"version", cmd_version, "print the version", false},
 };
 #define COMMANDS_LEN (sizeof(commands) / sizeof(commands[0]))
+
+static int complete(int argc, char **argv)
+{
+    return completion(commands, COMMANDS_LEN, argc, argv);
+}
 
 static void print_help(FILE *to)
 {
@@ -66,7 +68,7 @@ static void print_help(FILE *to)
           "\n",
           to);
     for (size_t i = 0; i < COMMANDS_LEN; i++)
-        fprintf(to, "  %-9s %s\n", commands[i].name, commands[i].help);
+        fprintf(to, "  %-11s %s\n", commands[i].name, commands[i].help);
     fputs("\n"
           "'hayauma <command> --help' says more about one.\n"
           "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the engine does not answer.\n",

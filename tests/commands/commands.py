@@ -210,19 +210,48 @@ def test_config():
 
 
 def test_docs():
-    """The help texts in docs/commands.md are those of the program."""
+    """The help texts in docs/commands.md are those of the program, and fit a screen."""
     text = DOCS.read_text()
 
     def replace(block):
-        return f"```console\n$ {block[1]}\n{run(*block[1].split()[1:]).stdout}```"
+        said = run(*block[1].split()[1:]).stdout
+        assert max(map(len, said.splitlines())) <= 80, block[1]
+        return f"```console\n$ {block[1]}\n{said}```"
 
     want = re.sub(r"```console\n\$ (hayauma[^\n]* --help)\n.*?```", replace, text, flags=re.S)
     if os.environ.get("HAYAUMA_GOLDEN_UPDATE"):
         DOCS.write_text(want)
     else:
         assert text == want, "docs/commands.md is not what --help says; HAYAUMA_GOLDEN_UPDATE=1"
-    for name in re.findall(r"^  (\w+)  ", run("--help").stdout, flags=re.M):
+    for name in commands():
         assert f"\n## {name}\n" in text, name
+
+
+def commands():
+    return re.findall(r"^  (\w+)  ", run("--help").stdout, flags=re.M)
+
+
+def test_completion():
+    """A shell completes what the help texts say."""
+    def words(*before):
+        return [line.split("\t")[0] for line in run("completion", "words", *before).stdout.splitlines()]
+
+    def bash(*typed):
+        script = 'source <("$0" completion bash); COMP_WORDS=("$0" "$@"); COMP_CWORD=$#; _hayauma; ' \
+            'printf "%s\\n" "${COMPREPLY[@]}"'
+        return subprocess.run(["bash", "--norc", "-c", script, program(), *typed], capture_output=True, text=True,
+                              check=True, timeout=20).stdout.split()
+
+    assert words("") == commands() == words("help", "")
+    assert words("queue", "quarantine", "") == ["list", "show", "export", "purge"]
+    assert words("user", "") == ["add", "passwd", "remove", "list"]
+    assert words("source", "") == ["list", "show", "suspend", "resume"]
+    assert {"--template", "--eml"} <= set(words("send", "-")) and "--to" in words("source", "-")
+    assert words("queue", "list", "--state", "") == [] == words("nope", "") == words("why", "")
+    assert bash("qu") == ["queue"] and bash("queue", "sus") == ["suspend", "suspensions"]
+    assert bash("status", "--int") == ["--interval"] and bash("queue", "export", "--to", "") == []
+    assert "_describe" in run("completion", "zsh").stdout
+    assert "usage" in run("completion", "csh", status=2).stderr
 
 
 # --- with one ---

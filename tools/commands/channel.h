@@ -27,7 +27,7 @@ struct channel_options {
         "json", no_argument, NULL, CHANNEL_OPT_JSON                                                \
     }
 #define CHANNEL_HELP                                                                               \
-    "      --socket PATH       control socket (default: that of the configuration file)\n"         \
+    "      --socket PATH       control socket (default: the configuration's)\n"                    \
     "  -c, --config FILE       configuration file (default /etc/hayauma/hayauma.yaml)\n"           \
     "      --json              lines of JSON instead of text\n"
 

@@ -9,16 +9,13 @@
 static const char help[] =
     "usage: hayauma reload [options]\n"
     "\n"
-    "Makes the running engine read its configuration file again. Limits, weights and routes apply "
-    "to\n"
-    "mail that waits too, all else to what begins from now on; what needs a restart is listed. A "
-    "file\n"
-    "with a mistake changes nothing.\n"
+    "Makes the running engine read its configuration file again. Limits, weights and\n"
+    "routes apply to mail that waits too, all else to what begins from now on; what\n"
+    "needs a restart is listed. A file with a mistake changes nothing.\n"
     "\n" CHANNEL_HELP "  -h, --help              this text\n"
     "\n"
-    "Exit codes: 0 applied, 1 the file has mistakes or a certificate cannot be loaded, 2 wrong "
-    "usage,\n"
-    "3 the engine does not answer.\n";
+    "Exit codes: 0 applied, 1 the file has mistakes or a certificate cannot be\n"
+    "loaded, 2 wrong usage, 3 the engine does not answer.\n";
 
 /* --config says where the engine's socket is; the engine reads the file that it was started with.
  */

@@ -11,22 +11,23 @@
 static const char help[] =
     "usage: hayauma route ADDRESS [options]\n"
     "\n"
-    "Where mail for ADDRESS would go, by the running engine, which looks the domain up and sends\n"
-    "nothing: pool and the rule that chooses it, exchangers, TLS, limits with where each is set,\n"
-    "sources, and what would hold the mail now.\n"
+    "Where mail for ADDRESS would go, by the running engine, which looks the domain\n"
+    "up and sends nothing: pool and the rule that chooses it, exchangers, TLS, limits\n"
+    "with where each is set, sources, and what would hold the mail now.\n"
     "\n"
     "      --from ADDRESS      envelope sender\n"
-    "      --header FIELD      a field of the message that a listener may take: 'X-Hayauma-Pool:\n"
-    "                          bulk', -Campaign, -Tenant or -Engaged; may be repeated\n"
+    "      --header FIELD      a field of the message that a listener may take:\n"
+    "                          'X-Hayauma-Pool: bulk', -Campaign, -Tenant or\n"
+    "                          -Engaged; may be repeated\n"
     "      --campaign NAME     the same as its field\n"
     "      --tenant NAME\n" CHANNEL_HELP "  -h, --help              this text\n"
     "\n"
     "Example:\n"
-    "  hayauma route user@example.com --from news@sender.example --header 'X-Hayauma-Pool: bulk'\n"
+    "  hayauma route user@example.com --from news@sender.example \\\n"
+    "      --header 'X-Hayauma-Pool: bulk'\n"
     "\n"
-    "Exit codes: 0 done, 1 no such pool, or mail would bounce (no such domain, a route to "
-    "reject),\n"
-    "2 wrong usage, 3 the engine does not answer.\n";
+    "Exit codes: 0 done, 1 no such pool, or mail would bounce (no such domain, a\n"
+    "route to reject), 2 wrong usage, 3 the engine does not answer.\n";
 
 /* --- text --- */
 

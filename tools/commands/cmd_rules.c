@@ -11,13 +11,14 @@
 #include "tools/commands/commands.h"
 
 static const char help_text[] =
-    "usage: hayauma rules [options]              the rules in the order in which they are asked\n"
-    "       hayauma rules 'REPLY' [options]      the one that reads such a reply\n"
+    "usage: hayauma rules [options]           all of them, in their order\n"
+    "       hayauma rules 'REPLY' [options]   the one that reads such a reply\n"
     "\n"
-    "Those of the configuration come first, then those that come with Hayauma. No engine is "
-    "needed.\n"
+    "Those of the configuration come first, then those that come with Hayauma. No\n"
+    "engine is needed.\n"
     "\n"
-    "  -c, --config FILE       default: " CONFIG_FILE ", or no file if there is none\n"
+    "  -c, --config FILE       default: " CONFIG_FILE ",\n"
+    "                          or no file if there is none\n"
     "      --provider NAME     REPLY is of this provider ('hayauma warmup providers')\n"
     "      --mx HOST           REPLY is of this exchanger\n"
     "      --stage STAGE       and to: greeting, mail, rcpt, data, message (rcpt)\n"
@@ -27,7 +28,8 @@ static const char help_text[] =
     "Examples:\n"
     "  hayauma rules\n"
     "  hayauma rules '421 4.7.28 unusual rate of email' --provider google\n"
-    "  hayauma rules '550 Unknown user a@docomo.ne.jp' --mx mfsmax.docomo.ne.jp --stage message\n"
+    "  hayauma rules '550 Unknown user a@docomo.ne.jp' \\\n"
+    "      --mx mfsmax.docomo.ne.jp --stage message\n"
     "\n"
     "Exit codes: 0 done, 1 no rule reads the reply, 2 wrong usage.\n";
 

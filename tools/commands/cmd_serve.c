@@ -35,20 +35,20 @@
 #define HARD_DRAIN_MS   5000 /* after the drain limit: sessions are cut, settles still commit */
 
 static const char usage[] =
-    "Usage: hayauma serve [-c FILE] [--workers N]\n"
+    "usage: hayauma serve [-c FILE] [--workers N]\n"
     "\n"
-    "Runs the mail engine in the foreground until SIGTERM or SIGINT; then drains: finishes what "
-    "is\n"
-    "past the final dot, settles, and exits within drain_timeout. A second signal exits at once\n"
-    "(nothing accepted is lost). SIGHUP reloads the configuration file.\n"
+    "Runs the mail engine in the foreground until SIGTERM or SIGINT; then drains:\n"
+    "finishes what is past the final dot, settles, and exits within drain_timeout. A\n"
+    "second signal exits at once (nothing accepted is lost). SIGHUP reloads the\n"
+    "configuration file.\n"
     "\n"
     "  -c, --config FILE   configuration (default " CONFIG_FILE ")\n"
-    "  -w, --workers N     worker threads, instead of the file's (default: one per core)\n"
+    "  -w, --workers N     worker threads, instead of the file's (default: one per\n"
+    "                      core)\n"
     "  -h, --help          this text\n"
     "\n"
-    "Exit codes: 0 drained and stopped, 1 could not start or failed, 2 wrong usage, 78 a mistake "
-    "in\n"
-    "the file.\n";
+    "Exit codes: 0 drained and stopped, 1 could not start or failed, 2 wrong usage,\n"
+    "78 a mistake in the file.\n";
 
 struct serve {
     const char *file;

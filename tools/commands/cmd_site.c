@@ -12,17 +12,19 @@ static const char help[] =
     "usage: hayauma site list [options]\n"
     "       hayauma site show NAME [options]\n"
     "\n"
-    "Where mail goes, and the limits there. A site is a provider, a set of exchangers or a static\n"
-    "route; domains that have it in common share its limits.\n"
+    "Where mail goes, and the limits there. A site is a provider, a set of exchangers\n"
+    "or a static route; domains that have it in common share its limits.\n"
     "\n"
-    "  list       the sites that the running engine has mail or sessions for, those with most\n"
-    "             mail in memory first\n"
-    "  show       the site of that name, for one of the domains that have mail there; or else the\n"
-    "             site of the domain NAME, which the engine looks up: its exchangers, each limit\n"
-    "             with its value and where that comes from, and what is used of it now\n"
+    "  list       the sites that the running engine has mail or sessions for, those\n"
+    "             with most mail in memory first\n"
+    "  show       the site of that name, for one of the domains that have mail there;\n"
+    "             or else the site of the domain NAME, which the engine looks up: its\n"
+    "             exchangers, each limit with its value and where that comes from,\n"
+    "             and what is used of it now\n"
     "\n" CHANNEL_HELP "  -h, --help              this text\n"
     "\n"
-    "Exit codes: 0 done, 1 failed, or no such site, 2 wrong usage, 3 the engine does not answer.\n";
+    "Exit codes: 0 done, 1 failed, or no such site, 2 wrong usage, 3 the engine does\n"
+    "not answer.\n";
 
 /* --- list --- */
 

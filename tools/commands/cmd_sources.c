@@ -15,17 +15,17 @@ static const char source_help[] =
     "       hayauma source suspend NAME [--for TIME] [--reason TEXT] [options]\n"
     "       hayauma source resume NAME [options]\n"
     "\n"
-    "The addresses that the running engine sends from. A source that is suspended sends nothing;\n"
-    "its mail goes by the others of its pools. 'hayauma queue suspensions' lists what is "
-    "suspended.\n"
+    "The addresses that the running engine sends from. A source that is suspended\n"
+    "sends nothing; its mail goes by the others of its pools. 'hayauma queue\n"
+    "suspensions' lists what is suspended.\n"
     "\n"
     "      --for TIME          suspend: resume it by itself after TIME (30m, 2h, 3d)\n"
     "      --reason TEXT       suspend: why, for those who look later\n" CHANNEL_HELP
     "  -h, --help              this text\n"
     "\n"
-    "Without one of these actions 'hayauma source' is the load generator: 'hayauma source "
-    "--help'.\n"
-    "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the engine does not answer.\n";
+    "Without one of these actions 'hayauma source' is the load generator: 'hayauma\n"
+    "source --help'. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the engine does\n"
+    "not answer.\n";
 
 static const char pool_help[] =
     "usage: hayauma pool list [options]\n"

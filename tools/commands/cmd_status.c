@@ -17,14 +17,13 @@
 static const char help[] =
     "usage: hayauma status [options]\n"
     "\n"
-    "Shows rates, sessions, and the largest destinations with what holds their mail. On a "
-    "terminal\n"
-    "it refreshes until Ctrl-C; otherwise it prints once.\n"
+    "Shows rates, sessions, and the largest destinations with what holds their mail.\n"
+    "On a terminal it refreshes until Ctrl-C; otherwise it prints once.\n"
     "\n"
     "      --once              print once (after a second, for the rates)\n"
     "  -i, --interval TIME     refresh each TIME (default 2s)\n"
-    "  -n, --destinations N    list N destinations (default: what fits, 20 with "
-    "--once)\n" CHANNEL_HELP "  -h, --help              this text\n"
+    "  -n, --destinations N    list N destinations (default: what fits, 20 with\n"
+    "                          --once)\n" CHANNEL_HELP "  -h, --help              this text\n"
     "\n"
     "With --json it prints one object, or one each TIME when --interval is given.\n"
     "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the engine does not answer.\n";

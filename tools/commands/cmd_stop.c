@@ -7,10 +7,9 @@
 static const char help[] =
     "usage: hayauma stop [options]\n"
     "\n"
-    "Makes the running engine drain: it takes no new sessions, finishes what is past the end of a\n"
-    "message, settles and exits, within drain_timeout of its configuration. The queue stays. "
-    "Returns\n"
-    "when the engine has gone.\n"
+    "Makes the running engine drain: it takes no new sessions, finishes what is past\n"
+    "the end of a message, settles and exits, within drain_timeout of its\n"
+    "configuration. The queue stays. Returns when the engine has gone.\n"
     "\n"
     "      --no-wait           return at once\n" CHANNEL_HELP
     "  -h, --help              this text\n"

@@ -21,7 +21,11 @@ int cmd_version(int argc, char **argv)
     if (argc > 1) {
         int help = strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0;
 
-        fputs("usage: hayauma version [--json]\n", help ? stdout : stderr);
+        fputs("usage: hayauma version [--json]\n"
+              "\n"
+              "Prints the version, the system it runs on, and the compiler that built it; with\n"
+              "--json the version alone.\n",
+              help ? stdout : stderr);
         return help ? EXIT_OK : EXIT_USAGE;
     }
     printf("hayauma %s\n", HAYAUMA_VERSION);

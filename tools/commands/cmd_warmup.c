@@ -17,8 +17,9 @@
 static const char help_text[] =
     "usage: hayauma warmup <action> [SOURCE [PROVIDER]] [options]\n"
     "\n"
-    "  status       streams (a source, signing domain or campaign at a provider): stage, cap, how\n"
-    "               much of it is used, why it is in this stage, and the cap that comes next\n"
+    "  status       streams (a source, signing domain or campaign at a provider):\n"
+    "               stage, cap, how much of it is used, why it is in this stage, and\n"
+    "               the cap that comes next\n"
     "  history      the days that are over, and what followed from each\n"
     "    --days N         so far back (30)\n"
     "  start        SOURCE begins anew, at its first stage\n"
@@ -27,13 +28,14 @@ static const char help_text[] =
     "  set          SOURCE goes to another stage at once\n"
     "    --stage N        from 1; one more than there are is no cap\n"
     "  providers    names of providers, and how names of their exchangers end\n"
-    "  plan         what the configuration comes to, without an engine: caps day by day\n"
+    "  plan         what the configuration comes to, without an engine: caps day by\n"
+    "               day\n"
     "    --list N         how long a list of N recipients takes\n"
     "    --volume N       the day on which N recipients a day are reached\n"
-    "    --now            from where the running engine's streams stand, and not from the first "
-    "stage\n"
-    "    --mix PARTS      where recipients are, in percent (google=40,microsoft=20,yahoo=10,\n"
-    "                     apple=5,default=25)\n"
+    "    --now            from where the running engine's streams stand, and not from\n"
+    "                     the first stage\n"
+    "    --mix PARTS      where recipients are, in percent\n"
+    "                     (google=40,microsoft=20,yahoo=10, apple=5,default=25)\n"
     "\n"
     "SOURCE is the name of a source, signer:DOMAIN or campaign:NAME.\n"
     "\n" CHANNEL_HELP "  -h, --help              this text\n"
@@ -43,19 +45,20 @@ static const char help_text[] =
     "  hayauma warmup history mx-new google --days 14\n"
     "  hayauma warmup set mx-new docomo --stage 5\n"
     "  hayauma warmup pause signer:news.example.com\n"
-    "  hayauma warmup plan mx-new --list 300k --mix docomo=30,au=20,softbank=20,default=30\n"
+    "  hayauma warmup plan mx-new --list 300k \\\n"
+    "      --mix docomo=30,au=20,softbank=20,default=30\n"
     "\n"
-    "Exit codes: 0 done, 1 failed or not found, 2 wrong usage, 3 the engine does not answer.\n";
+    "Exit codes: 0 done, 1 failed or not found, 2 wrong usage, 3 the engine does not\n"
+    "answer.\n";
 
 static const char feedback_text[] =
     "usage: hayauma feedback SOURCE PROVIDER --complaints N [options]\n"
     "\n"
-    "Tells the engine what it does not see by itself: so many more users of the provider "
-    "complained\n"
-    "of today's mail (feedback loops, Postmaster Tools). Warm-up goes by it, and a record of type\n"
-    "Feedback is written. SOURCE is the name of a source that is being warmed up, signer:DOMAIN "
-    "or\n"
-    "campaign:NAME; 'hayauma warmup providers' lists providers.\n"
+    "Tells the engine what it does not see by itself: so many more users of the\n"
+    "provider complained of today's mail (feedback loops, Postmaster Tools). Warm-up\n"
+    "goes by it, and a record of type Feedback is written. SOURCE is the name of a\n"
+    "source that is being warmed up, signer:DOMAIN or campaign:NAME; 'hayauma warmup\n"
+    "providers' lists providers.\n"
     "\n"
     "      --complaints N      so many more\n" CHANNEL_HELP "  -h, --help              this text\n"
     "\n"
@@ -63,7 +66,8 @@ static const char feedback_text[] =
     "  hayauma feedback mx-new google --complaints 2\n"
     "  hayauma feedback signer:news.example.com yahoo --complaints 1\n"
     "\n"
-    "Exit codes: 0 done, 1 failed or not found, 2 wrong usage, 3 the engine does not answer.\n";
+    "Exit codes: 0 done, 1 failed or not found, 2 wrong usage, 3 the engine does not\n"
+    "answer.\n";
 
 enum { OPT_DAYS = 300, OPT_STAGE, OPT_COMPLAINTS, OPT_LIST, OPT_VOLUME, OPT_MIX, OPT_NOW };
 

@@ -16,23 +16,25 @@
 static const char help[] =
     "usage: hayauma why NAME [options]\n"
     "\n"
-    "What holds mail right now, and until when. NAME is a domain, a message id, a campaign, a\n"
-    "tenant, a site (as 'hayauma status --json' shows it) or a source; a name that is several of\n"
-    "these means all of them, but for a source, which is meant alone.\n"
+    "What holds mail right now, and until when. NAME is a domain, a message id, a\n"
+    "campaign, a tenant, a site (as 'hayauma status --json' shows it) or a source; a\n"
+    "name that is several of these means all of them, but for a source, which is\n"
+    "meant alone.\n"
     "\n"
     "      --domain NAME       this only, and so on\n"
     "      --campaign NAME\n"
     "      --tenant NAME\n"
     "      --site NAME\n"
-    "      --source NAME       what keeps the source from sending, whatever others may do\n"
+    "      --source NAME       what keeps the source from sending, whatever others\n"
+    "                          may do\n"
     "      --id ID\n" CHANNEL_HELP "  -h, --help              this text\n"
     "\n"
     "Examples:\n"
     "  hayauma why example.com\n"
     "  hayauma why --campaign spring\n"
     "\n"
-    "Exit codes: 0 done, 1 no such message or source, 2 wrong usage, 3 the engine does not "
-    "answer.\n";
+    "Exit codes: 0 done, 1 no such message or source, 2 wrong usage, 3 the engine\n"
+    "does not answer.\n";
 
 /* --- sentences --- */
 

@@ -1,4 +1,4 @@
-/* The sub-commands: one file tools/cmd_<name>.c each, called with "hayauma <name>" as argv[0].
+/* The sub-commands: mostly one file cmd_<name>.c each, called with "hayauma <name>" as argv[0].
  * They return an exit code and print what goes wrong to stderr as "hayauma <name>: <what>". */
 #ifndef HAYAUMA_TOOLS_COMMANDS_H
 #define HAYAUMA_TOOLS_COMMANDS_H
