@@ -151,6 +151,8 @@ static uint32_t parse_set(struct parser *p, uint32_t at)
     if (unpack == 0 || p->failed)
         return template_node(p, node);
     p->t->nodes[unpack].a = node.a;
+    if (p->t->nodes[unpack].depth <= p->t->nodes[node.a].depth)
+        p->t->nodes[unpack].depth = (uint16_t)(p->t->nodes[node.a].depth + 1);
     return unpack;
 }
 
@@ -349,13 +351,17 @@ static bool ends_here(struct parser *p, const char *const *ends, struct str *end
 
 void template_append(struct parser *p, struct template_list *list, uint32_t node)
 {
+    struct node *nodes = p->t->nodes;
+
     if (node == 0)
         return;
     if (list->first == 0)
         list->first = node;
     else
-        p->t->nodes[list->last].next = node;
+        nodes[list->last].next = node;
     list->last = node;
+    if (nodes[list->first].depth < nodes[node].depth)
+        nodes[list->first].depth = nodes[node].depth;
 }
 
 static uint32_t parse_output(struct parser *p)

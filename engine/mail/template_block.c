@@ -86,6 +86,7 @@ static struct value field(struct render *r, const struct node *node)
 {
     const struct frame *f = r->frame;
     struct value found, of;
+    unsigned walked = 0;
 
     if (r->t->language == TEMPLATE_HANDLEBARS) {
         if (named(r, node->at, node->text, &found))
@@ -93,7 +94,7 @@ static struct value field(struct render *r, const struct node *node)
         of = context(r, node->at, 0);
         return member(r, node->at, &of, node->text);
     }
-    for (;; f = f->outer) {
+    for (;; f = render_outer(r, node->at, f, 0, &walked)) {
         of = context_value(r, f);
         found = member(r, node->at, &of, node->text);
         if (f == NULL || found.kind != VALUE_UNDEFINED || r->failed)

@@ -379,6 +379,9 @@ void set_member_run(struct render *r, const struct node *node)
 
     if (of.kind != VALUE_NAMESPACE)
         render_fail(r, node->at, "what has members that can be set is made by 'namespace()'");
-    else
+    else if (!r->failed) {
+        /* What is evaluated at present may have the old value, a text: a macro runs within it. */
+        (void)json_array_append(r->made, json_object_getn(of.json, node->text.ptr, node->text.len));
         (void)render_put(r, node->at, of.json, node->text, v);
+    }
 }

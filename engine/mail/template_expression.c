@@ -86,11 +86,7 @@ static uint32_t parse_parenthesis(struct parser *p, uint32_t at)
                         template_node(p, (struct node){.kind = NODE_ARGUMENT, .at = at, .a = a}));
         template_next(p);
     }
-    a = parse_arguments(p, ")", &more);
-    if (list.first == 0)
-        list.first = a;
-    else if (!p->failed)
-        p->t->nodes[list.last].next = a;
+    template_append(p, &list, parse_arguments(p, ")", &more));
     return template_node(p, (struct node){.kind = NODE_LIST, .at = at, .b = list.first});
 }
 

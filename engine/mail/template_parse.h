@@ -43,7 +43,9 @@ void template_fail(struct parser *p, size_t at, const char *format, ...)
 /* 0 when there are too many of them, or too deep ones. */
 uint32_t template_node(struct parser *p, struct node node);
 
-struct template_list { /* of statements; 0: none */
+/* Of statements or arguments; 0: none. The first is as deep as the deepest: whatever has the list
+ * below it counts that one alone. */
+struct template_list {
     uint32_t first, last;
 };
 void template_append(struct parser *p, struct template_list *list, uint32_t node);

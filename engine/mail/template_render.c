@@ -173,9 +173,41 @@ static struct value real_text(struct render *r, uint32_t at, double v)
     return value_copy(r, at, str_of(text), false);
 }
 
+struct dump {
+    struct render *r;
+    uint32_t at;
+    struct buf text;
+};
+
+/* Of jansson; -1 ends the dump. */
+static int on_dump(const char *bytes, size_t len, void *arg)
+{
+    struct dump *d = arg;
+
+    if (d->text.len + len > d->r->budget->bytes ||
+        !render_spend(d->r, d->at, 1 + len / LOOKED_PER_STEP))
+        return -1;
+    buf_put(&d->text, bytes, len);
+    return 0;
+}
+
+/* Paid as it grows: lists that have the same list a thousand times are large in text alone. */
+static struct value json_text(struct render *r, uint32_t at, json_t *json)
+{
+    struct dump d = {.r = r, .at = at};
+    struct value v = {0};
+
+    if (json_dump_callback(json, on_dump, &d, JSON_ENCODE_ANY) == 0)
+        v = value_copy(r, at, buf_str(&d.text), false);
+    else
+        (void)render_charge(r, at, SIZE_MAX / 2); /* it is more than there may be */
+    buf_done(&d.text);
+    return v;
+}
+
 struct value value_text(struct render *r, uint32_t at, struct value v)
 {
-    char text[24], *dump;
+    char text[24];
 
     switch (v.kind) {
     case VALUE_UNDEFINED:
@@ -196,11 +228,7 @@ struct value value_text(struct render *r, uint32_t at, struct value v)
     case VALUE_STRING:
         return v;
     case VALUE_JSON:
-        dump = json_dumps(v.json, JSON_ENCODE_ANY);
-        ASSERT(dump != NULL);
-        v = value_copy(r, at, str_of(dump), false);
-        free(dump);
-        return v;
+        return json_text(r, at, v.json);
     case VALUE_LOOP:
         return render_fail(r, at, "'loop' is no text; loop.index is one");
     case VALUE_NAMESPACE:

@@ -185,7 +185,21 @@ static void test_bounds(void **state)
         free(whole);
         free(chain);
     }
-    free(NULL);
+    for (size_t i = 0; i < 3; i++) { /* also where what comes first is not deep */
+        static const char *const opens[] = {"[1,", "(1,", "{'a': 1, 'b': "}, *const closes[] = {
+                                                                                 "]", ")", "}"};
+        char *chain = repeated(".upper()", 90, ""), *open = repeated(opens[i], 40, "x");
+        struct buf source = {0};
+
+        buf_printf(&source, "{{ %s", open);
+        for (int j = 0; j < 40; j++)
+            buf_printf(&source, "%s%s", closes[i], chain);
+        buf_put(&source, " }}", 4);
+        assert_non_null(strstr(refused((char *)source.data, plenty).text, "deep"));
+        buf_done(&source);
+        free(chain);
+        free(open);
+    }
     char *many = repeated("{{x}}", 100000, "");
     assert_non_null(strstr(refused(many, plenty).text, "constructs"));
     free(many);
@@ -212,6 +226,45 @@ static void test_work_is_paid(void **state)
     }
     free(json);
     free(b);
+}
+
+static uint64_t steps_of(const char *source)
+{
+    struct template_budget budget = {1 << 20, 1000000};
+    struct template_error error = {0};
+    struct buf out = {0};
+
+    assert_int_equal(render(source, TEMPLATE_TEXT, "{}", &budget, &out, &error), 0);
+    buf_done(&out);
+    return 1000000 - budget.steps;
+}
+
+/* A list that has the same list twice, thirteen times over, is small until it is text. */
+static void test_texts_of_lists_are_paid(void **state)
+{
+#define LISTS                                                                                      \
+    "{% set n = namespace(b=['x']) %}{% for i in range(13) %}{% set n.b = [n.b, n.b] %}{% endfor " \
+    "%}"
+    (void)state;
+    assert_true(steps_of(LISTS "{{ n.b }}") - steps_of(LISTS) > 4 * 8192);
+}
+
+/* A macro may change a namespace while an expression has a text of it. */
+static void test_changed_within_an_expression(void **state)
+{
+    char *a = repeated("a", 600, ""), *macro = "{% set n.s = 'b' * 600 %}{% set o.s = 'c' * 600 %}";
+    struct buf source = {0};
+
+    (void)state;
+    buf_printf(
+        &source,
+        "{%% set n = namespace(s='a' * 600) %%}{%% set o = namespace() %%}{%% macro m() %%}%s"
+        "{%% endmacro %%}{{ n.s ~ m() }}",
+        macro);
+    buf_putc(&source, '\0');
+    check((char *)source.data, TEMPLATE_TEXT, "{}", a);
+    buf_done(&source);
+    free(a);
 }
 
 static void test_error_places(void **state)
@@ -330,13 +383,12 @@ static void test_indents_are_paid(void **state)
 }
 
 /* So is a look-up within many blocks of many partials. */
-static void test_frames_are_paid(void **state)
+static void check_frames_are_paid(enum template_language of, const char *open, const char *close)
 {
-    char *opens = repeated("{{#with @root}}", 90, ""), *closes = repeated("{{/with}}", 90, "");
+    char *opens = repeated(open, 90, ""), *closes = repeated(close, 90, "");
     char *texts[10], names[10][16], *fields = repeated("{{x}}", 1000, "");
     struct template_partial chain[10];
 
-    (void)state;
     for (int i = 0; i < 10; i++) {
         texts[i] = malloc(strlen(opens) + strlen(closes) + strlen(fields) + 20);
         sprintf(names[i], "p%d", i);
@@ -347,7 +399,7 @@ static void test_frames_are_paid(void **state)
     }
     partials = chain;
     partials_len = ARRAY_LEN(chain);
-    language = TEMPLATE_HANDLEBARS;
+    language = of;
     assert_string_equal(refused("{{> p0}}", (struct template_budget){1 << 20, 20000}).text,
                         "rendering takes more steps than it may");
     language = TEMPLATE_JINJA;
@@ -360,15 +412,29 @@ static void test_frames_are_paid(void **state)
     free(opens);
 }
 
+static void test_frames_are_paid(void **state)
+{
+    (void)state;
+    check_frames_are_paid(TEMPLATE_HANDLEBARS, "{{#with @root}}", "{{/with}}");
+    check_frames_are_paid(TEMPLATE_MUSTACHE, "{{#x}}", "{{/x}}");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_places),          cmocka_unit_test(test_values),
-        cmocka_unit_test(test_locales),         cmocka_unit_test(test_bounds),
-        cmocka_unit_test(test_work_is_paid),    cmocka_unit_test(test_error_places),
-        cmocka_unit_test(test_literal),         cmocka_unit_test(test_mustache),
-        cmocka_unit_test(test_partials),        cmocka_unit_test(test_indents_are_paid),
+        cmocka_unit_test(test_places),
+        cmocka_unit_test(test_values),
+        cmocka_unit_test(test_locales),
+        cmocka_unit_test(test_bounds),
+        cmocka_unit_test(test_work_is_paid),
+        cmocka_unit_test(test_error_places),
+        cmocka_unit_test(test_literal),
+        cmocka_unit_test(test_mustache),
+        cmocka_unit_test(test_partials),
+        cmocka_unit_test(test_indents_are_paid),
         cmocka_unit_test(test_frames_are_paid),
+        cmocka_unit_test(test_texts_of_lists_are_paid),
+        cmocka_unit_test(test_changed_within_an_expression),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
