@@ -101,18 +101,23 @@ static bool has_time(struct handshakes *h, enum tls_cost cost)
     return h->turn_us <= HANDSHAKES_TURN_US;
 }
 
+static void run_here(struct stream_tls *st)
+{
+    move(&st->given, &st->kept);
+    set_state(st, SHAKE_RUNS);
+    st->all->running++;
+    crew_run_here(&st->job);
+}
+
 /* Who asks for a session need not have it, or may be refused it: then the step takes as long as
  * any, and for a while the crew runs all of these. */
-static void run_here(struct stream_tls *st)
+static void resume_here(struct stream_tls *st)
 {
     struct handshakes *h = st->all;
     uint64_t before_ns = clock_thread_cpu_ns();
 
-    move(&st->given, &st->kept);
-    set_state(st, SHAKE_RUNS);
-    h->running++;
-    crew_run_here(&st->job);
-    if (clock_thread_cpu_ns() - before_ns > HANDSHAKE_LONG_US * 1000)
+    run_here(st);
+    if (clock_thread_cpu_ns() - before_ns > h->long_ns)
         h->resuming_ms = io_now_ms(h->io) + HANDSHAKE_LONG_MS;
 }
 
@@ -121,14 +126,17 @@ static void run_here(struct stream_tls *st)
 static void queue_step(struct stream_tls *st)
 {
     struct handshakes *h = st->all;
+    enum tls_cost cost = tls_step_cost(st->tls, buf_str(&st->kept));
 
     set_state(st, SHAKE_QUEUED);
-    if (has_time(h, tls_step_cost(st->tls, buf_str(&st->kept)))) {
+    if (!has_time(h, cost)) {
+        list_push_back(&h->queued, &st->node);
+        begin_queued(h);
+    } else if (cost == TLS_RESUMING) {
+        resume_here(st);
+    } else {
         run_here(st);
-        return;
     }
-    list_push_back(&h->queued, &st->node);
-    begin_queued(h);
 }
 
 /* The bytes that the last step left are the first for the session. */
@@ -254,7 +262,8 @@ static const struct stream_filter_kind kind = {
 
 void handshakes_init(struct handshakes *h, struct crew *crew, struct crew_desk *desk, struct io *io)
 {
-    *h = (struct handshakes){.crew = crew, .desk = desk, .io = io};
+    *h = (struct handshakes){
+        .crew = crew, .desk = desk, .io = io, .long_ns = HANDSHAKE_LONG_US * 1000};
     list_init(&h->queued);
     h->timer.on_timer = on_timer;
 }

@@ -24,6 +24,7 @@ static struct crew_desk desk;
 static struct handshakes handshakes;
 static struct tls_server *server;
 static struct tls_client *client;
+static bool test_runs;
 
 /* A session: what it was told. */
 struct end {
@@ -183,6 +184,8 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     (void)state;
+    if (test_runs) /* it failed, and its sessions are open */
+        return 0;
     turns(2);
     streams_done(&all); /* asserts that no buffer is left out */
     io_close(io);
@@ -196,6 +199,7 @@ static void begin(uint32_t jobs_max)
     assert_int_equal(crew_open(&crew, 1, jobs_max), 0);
     crew_desk_init(&desk, wake, NULL);
     handshakes_init(&handshakes, crew, &desk, io);
+    test_runs = true;
 }
 
 static void finish(void)
@@ -204,6 +208,7 @@ static void finish(void)
     crew_collect(&desk);
     handshakes_done(&handshakes);
     crew_close(crew);
+    test_runs = false;
 }
 
 /* A job that holds the crew's only thread. */
@@ -331,8 +336,14 @@ static void test_brief(void **state)
     finish();
 }
 
+static bool crew_has_step(void)
+{
+    return handshakes.running > 0 && !crew_desk_has(&desk);
+}
+
 /* Nor does a session that is resumed. Who asks for one that the server does not take costs a whole
- * handshake here, once: then steps are the crew's again. */
+ * handshake here, once: then steps are the crew's again. What is a long step is set, since on a
+ * machine that is slow enough any step is. */
 static void test_resuming(void **state)
 {
     struct tls_session *session;
@@ -354,22 +365,24 @@ static void test_resuming(void **state)
     end_done(&b);
 
     block(&blocker);
+    handshakes.long_ns = UINT64_MAX;
     pair(&a, &b);
     start_server(&b);
     start_client(&a, session);
-    /* A sanitizer makes any step a long one. */
-    RUN_UNTIL((handshakes.resuming_ms = 0, a.ended > 0 && b.ended > 0));
+    RUN_UNTIL((a.ended > 0 && b.ended > 0) || crew_has_step());
+    assert_false(crew_has_step());
     assert_string_equal(a.error, "");
-    assert_false(blocker.done);
+    assert_int_equal(handshakes.resuming_ms, 0);
     end_done(&a);
     end_done(&b);
 
-    handshakes.resuming_ms = io_now_ms(io) + 60000; /* as a long step leaves it */
+    handshakes.long_ns = 0;
     pair(&a, &b);
     start_server(&b);
-    start_client(&a, session);
-    turns(3);
-    assert_int_equal(handshakes.running, 1);
+    start_client(&a, session); /* its first step is a long one */
+    assert_true(handshakes.resuming_ms > io_now_ms(io));
+    handshakes.resuming_ms = UINT64_MAX;
+    RUN_UNTIL(b.ended > 0 || crew_has_step());
     assert_int_equal(a.ended + b.ended, 0);
     unblock(&blocker);
     RUN_UNTIL(a.ended > 0 && b.ended > 0);
