@@ -574,6 +574,16 @@ static const struct verb {
     {{"CONNECT", 7}, VERB_OTHER, verb_http, true},
 };
 
+/* Whether line is a field of a header. */
+static bool is_field(struct str line)
+{
+    size_t n = 0;
+
+    while (n < line.len && line.ptr[n] > ' ' && line.ptr[n] < 0x7f && line.ptr[n] != ':')
+        n++;
+    return n > 0 && n < line.len && line.ptr[n] == ':';
+}
+
 enum smtp_server_want server_command(struct smtp_server *s, struct str line, struct buf *out)
 {
     ptrdiff_t space;
@@ -595,6 +605,12 @@ enum smtp_server_want server_command(struct smtp_server *s, struct str line, str
         if (s->options->tls_required && !s->tls && !v->plain)
             return refuse(s, out, "530 5.7.0 must issue a STARTTLS command first");
         return v->run(s, skip_spaces(str_from(line, name.len)), out);
+    }
+    /* A client that sends its message whatever DATA was answered. Who wrote that may have meant its
+     * lines for commands. */
+    if (is_field(line)) {
+        server_bye(s, out, "421 4.7.0 this is a message and no command");
+        return SMTP_SERVER_INPUT;
     }
     return refuse(s, out, "500 5.5.1 command not recognised");
 }

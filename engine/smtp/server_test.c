@@ -195,6 +195,8 @@ static void check(const struct smtp_server_options *options, const char *input, 
 #define LARGE_R  "552 5.3.4 message is larger than this server takes\n"
 #define BARE_R   "554 5.6.0 lines must end in CRLF: message has a bare CR or LF; closing\n"
 #define NONE_R   "554 5.5.1 no valid recipients\n"
+#define WORDS_R  "500 5.5.1 command not recognised\n"
+#define FIELD_R  "421 4.7.0 this is a message and no command\n[close]"
 #define BEFORE_R "503 5.5.1 send MAIL and RCPT first\n"
 
 static const struct transcript {
@@ -253,6 +255,9 @@ static const struct transcript {
     {HELO "POST /\r\n" MAIL, HELO_R "421 4.7.0 this is not HTTP\n[close]"},
     {"\x16\x03\x01\x02", "421 4.7.0 this is not SMTP\n[close]"},
     {HELO "\xff" MAIL, HELO_R "421 4.7.0 this is not SMTP\n[close]"},
+    {HELO MAIL "DATA\r\nX-A:b\r\n\r\n" RCPT, HELO_R MAIL_R NONE_R FIELD_R},
+    {HELO "Subject: a\r\n" MAIL, HELO_R FIELD_R},
+    {HELO "a b: c\r\n: c\r\na\xff: c\r\n", HELO_R WORDS_R WORDS_R WORDS_R},
     /* text of any kind is a wrong command, as the dot behind a DATA that was refused */
     {HELO MAIL "DATA\r\n.\r\n  NOOP\r\n\tx\r\n42\r\nRSET\r\n",
      HELO_R MAIL_R NONE_R "500 5.5.1 command not recognised\n500 5.5.1 command not recognised\n"
