@@ -533,7 +533,8 @@ static void on_tick(struct timer *timer)
     struct tls_counts_entry *e;
 
     atomic_store_explicit(&counts->on, config->tls_reports.from != NULL, memory_order_relaxed);
-    wheel_arm(io_wheel(t->worker->io), &t->timer, io_now_ms(t->worker->io) + TLS_REPORTS_TICK_MS);
+    wheel_arm(io_wheel(t->worker->io), &t->timer,
+              wheel_look_ms(io_now_ms(t->worker->io), TLS_REPORTS_TICK_MS));
     if (!tls_counts_on(counts) || t->worker->draining)
         return;
     ask_next(t);
@@ -561,7 +562,7 @@ int tls_reports_open(struct worker *w)
     t->timer.on_timer = on_tick;
     atomic_store_explicit(&w->shared->tls_counts.on, w->config->tls_reports.from != NULL,
                           memory_order_relaxed);
-    wheel_arm(io_wheel(w->io), &t->timer, io_now_ms(w->io) + TLS_REPORTS_TICK_MS);
+    wheel_arm(io_wheel(w->io), &t->timer, wheel_look_ms(io_now_ms(w->io), TLS_REPORTS_TICK_MS));
     return 0;
 }
 

@@ -535,7 +535,7 @@ enum channel_shut channel_shut(struct channel *c, uint64_t *until_ms)
         warmup_doubt(&c->site->worker->shared->warmup, c->warmup, worker_wall_ms(c->site->worker),
                      io_now_ns(c->site->worker->io));
         look_held(c, &why);
-        *until_ms = why.until_ns / 1000000 + 1;
+        *until_ms = (why.until_ns + 999999) / 1000000;
         return CHANNEL_LIMIT;
     }
     if (c->held.kind != LIMIT_NONE)

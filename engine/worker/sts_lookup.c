@@ -441,7 +441,7 @@ static void on_keep(struct timer *timer)
         else if (lookup_find(w, str_of(domain)) == NULL)
             (void)lookup_begin(w, str_of(domain));
     }
-    wheel_arm(io_wheel(w->io), &s->keep_timer, now_ms(w) + STS_KEEP_MS);
+    wheel_arm(io_wheel(w->io), &s->keep_timer, wheel_look_ms(now_ms(w), STS_KEEP_MS));
 }
 
 /* --- life --- */
@@ -455,7 +455,7 @@ int sts_lookups_open(struct worker *w)
     list_init(&w->sts->ended);
     w->sts->keep_timer.on_timer = on_keep;
     if (w == worker_of_shard(w->shared, 0))
-        wheel_arm(io_wheel(w->io), &w->sts->keep_timer, now_ms(w) + STS_KEEP_MS);
+        wheel_arm(io_wheel(w->io), &w->sts->keep_timer, wheel_look_ms(now_ms(w), STS_KEEP_MS));
     return map_init(&w->sts->by_domain, 64);
 }
 

@@ -236,8 +236,8 @@ void io_send_progress(struct io *io, int fd, struct io_progress *out)
     struct net_end *end = fd_of(fd)->end;
 
     (void)io;
-    out->left_bytes = end->peer->flight_bytes;
-    out->taken_bytes = end->sent_bytes - out->left_bytes;
+    *out = (struct io_progress){.left_bytes = end->peer->flight_bytes,
+                                .taken_bytes = end->sent_bytes - end->peer->flight_bytes};
 }
 
 void io_send_end(struct io *io, int fd) /* simulated clients leave at a 421 */
@@ -550,6 +550,25 @@ void sim_io_watch(struct io *io, void (*on_ready)(void *arg), void *arg)
     io->ready_arg = arg;
 }
 
+/* When the first timer is due. wheel_wait_ms() says when its slot begins, at each level on its way
+ * down: in simulated time, where nothing happens between, two turns of three were for that. */
+static uint64_t first_due_ms(const struct wheel *w, uint64_t slot_ms)
+{
+    const struct list *slot;
+    uint64_t first_ms = UINT64_MAX;
+    unsigned level = 0;
+
+    while (w->occupied[level] == 0)
+        level++;
+    if (level == 0 || level == WHEEL_LEVELS - 1)
+        return slot_ms;
+    slot = &w->slots[level][__builtin_ctzll(w->occupied[level])]; /* all are ahead of now */
+    for (struct list_node *n = list_first(slot); n != NULL; n = list_next(slot, n))
+        if (LIST_ENTRY(n, struct timer, node)->due_ms < first_ms)
+            first_ms = LIST_ENTRY(n, struct timer, node)->due_ms;
+    return first_ms;
+}
+
 uint64_t sim_io_next_ns(const struct io *io)
 {
     uint64_t now_ms = sim_now_ns() / SIM_MS, wait_ms;
@@ -557,7 +576,9 @@ uint64_t sim_io_next_ns(const struct io *io)
     if (io->ready || io->woken)
         return sim_now_ns();
     wait_ms = wheel_wait_ms(&io->wheel, now_ms);
-    return wait_ms == UINT64_MAX ? wait_ms : (now_ms + wait_ms) * SIM_MS;
+    if (wait_ms == 0 || wait_ms == UINT64_MAX)
+        return wait_ms == 0 ? now_ms * SIM_MS : UINT64_MAX;
+    return first_due_ms(&io->wheel, now_ms + wait_ms) * SIM_MS;
 }
 
 uint64_t io_now_ns(const struct io *io)
