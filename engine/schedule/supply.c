@@ -18,7 +18,6 @@
 #define HUNGRY_LOOKED  64
 #define HUNGRY_LOOK_MS 100
 #define TOLD_MAX       16 /* channels that a look tells of work */
-#define LEASE_LOOK_MS  20 /* whether a lease is stored */
 
 static void on_supply_timer(struct timer *timer)
 {
@@ -232,25 +231,9 @@ struct seat *supply_next(struct supply *s)
 
 /* Whether a source of the pool itself sends as soon as its lease of warm-up is stored: that is no
  * reason to go by the overflow pool. It waits for a second at most. */
-static bool is_leased(struct supply *s)
+static bool is_leased(const struct supply *s)
 {
-    uint64_t now_ms = io_now_ms(s->site->worker->io);
-    bool is = false;
-
-    for (uint32_t i = 0; i < s->seats_len && !s->seats[i].overflow && !is; i++)
-        is = s->seats[i].channel != NULL && !s->seats[i].unbound &&
-             channel_is_leased(s->seats[i].channel);
-    if (!is)
-        s->leased_until_ms = 0;
-    else if (s->leased_until_ms == 0)
-        s->leased_until_ms = now_ms + CHANNEL_SLOW_MS;
-    return is && now_ms < s->leased_until_ms;
-}
-
-/* Whether it is the overflow pool's turn, and that has to wait. */
-static bool overflow_waits(struct supply *s)
-{
-    return s->turns.len == 0 && s->overflow.len > 0 && is_leased(s);
+    return s->leased > 0 && io_now_ms(s->site->worker->io) < s->leased_until_ms;
 }
 
 /* Whether seat takes part, and no overflow seat while the pool's own do. */
@@ -266,19 +249,31 @@ static bool is_busy(const struct channel *c)
     return c != NULL && c->sessions_len > c->connecting && list_empty(&c->idle);
 }
 
+/* Keeps the count of those that are. */
+static void note(bool *was, uint32_t *count, bool is)
+{
+    ASSERT(!*was || *count > 0);
+    if (is && !*was)
+        ++*count;
+    else if (!is && *was)
+        --*count;
+    *was = is;
+}
+
 bool seat_note_shut(struct seat *seat, enum channel_shut shut)
 {
-    bool busy = shut == CHANNEL_BUSY && !seat->overflow && !seat->unbound && is_busy(seat->channel);
+    struct supply *s = seat->supply;
+    bool own = !seat->overflow && !seat->unbound;
+    bool busy = own && shut == CHANNEL_BUSY && is_busy(seat->channel);
+    bool leased = own && shut == CHANNEL_LIMIT && channel_is_leased(seat->channel);
 
-    if (seat->busy == busy)
+    if (seat->busy == busy && seat->leased == leased)
         return false;
-    ASSERT(busy || seat->supply->busy > 0);
-    seat->busy = busy;
-    if (busy)
-        seat->supply->busy++;
-    else
-        seat->supply->busy--;
-    return seat->supply->overflow.len > 0;
+    if (leased && !seat->leased)
+        s->leased_until_ms = io_now_ms(s->site->worker->io) + CHANNEL_SLOW_MS;
+    note(&seat->busy, &s->busy, busy);
+    note(&seat->leased, &s->leased, leased);
+    return s->overflow.len > 0;
 }
 
 /* Whether none of the channel's sessions, those that connect included, has been free for seconds.
@@ -534,7 +529,7 @@ static bool is_closed(const struct supply *s)
 /* Whether some source gets mail through, as far as is known. */
 static bool is_well(const struct supply *s)
 {
-    const struct turns *turns = s->turns.len > 0 ? &s->turns : &s->overflow;
+    const struct turns *turns = supply_overflows(s) ? &s->overflow : &s->turns;
 
     if (s->busy > 0)
         return true;
@@ -679,11 +674,9 @@ void supply_look(struct supply *s)
     supply_look_seats(s, false);
     supply_look_state(s);
     feed_hungry(s);
-    if (s->turns.len > 0)
-        s->leased_until_ms = 0;
-    if (overflow_waits(s)) {
+    if (supply_overflows(s) && s->overflow.len > 0 && is_leased(s)) {
         if (!feed_empty(&s->feed))
-            supply_wake(s, io_now_ms(s->site->worker->io) + LEASE_LOOK_MS);
+            supply_wake(s, s->leased_until_ms);
         return;
     }
     look_slow(s);

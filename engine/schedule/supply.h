@@ -60,7 +60,9 @@ struct seat {
     struct list_node channel_node; /* channel->seats */
     bool overflow;                 /* of the overflow pool's */
     bool unbound;                  /* the mail is bound to another source of the pool */
-    bool busy; /* of the pool's own: out of the turns for no other reason than its work */
+    /* Of the pool's own, and out of the turns for this reason alone: */
+    bool busy;   /* its work */
+    bool leased; /* a lease of warm-up that is being stored */
 };
 
 struct supply {
@@ -82,14 +84,14 @@ struct supply {
     struct seat *seats; /* the pool's, then the overflow pool's */
     uint32_t seats_len;
     struct turns turns, overflow;
-    uint32_t busy;                /* seats */
+    uint32_t busy, leased;        /* seats */
     uint32_t suspensions_changed; /* the worker's count when the seats were looked at */
     uint32_t sources_changed;     /* the process's, of addresses */
     uint32_t caps_seen;           /* the process's version of what answers lowered */
     const struct seat *slow;      /* first in turns, and busy, when the timer was armed */
     uint64_t slow_pass;           /* where it stood then */
     uint64_t slow_until_ms;       /* monotonic: so long the others wait for it */
-    uint64_t leased_until_ms;     /* monotonic: so long the overflow waits for a lease; 0: no */
+    uint64_t leased_until_ms;     /* monotonic: so long the overflow waits for leases */
     /* Memory: see supply_has_room(). Bytes. */
     uint64_t held;    /* by the windows */
     uint64_t loading; /* that loads under way may bring */
@@ -114,11 +116,15 @@ void supply_dirty(struct supply *s);
 /* The supply is looked at when at_ms (monotonic) has come, or earlier. */
 void supply_wake(struct supply *s, uint64_t at_ms);
 
-/* The turns in force: those of the pool's own seats, or, while none of these takes part, those of
- * the overflow pool's. */
+/* Whether the turns in force are those of the overflow pool's seats: none of the pool's own takes
+ * part, and none is only busy. */
+static inline bool supply_overflows(const struct supply *s)
+{
+    return s->turns.len == 0 && s->busy == 0;
+}
 static inline struct turns *supply_turns(struct supply *s)
 {
-    return s->turns.len > 0 || s->busy > 0 ? &s->turns : &s->overflow;
+    return supply_overflows(s) ? &s->overflow : &s->turns;
 }
 /* The seat whose turn it is; NULL: no source may send. */
 struct seat *supply_next(struct supply *s);
