@@ -440,6 +440,22 @@ static void take_work(struct delivery *d, uint32_t *unsent_left)
     }
 }
 
+/* What the session has to say now, in d->iov. */
+static size_t output(struct delivery *d)
+{
+    bool doubted = smtp_client_in_doubt(d->client);
+    size_t n;
+
+    if (d->state == DELIVERY_PROXYING)
+        return proxying_output(d);
+    n = smtp_client_output(d->client, d->iov, DELIVERY_IOV_MAX);
+    if (n > 0)
+        dialogue_said(d, n);
+    if (!doubted && smtp_client_in_doubt(d->client))
+        d->doubt_bytes = d->stream.handed_bytes;
+    return n;
+}
+
 static void delivery_flush(struct delivery *d, uint32_t *unsent_left)
 {
     size_t n;
@@ -456,12 +472,9 @@ static void delivery_flush(struct delivery *d, uint32_t *unsent_left)
     delivery_idle(d);
     if (d->state == DELIVERY_CONNECTING || d->unsendable || stream_sending(&d->stream))
         return;
-    n = d->state == DELIVERY_PROXYING ? proxying_output(d)
-                                      : smtp_client_output(d->client, d->iov, DELIVERY_IOV_MAX);
+    n = output(d);
     if (n == 0)
         return;
-    if (d->state != DELIVERY_PROXYING)
-        dialogue_said(d, n);
     err = stream_send(&d->stream, d->iov, n);
     if (err < 0)
         delivery_advance(d, EVENT_LOST, NULL, err);

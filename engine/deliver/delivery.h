@@ -61,6 +61,7 @@ struct delivery {
     uint64_t worked_ms;                      /* ... and when; NULL: of nothing */
     bool unsendable;      /* the peer has closed: what it had said is still to be received */
     bool orphaned;        /* ended, since its own address has gone from this machine */
+    uint64_t doubt_bytes; /* handed to the kernel before the first message that is in doubt */
     bool refused_for_now; /* some address of this attempt may take mail later */
     int error;            /* -errno that ended the connection, 0: none */
     const struct transaction *front; /* the one in which the session ended; NULL: it has not */

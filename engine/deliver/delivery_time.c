@@ -190,14 +190,27 @@ static uint64_t orphaned_ms(const struct delivery *d)
     return gone_ms > 0 ? (uint64_t)gone_ms : 1;
 }
 
+/* Whether the messages in doubt are with our kernel still, as IPv4 keeps what it is given behind
+ * the end of the address. They never leave: the connection is reset. */
+static bool has_not_left(const struct delivery *d)
+{
+    return stream_kept_from(&d->stream, d->doubt_bytes);
+}
+
 /* Ends a session whose address has gone. A message that the peer may have taken would be sent
  * twice: its answer still comes if the address is back soon. */
 static bool orphan_ends(struct delivery *d)
 {
     uint64_t gone_ms = orphaned_ms(d);
 
-    if (gone_ms == 0 || (smtp_client_in_doubt(d->client) && gone_ms < ORPHAN_MS))
+    if (gone_ms == 0)
         return false;
+    if (smtp_client_in_doubt(d->client)) {
+        if (has_not_left(d))
+            smtp_client_unsent(d->client);
+        else if (gone_ms < ORPHAN_MS)
+            return false;
+    }
     d->orphaned = true;
     delivery_advance(d, EVENT_LOST, NULL, -EADDRNOTAVAIL);
     return true;

@@ -110,10 +110,11 @@ bool io_addresses_changed(struct io *io, int fd);
 int io_peer_name(struct io *io, int fd, struct sockaddr_storage *peer);
 int io_local_name(struct io *io, int fd, struct sockaddr_storage *local);
 /* What became of what was sent on a connected socket: bytes that the peer's host has acknowledged
- * since the beginning (TCP; elsewhere 0), and those that the kernel still has. A system call: for a
- * look now and then, not for each send. */
+ * since the beginning (TCP; elsewhere 0), those that the kernel still has, and of these those that
+ * it has not sent yet, not even once (TCP; elsewhere 0). A system call: for a look now and then,
+ * not for each send. */
 struct io_progress {
-    uint64_t taken_bytes, left_bytes;
+    uint64_t taken_bytes, left_bytes, unsent_bytes;
 };
 void io_send_progress(struct io *io, int fd, struct io_progress *out);
 /* Ends our sending: the peer reads the end behind what was sent, and may go on talking. At once; no

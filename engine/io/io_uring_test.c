@@ -134,12 +134,15 @@ static void run_large(int family, const char *path)
     assert_int_equal(io_turn(io, 10), 0);
     io_send_progress(io, fd, &progress);
     assert_true(progress.left_bytes > 0 && progress.taken_bytes < BYTES);
+    assert_true(progress.unsent_bytes <= progress.left_bytes);
+    assert_true((progress.unsent_bytes > 0) == (family != AF_UNIX)); /* the peer's window is full */
     io_recv(io, &receiver->op, acceptor->fds[0]);
     RUN_UNTIL(sender->ends == 1);
     assert_int_equal(sender->last, BYTES);
     RUN_UNTIL(receiver->bytes == BYTES);
     io_send_progress(io, fd, &progress);
     assert_int_equal(progress.left_bytes, 0);
+    assert_int_equal(progress.unsent_bytes, 0);
     if (family == AF_UNIX)
         assert_int_equal(progress.taken_bytes, 0);
     else

@@ -226,7 +226,9 @@ void io_send_progress(struct io *io, int fd, struct io_progress *out)
     /* Each leaves its zero where it fails: a Unix socket has no TCP_INFO. */
     (void)getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len);
     (void)ioctl(fd, SIOCOUTQ, &left);
-    *out = (struct io_progress){.taken_bytes = info.tcpi_bytes_acked, .left_bytes = (uint64_t)left};
+    *out = (struct io_progress){.taken_bytes = info.tcpi_bytes_acked,
+                                .left_bytes = (uint64_t)left,
+                                .unsent_bytes = info.tcpi_notsent_bytes};
 }
 
 /* The sysctl's value, '0' where it does not exist (before Linux 6.6). */

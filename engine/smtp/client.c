@@ -189,10 +189,17 @@ uint32_t smtp_client_in_flight(const struct smtp_client *c)
 
 bool smtp_client_in_doubt(const struct smtp_client *c)
 {
-    struct list_node *first = list_first(&c->transactions); /* they are sent in order */
+    struct list_node *n = list_first(&c->transactions); /* they are sent in order */
 
-    return first != NULL &&
-           LIST_ENTRY(first, struct smtp_transaction, node)->state == TRANSACTION_SENT;
+    while (n != NULL &&
+           LIST_ENTRY(n, struct smtp_transaction, node)->state == TRANSACTION_ABANDONED)
+        n = list_next(&c->transactions, n);
+    return n != NULL && LIST_ENTRY(n, struct smtp_transaction, node)->state == TRANSACTION_SENT;
+}
+
+void smtp_client_unsent(struct smtp_client *c)
+{
+    c->close_not_sent = true;
 }
 
 enum smtp_stage smtp_client_stage(const struct smtp_client *c)

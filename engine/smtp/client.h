@@ -270,6 +270,9 @@ uint32_t smtp_client_replies(const struct smtp_client *c);
 /* Whether all of a message went out, and is not answered: if the session ended now, nobody would
  * know whether the peer has taken it. */
 bool smtp_client_in_doubt(const struct smtp_client *c);
+/* What is in doubt has not left this host, and will not. In front of smtp_client_lost(): no
+ * transaction's fate is SMTP_FATE_LOST then. */
+void smtp_client_unsent(struct smtp_client *c);
 /* What the session waits for: the stage of the oldest unanswered command; picks the timeout. */
 enum smtp_stage smtp_client_stage(const struct smtp_client *c);
 

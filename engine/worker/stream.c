@@ -145,6 +145,8 @@ static void on_send(struct io_op *op, const struct io_event *event)
     ASSERT(s->wire == NULL || s->filter != NULL); /* only a filter's bytes need a wire */
     if (s->wire != NULL)
         wire_drop(s);
+    if (event->result > 0)
+        s->handed_bytes += (uint64_t)event->result;
     if (s->cancelled)
         return;
     if (result < 0) /* the session may go on to receive, and does not keep these bytes */
@@ -200,6 +202,16 @@ void stream_send_end(struct stream *s)
 void stream_progress(const struct stream *s, struct io_progress *out)
 {
     io_send_progress(s->all->io, s->fd, out);
+}
+
+bool stream_kept_from(const struct stream *s, uint64_t bytes)
+{
+    struct io_progress p;
+
+    if (io_op_busy(&s->send)) /* the kernel may have a part of it */
+        return false;
+    stream_progress(s, &p);
+    return s->handed_bytes - bytes <= p.unsent_bytes;
 }
 
 /* --- what comes in --- */

@@ -68,11 +68,12 @@ struct streams {
 void streams_init(struct streams *all, struct io *io);
 void streams_done(struct streams *all);
 
-struct stream { /* only fd is for others to read */
+struct stream { /* only fd and handed_bytes are for others to read */
     int fd;     /* -1: none */
     bool once, ended, cancelled, end_sending, late_end;
     bool owed; /* an on_sent(), with a filter */
     int32_t late_result;
+    uint64_t handed_bytes; /* to the kernel, by sends that have ended */
     struct streams *all;
     const struct stream_handlers *handlers;
     struct io_op recv, send;
@@ -104,6 +105,9 @@ bool stream_sending(const struct stream *s);
 void stream_send_end(struct stream *s);
 /* See io_send_progress(). */
 void stream_progress(const struct stream *s, struct io_progress *out);
+/* Whether only the first bytes that were handed to the kernel have left this host, and none behind
+ * them. False where that is not known. */
+bool stream_kept_from(const struct stream *s, uint64_t bytes);
 
 /* What is received and sent from here on passes f. Nothing may be on its way to the peer. Bytes
  * that the session was given before and has not looked at came in front of the filter: a session

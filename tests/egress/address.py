@@ -125,6 +125,29 @@ def test_gone():
             raise Failure(f"deferred: {engine.records('TransientFailure')[0]}")
 
 
+def test_gone_unnoticed():
+    """What is put into open sessions before it is known that their address has gone does not leave this machine:
+    it goes by another source at once, and is nobody's failure."""
+    for number in (41, 42, 43):
+        ip("address", "add", f"{address(number)}/32", "dev", "lo")
+    with Receiver(host="127.0.0.1") as sink, Engine({
+            **settings(sink, (), workers=1, drain_timeout="1s", destinations={"*": {"sessions_max": 2, "idle": "1m"}}),
+            "sources": own_sources(41, 42, 43)}) as engine:
+        inject(engine, 60)
+        sink.wait_mails(60)
+        if set(sink.shares()) != {41, 42, 43}:
+            raise Failure(f"not all sources sent: {sink.shares()}")
+        for number in (41, 42):
+            ip("address", "del", f"{address(number)}/32", "dev", "lo")
+        inject(engine, 60, first=100)
+        sink.wait_mails(120, 10)
+        if set(sink.shares(60)) != {43}:
+            raise Failure(f"only a43 has an address: {sink.shares(60)}")
+        engine.wait_records("Delivery", 120)
+        if len(sink.ledger()) != 120 or engine.records("TransientFailure"):
+            raise Failure(f"{len(sink.ledger())} mails; deferred: {engine.records('TransientFailure')[:1]}")
+
+
 def test_silent():
     """Sources to which the receiver says no greeting keep the others from sending for some seconds, not until
     it is given up."""
