@@ -10,6 +10,7 @@
 #include "mail/template_private.h"
 
 #define ITEM_BYTES     64 /* of the budget, for an item */
+#define ITEM_STEPS     5  /* likewise: it is allocated, and given back */
 #define ITEM_DEPTH_MAX 64 /* lists within lists: what goes through them recurses */
 
 /* --- lists and objects --- */
@@ -21,7 +22,8 @@ json_t *render_make(struct render *r, uint32_t at, bool object)
     if (r->made == NULL)
         r->made = json_array();
     ASSERT(made != NULL && r->made != NULL); /* as in buf_*: memory is fatal */
-    if (render_charge(r, at, ITEM_BYTES) && json_array_append_new(r->made, made) == 0)
+    if (render_charge(r, at, ITEM_BYTES) && render_spend(r, at, ITEM_STEPS) &&
+        json_array_append_new(r->made, made) == 0)
         return made;
     if (r->failed)
         json_decref(made);
@@ -46,7 +48,7 @@ static bool is_flat(struct render *r, uint32_t at, json_t *json, unsigned left)
 
 json_t *render_item(struct render *r, uint32_t at, struct value v)
 {
-    if (!render_charge(r, at, ITEM_BYTES))
+    if (!render_charge(r, at, ITEM_BYTES) || !render_spend(r, at, ITEM_STEPS))
         return NULL;
     switch (v.kind) {
     case VALUE_UNDEFINED:

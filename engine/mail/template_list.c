@@ -570,8 +570,10 @@ static void put_number(struct render *r, uint32_t at, struct buf *out, const str
                                          : (long long)v->integer);
     else if (f->kind == 'x' && is_integer(v))
         snprintf(number, sizeof(text) - 1, "%llx", (unsigned long long)v->integer);
-    else
+    else if (render_spend(r, at, REAL_STEPS))
         snprintf(number, sizeof(text) - 1, "%.*f", f->decimals < 0 ? 6 : f->decimals, real_of(v));
+    else
+        return;
     if (f->plus && *number != '-')
         *--number = '+';
     if (f->commas)

@@ -19,6 +19,7 @@
 #define LOOKED_PER_STEP 16
 #define CASED_PER_STEP  2
 #define FRAMES_PER_STEP 16
+#define REAL_STEPS      12 /* to write a number with a fraction */
 
 enum node_kind {
     /* Statements; next is the one behind. */

@@ -163,6 +163,8 @@ static struct value real_text(struct render *r, uint32_t at, double v)
 {
     char text[40];
 
+    if (!render_spend(r, at, REAL_STEPS))
+        return (struct value){0};
     for (int digits = 15; digits <= 17; digits++) {
         snprintf(text, sizeof(text), "%.*g", digits, v);
         if (strtod(text, NULL) == v)

@@ -159,7 +159,7 @@ static void test_bounds(void **state)
     };
     static const char *const deep[] = {"(",          "[",    "{{ {1:",      "{{ not ",
                                        "{% if x %}", "not ", "x if x else "};
-    const struct template_budget plenty = {1 << 20, 100000};
+    const struct template_budget plenty = {1 << 20, 1000000};
 
     (void)state;
     assert_string_equal(refused(loops, plenty).text, "rendering takes more steps than it may");
@@ -247,6 +247,17 @@ static void test_texts_of_lists_are_paid(void **state)
     "%}"
     (void)state;
     assert_true(steps_of(LISTS "{{ n.b }}") - steps_of(LISTS) > 4 * 8192);
+}
+
+/* What is allocated, and numbers with a fraction, cost more than the step of 50 ns that evaluates
+ * them. */
+static void test_slow_values_are_paid(void **state)
+{
+    (void)state;
+    assert_true(steps_of("{% set a = ('x' * 1000)|list %}") > 5000);
+    assert_true(steps_of("{% for i in range(100) %}{% set a = [] %}{% endfor %}") > 1000);
+    assert_true(steps_of("{% for i in range(100) %}{{ 0.1 }}{% endfor %}") > 1500);
+    assert_true(steps_of("{% for i in range(100) %}{% set a = '%.9f' % 0.1 %}{% endfor %}") > 1500);
 }
 
 /* A macro may change a namespace while an expression has a text of it. */
@@ -434,6 +445,7 @@ int main(void)
         cmocka_unit_test(test_indents_are_paid),
         cmocka_unit_test(test_frames_are_paid),
         cmocka_unit_test(test_texts_of_lists_are_paid),
+        cmocka_unit_test(test_slow_values_are_paid),
         cmocka_unit_test(test_changed_within_an_expression),
     };
 
