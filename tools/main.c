@@ -36,7 +36,7 @@ static const struct command commands[] = {
     {"trace", cmd_trace, "the dialogue of sessions, live", true},
     {"status", cmd_status, "what the engine is doing, live", true},
     {"token", cmd_token, "tokens of the HTTP API: add, list, remove", false},
-    {"pool", cmd_pool, "the pools and what is in them", true},
+    {"pool", cmd_pool, "the pools and what is in them: list, show", true},
     {"site", cmd_site, "where mail goes, and the limits there: list, show", true},
     {"warmup", cmd_warmup, "new sources earn their volume: stages, history, plan", true},
     {"feedback", cmd_feedback, "tell the engine of complaints", true},

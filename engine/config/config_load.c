@@ -282,7 +282,9 @@ int config_load_file(const char *file, struct config **out, struct buf *errors)
     struct buf text = {0};
     int err = file_read(file, FILE_BYTES_MAX, &text);
 
-    if (err != 0)
+    if (err == -ENOENT)
+        buf_printf(errors, "%s: is not there; docs/examples has files to begin with\n", file);
+    else if (err != 0)
         buf_printf(errors, "%s: cannot be read: %s\n", file, strerror(-err));
     else
         err = config_load_text(file, buf_str(&text), out, errors);

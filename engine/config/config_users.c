@@ -265,7 +265,7 @@ int config_load_users(struct config *c, struct buf *errors)
         if (err == 0)
             err = load_entries(c, buf_str(&text), errors);
         else if (err == -ENOENT)
-            buf_puts(errors, "auth.users_file: 'hayauma user add NAME' makes it\n");
+            buf_printf(errors, "%s: 'hayauma user add NAME' makes it\n", c->auth.users_file);
         config_secret_done(&text);
     }
     return err;

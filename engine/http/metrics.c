@@ -43,7 +43,7 @@ struct walk {
     uint32_t worker;
     enum walk_part part;
     size_t bucket;
-    int64_t now_ms, oldest_due_ms;
+    int64_t now_ms;
     struct map sites, tenants;
     struct group *other_sites, *other_tenants;
     struct metrics_waits waits;
@@ -115,8 +115,6 @@ static uint32_t see_lane(struct lane *lane, void *arg)
     site->in_flight += lane->in_flight;
     owner->rows += rows;
     owner->in_flight += lane->in_flight;
-    if (lane->stored_due_ms < walk->oldest_due_ms && !lane_suspended(lane))
-        walk->oldest_due_ms = lane->stored_due_ms;
     return 1 + metrics_see_wait(&walk->waits, lane, rows);
 }
 
@@ -412,7 +410,7 @@ static void answer(struct http_request *r)
     struct walk *walk = r->work;
     bool all = walk->tenant[0] == '\0';
     struct buf out = {0};
-    int64_t late_ms = walk->now_ms - walk->oldest_due_ms;
+    int64_t oldest_ms = walk->waits.oldest_due_ms, late_ms = walk->now_ms - oldest_ms;
 
     put_family(&out, "build", "info", NULL);
     buf_puts(&out, "hayauma_build_info{version=\"" HAYAUMA_VERSION "\"} 1\n");
@@ -420,7 +418,7 @@ static void answer(struct http_request *r)
         put_operators(&out, r, walk);
     put_gauge(&out, "queue_due_age_seconds",
               "For how long the mail that has waited longest has been due",
-              walk->oldest_due_ms == INT64_MAX || late_ms < 0 ? 0 : (double)late_ms / 1000);
+              oldest_ms == INT64_MAX || late_ms < 0 ? 0 : (double)late_ms / 1000);
     put_groups(&out, &walk->sites, walk->other_sites, "site", all);
     put_groups(&out, &walk->tenants, walk->other_tenants, "tenant", false);
     metrics_put_waits(&out, &walk->waits);
@@ -477,7 +475,7 @@ void handle_metrics(struct http_request *r)
     *walk = (struct walk){.note = {.run = on_walk},
                           .request = r,
                           .now_ms = clock_wall_ms(),
-                          .oldest_due_ms = INT64_MAX,
+                          .waits = {.oldest_due_ms = INT64_MAX},
                           .sites = walk->sites,
                           .tenants = walk->tenants,
                           .other_sites = group_new(STR("")),

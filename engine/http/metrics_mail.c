@@ -15,12 +15,30 @@
 
 /* --- waits --- */
 
+/* Mail that is meant to wait is not late, and a receiver that is gone may be so for days. */
+static bool is_late(enum lane_wait_reason reason)
+{
+    return reason != LANE_WAIT_SUSPENDED && reason != LANE_WAIT_BACK_OFF &&
+           reason != LANE_WAIT_NO_ROUTE && reason != LANE_WAIT_QUIET && reason != LANE_WAIT_WARMUP;
+}
+
+/* When the first of lane's mail was due that no session has: it is in the window, or stored. */
+static int64_t first_due_ms(const struct lane *lane)
+{
+    const struct recipient *first = lane_peek(lane);
+
+    return first != NULL && first->due_ms < lane->stored_due_ms ? first->due_ms
+                                                                : lane->stored_due_ms;
+}
+
 uint32_t metrics_see_wait(struct metrics_waits *waits, struct lane *lane, uint64_t rows)
 {
     struct lane_wait wait;
 
     lane_wait(lane, &wait);
     waits->recipients[wait.reason] += rows;
+    if (is_late(wait.reason) && first_due_ms(lane) < waits->oldest_due_ms)
+        waits->oldest_due_ms = first_due_ms(lane);
     return lane_wait_cost(lane) - 1;
 }
 

@@ -7,6 +7,7 @@
 /* Recipients of lanes that wait, by what for. */
 struct metrics_waits {
     uint64_t recipients[LANE_WAIT_REASONS];
+    int64_t oldest_due_ms; /* wall clock: of what is late; INT64_MAX: nothing is due */
 };
 
 /* --- text --- */

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -35,6 +36,20 @@ static void complain(const struct config *c, const struct config_dkim_key *key, 
     buf_printf(errors, "%s:%u: dkim.keys: %s %s%s\n", c->file, key->line, key->file, what, more);
 }
 
+/* keygen makes the keys NAME-rsa and NAME-ed25519 of a selector NAME. */
+static void complain_missing(const struct config *c, const struct config_dkim_key *key,
+                             struct buf *errors)
+{
+    const char *dash = strrchr(key->selector, '-');
+    bool ours = dash != NULL && (strcmp(dash, "-rsa") == 0 || strcmp(dash, "-ed25519") == 0);
+    char how[600];
+
+    snprintf(how, sizeof(how), "'hayauma dkim keygen %s --selector %.*s' makes it", key->domain,
+             (int)(ours ? dash - key->selector : 0), key->selector);
+    complain(c, key, errors, "is not there; ",
+             ours ? how : "'hayauma dkim keygen' makes keys with the names that it prints");
+}
+
 /* Whoever reads the file can sign in the domain's name; whoever writes it can stop the mail. A
  * group may read what is root's: so a service reads a key that it cannot change. */
 static bool is_private(const struct stat *st)
@@ -53,7 +68,7 @@ static int read_file(const struct config *c, const struct config_dkim_key *key,
     ssize_t n = -1;
 
     if (fd < 0 && errno == ENOENT) {
-        complain(c, key, errors, "is not there; 'hayauma dkim keygen' makes it", "");
+        complain_missing(c, key, errors);
     } else if (fd < 0 || fstat(fd, &st) < 0) {
         complain(c, key, errors, "cannot be read: ", strerror(errno));
     } else if (!S_ISREG(st.st_mode)) {

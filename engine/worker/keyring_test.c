@@ -155,7 +155,8 @@ static void test_mistakes(void **state)
         const char *text, *error;
     } rows[] = {
         {KEY("a.example", "s", "none", ""),
-         "test.yaml:3: dkim.keys: %/none is not there; 'hayauma dkim"},
+         "test.yaml:3: dkim.keys: %/none is not there; 'hayauma dkim keygen' makes keys"},
+        {KEY("a.example", "s1-rsa", "none", ""), "'hayauma dkim keygen a.example --selector s1'"},
         {KEY("a.example", "s", "loose", ""), "can be used by others than its owner; chmod 600 it"},
         {KEY("a.example", "s", "written", ""),
          "can be used by others than its owner; chmod 600 it"},

@@ -157,7 +157,8 @@ void source_proxy_text(const struct config_source *of, char out[SOURCE_PROXY_TEX
 
 /* --- whether the address or the proxy is there --- */
 
-static void log_missing(const struct config_source *of, enum source_part part, int err)
+static void log_missing(const struct source *s, const struct config_source *of,
+                        enum source_part part, int err)
 {
     char text[SOCKS5_TEXT], proxy[SOURCE_PROXY_TEXT];
 
@@ -170,10 +171,12 @@ static void log_missing(const struct config_source *of, enum source_part part, i
                  of->name, proxy, text);
         return;
     }
-    log_warn("source.address_missing",
-             "source=%s address=%s error=\"%s\" action=\"add the address to this machine; the "
-             "source is left out until it is there\"",
-             of->name, source_own_address(of, part)->text, text);
+    log_warn(
+        "source.address_missing",
+        "source=%s address=%s error=\"%s\" action=\"add the address to this machine; until then "
+        "the source %s\"",
+        of->name, source_own_address(of, part)->text, text,
+        source_families(s) == 0 ? "sends nothing" : "sends over its other family alone");
 }
 
 void source_missing(struct source *s, const struct config_source *of, enum source_part part,
@@ -195,7 +198,7 @@ void source_missing(struct source *s, const struct config_source *of, enum sourc
         return;
     atomic_fetch_add_explicit(&w->shared->sources.changed, 1, memory_order_relaxed);
     atomic_store_explicit(&s->shared.since_ms[part], worker_wall_ms(w), memory_order_relaxed);
-    log_missing(of, part, err);
+    log_missing(s, of, part, err);
 }
 
 void source_found(struct source *s, const struct config_source *of, enum source_part part,

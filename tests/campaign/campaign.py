@@ -693,7 +693,14 @@ def test_command():
         check("start", said, "spring@acme is scheduled: 100 of 100 recipients are queued\n")
         check("pause", engine.rows("campaign", "pause", "spring")[0]["state"], "paused")
         told = engine.command("why", "--campaign", "spring")
-        check(f"why {told}", ": campaign spring@acme: it is paused" in told, True)
+        check(f"why {told}", ": campaign spring@acme: it is paused\n" in told.replace(".\n", "\n"), True)
+        # An operator's suspension is no state of the campaign, and its screens show it all the same.
+        engine.command("queue", "suspend", "--campaign", "spring", "--reason", "wrong price")
+        told = engine.command("campaign", "show", "spring")
+        check(f"suspended {told}", "\nsuspended    0s ago by " in told and ": wrong price\n" in told, True)
+        told = engine.command("queue", "suspensions")
+        check(f"suspensions {told}", "campaign_tenant" in told or "campaign        spring@acme " not in told, False)
+        engine.command("queue", "resume", "--campaign", "spring")
         check("resume", engine.rows("campaign", "resume", "spring")[0]["state"] in ("scheduled", "running"), True)
         asked = subprocess.run([program(), "campaign", "cancel", "spring", "-c", engine.file], capture_output=True,
                                stdin=subprocess.DEVNULL, timeout=60, check=False)

@@ -58,6 +58,9 @@ def test_check_and_preview():
         done = send(engine, csv(0, 5), "--preview", "2")
         check("previews", done.stdout.count("\nSubject: "), 2)
         assert "r0@x0.example" in done.stdout and "r2@x2.example" not in done.stdout, done.stdout
+        japanese = {**TEMPLATE, "content": {**TEMPLATE["content"], "subject": "{{ name }}様、春", "text_body": "桜が咲く"}}
+        done = send(engine, "email,name,code\na@x1.example,太郎,1\n", "--preview", "1", template=japanese)
+        assert "\nSubject: 太郎様、春\n" in done.stdout and "\n桜が咲く\n" in done.stdout, done.stdout
         send(engine, csv(0, 5), "--check")
         # What all letters have in common: who signs them, how they are told apart, how they are left.
         done = send(engine, csv(0, 5), "--check", "--config", engine.file, status=1)

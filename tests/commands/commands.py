@@ -364,6 +364,7 @@ class Waiting(Engine):
         super().__init__({
             "drain_timeout": "1s",
             "dns": self.sink.dns(timeout="30s"),  # a lookup that outlasts the test
+            "sources": {"here": {"ipv4": "127.0.0.1", "ipv6": "2001:db8::13"}},
             "destinations": {"*": {"retry": ["1h"]}, "paced.example": {"rate": "1/h"},
                              "slow.example": {"sessions_max": 1}}})
 
@@ -443,10 +444,15 @@ def test_screens_fit():
         engine.command("queue", "suspend", name, "--reason", reason)
         engine.command("suppress", "add", f"{'somebody-' * 6}@{name}", "--tenant", "a-tenant-with-a-long-name")
         for command in (("queue", "suspensions"), ("suppress", "list"), ("site", "list"), ("source", "list"),
-                        ("pool", "list"), ("route", "x@busy.example"), ("site", "show", "busy.example")):
+                        ("pool", "list"), ("pool", "show", "default"), ("route", "x@busy.example"), ("site", "show", "busy.example")):
             output = on_terminal(*command, "-c", engine.file)[1]
             assert len(output.splitlines()) > 1, output
             assert columns_of(max(output.splitlines(), key=columns_of)) <= 80, (command, output)
+        assert re.search(r"^here +ok .*\n +2001:db8::13 is missing$", engine.command("source", "list"), flags=re.M)
+        assert "sends over its other family alone" in engine.log()
+        shown = engine.command("pool", "show", "default")
+        assert re.search(r"^source +here, weight 1: ok, \d+ sessions?, \d+ messages?$", shown, flags=re.M), shown
+        assert "'hayauma pool list' shows them" in run("pool", "show", "nope", "-c", engine.file, status=1).stderr
         assert name in engine.command("queue", "suspensions") and f"@{name} " in engine.command("suppress", "list")
 
 

@@ -556,7 +556,7 @@ def test_tokens():
                 raise Failure("the token itself is in the file")
         check("mode", (engine.dir / "tokens").stat().st_mode & 0o777, 0o600)
         check("list", [line.split()[:3] for line in engine.command("token", "list").splitlines()],
-              [["token", "scopes", "tenant"], ["app", "inject", "-"], ["watch", "read", "-"],
+              [["TOKEN", "SCOPES", "TENANT"], ["app", "inject", "-"], ["watch", "read", "-"],
                ["shop", "inject", "acme"], ["root", "inject,admin", "-"]])
 
         def post(name, body=None, **headers):
@@ -876,6 +876,14 @@ def test_metrics():
         check("bounces of the source", list(found["hayauma_source_site_bounced_by"].values()), [2])
         shop, = (row for row in engine.status()["tenants"] if row["tenant"] == "shop")
         check("bounces in the status", (shop["bounced"], shop["bounced_by"]), (2, {"InvalidRecipient": 2}))
+
+        # What waits in memory for a rate is late too; the mail above waits for servers that are not there.
+        routes["slow.example"] = f"[127.0.0.1]:{Server({}).port}"
+        engine.config["destinations"] = {"slow.example": {"rate": "1/h"}}
+        engine.reload()
+        engine.inject({**LETTER, "recipients": [{"email": f"{n}@slow.example"} for n in "abc"]})
+        wait_until("late mail", lambda: families(engine.ask("GET", "/metrics")[2].decode())
+                   ["hayauma_queue_due_age_seconds"]["hayauma_queue_due_age_seconds"] > 0.5)
 
 
 def test_metrics_of_a_tenant():

@@ -14,6 +14,7 @@
 #include "tools/commands/quantity.h"
 #include "tools/commands/queue_view.h"
 #include "tools/commands/screen.h"
+#include "tools/commands/wait_text.h"
 
 static const char help[] =
     "usage: hayauma campaign list [options]\n"
@@ -84,8 +85,37 @@ static void put_number(struct buf *out, const json_t *one, const char *name, uns
     pad_from(out, from, columns, true);
 }
 
-static void print_row(const json_t *one, bool first)
+/* What suspends the mail of one, itself or all of its tenant's; NULL: nothing does. */
+static const json_t *suspension_of(const json_t *suspensions, const json_t *one)
 {
+    const json_t *s;
+    size_t i;
+
+    json_array_foreach(suspensions, i, s)
+    {
+        const char *scope = reply_text(s, "scope"), *name = reply_text(s, "name");
+
+        if ((strcmp(scope, "campaign") == 0 && strcmp(name, reply_text(one, "name")) == 0) ||
+            (strcmp(scope, "tenant") == 0 && strcmp(name, reply_text(one, "tenant")) == 0))
+            return s;
+    }
+    return NULL;
+}
+
+/* " 5m ago by hanako, for 2h more: complaints". */
+static void put_suspension(struct buf *out, const json_t *suspension)
+{
+    json_t *of = json_pack("{s:O}", "suspension", suspension);
+
+    if (of != NULL)
+        put_source_suspension(out, of, clock_wall_ms());
+    json_decref(of);
+}
+
+static void print_row(const json_t *one, const json_t *suspensions, bool first)
+{
+    const char *state = reply_text(one, "state");
+    bool suspended = strcmp(state, "running") == 0 && suspension_of(suspensions, one) != NULL;
     struct buf line = {0};
     size_t from;
 
@@ -95,7 +125,7 @@ static void print_row(const json_t *one, bool first)
     from = line.len;
     put_name(&line, one);
     pad_from(&line, from, 20, false);
-    buf_printf(&line, " %-9s ", reply_text(one, "state"));
+    buf_printf(&line, " %-9s ", suspended ? "suspended" : state);
     put_number(&line, one, "recipients", 11);
     buf_putc(&line, ' ');
     put_number(&line, one, "queued", 11);
@@ -118,7 +148,7 @@ static void put_time(struct buf *out, const json_t *one, const char *label, cons
     buf_printf(out, "%-12s %s\n", label, text);
 }
 
-static void print_whole(const json_t *one)
+static void print_whole(const json_t *one, const json_t *suspension)
 {
     static const char *const counts[] = {"recipients", "queued",  "delivered", "failed",
                                          "suppressed", "expired", "cancelled", "deferrals"};
@@ -128,6 +158,11 @@ static void print_whole(const json_t *one)
     put_name(&out, one);
     buf_printf(&out, "\n%-12s %s\n%-12s %s\n", "id", reply_text(one, "id"), "state",
                reply_text(one, "state"));
+    if (suspension != NULL) {
+        buf_printf(&out, "%-12s", "suspended");
+        put_suspension(&out, suspension);
+        buf_putc(&out, '\n');
+    }
     if (json_is_true(json_object_get(one, "open")))
         buf_printf(&out, "%-12s %s\n", "open", "more recipients may come");
     if (*reply_text(one, "pool") != 0) {
@@ -157,11 +192,12 @@ static void print_whole(const json_t *one)
         put_count(&out, (uint64_t)reply_number(one, counts[i]));
         buf_putc(&out, '\n');
     }
+    fold_text(&out, screen_width(), 13);
     flush_text(&out, stdout);
     buf_done(&out);
 }
 
-static void print_change(const json_t *one)
+static void print_change(const json_t *one, const json_t *suspension)
 {
     struct buf out = {0};
 
@@ -170,7 +206,12 @@ static void print_change(const json_t *one)
     put_count(&out, (uint64_t)reply_number(one, "queued"));
     buf_puts(&out, " of ");
     put_count(&out, (uint64_t)reply_number(one, "recipients"));
-    buf_puts(&out, " recipients are queued\n");
+    buf_puts(&out, " recipients are queued");
+    if (suspension != NULL) {
+        buf_puts(&out, "; its mail was suspended");
+        put_suspension(&out, suspension);
+    }
+    buf_putc(&out, '\n');
     flush_text(&out, stdout);
     buf_done(&out);
 }
@@ -253,11 +294,30 @@ static json_t *find(struct channel *ch, const struct campaign_options *o, int *c
 
 /* --- the actions --- */
 
+/* What operators have suspended, as people are shown it beside a campaign's own state; NULL: an
+ * error, or nobody is shown it. */
+static json_t *suspensions_get(struct channel *ch, const struct campaign_options *o, int *code)
+{
+    json_t *all = o->channel.json ? NULL : json_array(), *reply;
+
+    if (all == NULL)
+        return NULL;
+    *code = channel_send(ch, json_pack("{s:s}", "op", "suspensions"));
+    while (*code == 0 && (reply = channel_next(ch, NULL, code)) != NULL) {
+        json_array_append(all, json_object_get(reply, "suspension"));
+        json_decref(reply);
+    }
+    return all;
+}
+
 static int list(struct channel *ch, const struct campaign_options *o)
 {
-    int code = channel_send(ch, request_of(NULL));
+    int code = 0;
     bool first = true;
-    json_t *reply;
+    json_t *reply, *suspensions = suspensions_get(ch, o, &code);
+
+    if (code == 0)
+        code = channel_send(ch, request_of(NULL));
 
     while (code == 0 && (reply = channel_next(ch, NULL, &code)) != NULL) {
         const json_t *one = json_object_get(reply, "campaign");
@@ -265,10 +325,11 @@ static int list(struct channel *ch, const struct campaign_options *o)
         if (one != NULL && o->channel.json)
             reply_print(one);
         else if (one != NULL)
-            print_row(one, first);
+            print_row(one, suspensions, first);
         first = first && one == NULL;
         json_decref(reply);
     }
+    json_decref(suspensions);
     if (code == 0 && first && !o->channel.json)
         fputs("no campaigns\n", stderr);
     return code;
@@ -283,6 +344,22 @@ static bool agreed(const struct campaign_options *o, const json_t *one)
     fprintf(stderr, "%lld recipients will get no letter. Go on? [y/N] ",
             reply_number(one, "queued"));
     return fgets(answer, sizeof(answer), stdin) != NULL && (*answer == 'y' || *answer == 'Y');
+}
+
+static int print_one(struct channel *ch, const struct campaign_options *o, const json_t *one,
+                     bool show)
+{
+    int code = EXIT_OK;
+    json_t *suspensions = suspensions_get(ch, o, &code);
+
+    if (o->channel.json)
+        reply_print(one);
+    else if (show)
+        print_whole(one, suspension_of(suspensions, one));
+    else
+        print_change(one, suspension_of(suspensions, one));
+    json_decref(suspensions);
+    return code;
 }
 
 /* Shows one, or gives it an order and says what it is then. */
@@ -323,14 +400,9 @@ static int act(struct channel *ch, const struct campaign_options *o)
         if (code != 0)
             return code;
     }
-    if (o->channel.json)
-        reply_print(one);
-    else if (show)
-        print_whole(one);
-    else
-        print_change(one);
+    code = print_one(ch, o, one, show);
     json_decref(one);
-    return EXIT_OK;
+    return code;
 }
 
 /* --- reports --- */

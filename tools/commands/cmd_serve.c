@@ -1,6 +1,7 @@
 /* hayauma serve: runs the engine until SIGTERM or SIGINT. Main thread: signals, watchdog, control.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <grp.h>
 #include <poll.h>
@@ -457,6 +458,21 @@ static void serve_note_failures(struct serve *s, uint64_t now)
     s->failures_ms = now;
 }
 
+static void say_records_failed(const struct serve *s, int error, uint64_t lag)
+{
+    log_warn("records.failed",
+             "path=%s error=\"%s\" lag_bytes=%llu action=\"mail goes on; records wait in the queue "
+             "and take its room: look at the directory and its disk\"",
+             s->config->records.path, strerror(error), (unsigned long long)lag);
+}
+
+/* The first record would find it out, but that may come long behind the start. */
+static void look_at_records(const struct serve *s)
+{
+    if (faccessat(AT_FDCWD, s->config->records.path, W_OK | X_OK, AT_EACCESS) < 0)
+        say_records_failed(s, errno, 0);
+}
+
 /* Records that cannot be written wait in the store, where they take room: one line at once, then
  * one a minute. */
 static void serve_note_records(struct serve *s, uint64_t now)
@@ -480,10 +496,7 @@ static void serve_note_records(struct serve *s, uint64_t now)
         s->records_ms = 0;
     if (error == 0 || (s->records_ms != 0 && now < s->records_ms + RECORDS_SAY_MS))
         return;
-    log_warn("records.failed",
-             "path=%s error=\"%s\" lag_bytes=%llu action=\"mail goes on; records wait in the queue "
-             "and take its room: look at the directory and its disk\"",
-             s->config->records.path, strerror(error), (unsigned long long)lag);
+    say_records_failed(s, error, lag);
     s->records_ms = now;
 }
 
@@ -596,6 +609,7 @@ static int serve_run(struct serve *s)
         engine_close(&s->engine);
         return 1;
     }
+    look_at_records(s);
     for (size_t i = 0; i < s->config->listeners_len; i++)
         buf_printf(&listeners, "%s%s", i > 0 ? " " : "", s->config->listeners[i].address.text);
     log_info("serve.ready", "workers=%u shards=%u queue=%s listeners=\"%.*s\" http=\"%s\"",

@@ -174,7 +174,7 @@ static void put_sources(struct buf *out, const json_t *route)
                               ? ": nothing, it has had no turn there"
                               : ": nothing now");
         else
-            buf_printf(out, ": %lld sessions of %lld", reply_number(one, "sessions"),
+            buf_printf(out, ": %lld of %lld sessions", reply_number(one, "sessions"),
                        reply_number(one, "sessions_max"));
         put_counters(out, one);
         put_held(out, one);
@@ -264,7 +264,7 @@ static int find_domain(struct channel *ch, const char *name, char *domain, size_
     return code;
 }
 
-static int ask(struct channel *ch, json_t *request)
+static int ask(struct channel *ch, json_t *request, bool list)
 {
     int code = channel_send(ch, request);
     bool first = true;
@@ -285,9 +285,11 @@ static int ask(struct channel *ch, json_t *request)
                    reply_number(reply, "absent"));
         if (route != NULL && *reply_text(route, "site") == 0 && !is_provider(route))
             code = EXIT_FAILED;
-        first = false;
+        first = first && site == NULL;
         json_decref(reply);
     }
+    if (code == 0 && first && list && !ch->options->json)
+        fputs("no site has mail or sessions\n", stderr);
     return code;
 }
 
@@ -300,8 +302,10 @@ static int run(const struct channel_options *o, const char *shown)
     if (code == 0 && shown != NULL && strchr(shown, '@') == NULL)
         code = find_domain(&ch, shown, domain, sizeof(domain));
     if (code == 0)
-        code = ask(&ch, shown == NULL ? json_pack("{s:s}", "op", "sites")
-                                      : route_of(domain[0] != 0 ? domain : shown));
+        code = ask(&ch,
+                   shown == NULL ? json_pack("{s:s}", "op", "sites")
+                                 : route_of(domain[0] != 0 ? domain : shown),
+                   shown == NULL);
     channel_close(&ch);
     return code;
 }

@@ -1,4 +1,4 @@
-/* hayauma source list, show, suspend, resume; hayauma pool list. */
+/* hayauma source list, show, suspend, resume; hayauma pool list, show. */
 #include <stdio.h>
 #include <string.h>
 
@@ -29,8 +29,11 @@ static const char source_help[] =
 
 static const char pool_help[] =
     "usage: hayauma pool list [options]\n"
+    "       hayauma pool show NAME [options]\n"
     "\n"
-    "The pools of the running engine: which sources each has, with their weights.\n"
+    "The pools of the running engine: which sources each has, with their weights;\n"
+    "show says all of one, and how its sources stand. 'hayauma route' says which pool\n"
+    "sends a mail.\n"
     "\n" CHANNEL_HELP "  -h, --help              this text\n"
     "\n"
     "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the engine does not answer.\n";
@@ -91,12 +94,37 @@ static void put_short_number(struct buf *line, long long v, unsigned columns)
 
 /* --- sources --- */
 
-/* An IPv6 address would leave the name no room: it has a line of its own. */
+static bool is_missing(const json_t *source, const char *address)
+{
+    const json_t *one;
+    size_t i;
+
+    json_array_foreach(json_object_get(source, "missing"), i, one)
+    {
+        if (strcmp(reply_text(one, "address"), address) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* A further line: what has no room in the columns. */
+static void put_below(struct buf *line, unsigned from, const char *text, const char *more)
+{
+    pad_from(line, line->len, from, false);
+    put_text(line, text, 0, false);
+    buf_printf(line, "%s\n", more);
+}
+
+/* An IPv6 address would leave the name no room: it has a line of its own. So has what is wrong with
+ * one family while the other sends. */
 static void print_source(const json_t *s, bool first)
 {
-    const char *ipv6 = reply_text(s, "ipv6");
+    const char *ipv4 = reply_text(s, "ipv4"), *ipv6 = reply_text(s, "ipv6");
+    bool works = strcmp(reply_text(s, "state"), "ok") == 0;
     unsigned columns = name_room(16);
     struct buf line = {0};
+    const json_t *one;
+    size_t i;
 
     if (first)
         printf("%-*s %-10s %5s %8s %-15s %s\n", (int)columns, "SOURCE", "STATE", "SESS", "MESSAGES",
@@ -108,11 +136,14 @@ static void print_source(const json_t *s, bool first)
     put_cell(&line, reply_text(s, "ipv4"), 15);
     put_last(&line, reply_text(s, "ehlo_name"));
     buf_putc(&line, '\n');
-    flush_text(&line, stdout);
-    if (*ipv6 != 0) {
-        pad_from(&line, 0, columns + 27, false);
-        put_text(&line, ipv6, 0, false);
-        buf_putc(&line, '\n');
+    if (*ipv6 != 0)
+        put_below(&line, columns + 27, ipv6, is_missing(s, ipv6) ? " is missing" : "");
+    if (works && is_missing(s, ipv4))
+        put_below(&line, columns + 27, ipv4, " is missing");
+    json_array_foreach(json_object_get(s, "no_route"), i, one)
+    {
+        if (works)
+            put_below(&line, columns + 27, "no route over ", reply_text(one, "family"));
     }
     flush_text(&line, stdout);
     buf_done(&line);
@@ -270,7 +301,7 @@ static void print_pool(const json_t *pool, bool first)
         buf_printf(&line, " %lld", reply_number(s, "weight"));
     }
     if (json_is_true(json_object_get(pool, "default")))
-        buf_puts(&line, " (default)");
+        buf_puts(&line, "; the default pool");
     buf_putc(&line, '\n');
     fold_text(&line, screen_width(), 52);
     flush_text(&line, stdout);
@@ -281,6 +312,85 @@ static int pool_list(const struct channel_options *o, const char *name)
 {
     (void)name;
     return print_list(o, "pools", print_pool);
+}
+
+static const json_t *find_named(const json_t *list, const char *name)
+{
+    const json_t *one;
+    size_t i;
+
+    json_array_foreach(list, i, one)
+    {
+        if (strcmp(reply_text(one, "name"), name) == 0)
+            return one;
+    }
+    return NULL;
+}
+
+static void put_noun(struct buf *out, uint64_t n, const char *noun)
+{
+    put_count(out, n);
+    buf_printf(out, " %s%s", noun, n == 1 ? "" : "s");
+}
+
+/* "a1, weight 3: ok, 2 sessions, 1,200 messages". source: NULL where a reload took it away. */
+static void print_member(const json_t *member, const json_t *source)
+{
+    struct buf text = {0};
+
+    buf_printf(&text, "%s, weight %lld", reply_text(member, "name"),
+               reply_number(member, "weight"));
+    if (source != NULL) {
+        buf_printf(&text, ": %s, ", reply_text(source, "state"));
+        put_noun(&text, (uint64_t)reply_number(source, "sessions"), "session");
+        buf_puts(&text, ", ");
+        put_noun(&text, (uint64_t)reply_number(source, "messages"), "message");
+    }
+    buf_putc(&text, '\0');
+    print_field("source", (const char *)text.data);
+    buf_done(&text);
+}
+
+static void print_pool_details(const json_t *pool, const json_t *sources)
+{
+    const json_t *one;
+    size_t i;
+
+    print_field("pool", reply_text(pool, "name"));
+    if (json_is_true(json_object_get(pool, "default")))
+        print_field("default", "yes: it sends what no rule gives to another pool");
+    print_field("selection", reply_text(pool, "selection"));
+    if (*reply_text(pool, "overflow") != 0)
+        print_field("overflow", reply_text(pool, "overflow"));
+    if (*reply_text(pool, "engaged") != 0)
+        print_field("engaged", reply_text(pool, "engaged"));
+    if (json_object_get(pool, "attempts_max") != NULL)
+        print_count("attempts_max", reply_number(pool, "attempts_max"));
+    json_array_foreach(json_object_get(pool, "sources"), i, one)
+    {
+        print_member(one, find_named(sources, reply_text(one, "name")));
+    }
+}
+
+static int pool_show(const struct channel_options *o, const char *name)
+{
+    int code;
+    json_t *pools = ask(o, "pools", &code), *sources = NULL;
+    const json_t *pool = find_named(pools, name);
+
+    if (code == 0 && pool == NULL) {
+        fprintf(stderr,
+                "hayauma pool show: there is no pool '%s'; 'hayauma pool list' shows them\n", name);
+        code = EXIT_FAILED;
+    } else if (code == 0 && o->json) {
+        reply_print(pool);
+    } else if (code == 0) {
+        sources = ask(o, "sources", &code);
+        print_pool_details(pool, sources);
+    }
+    json_decref(pools);
+    json_decref(sources);
+    return code;
 }
 
 /* --- options --- */
@@ -354,6 +464,8 @@ int cmd_pool(int argc, char **argv)
 
     if (argc > 1 && strcmp(argv[1], "list") == 0)
         return run("pool", pool_help, argc, argv, pool_list, false);
+    if (argc > 1 && strcmp(argv[1], "show") == 0)
+        return run("pool", pool_help, argc, argv, pool_show, true);
     if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
         fputs(pool_help, stdout);
         return EXIT_OK;
@@ -361,6 +473,7 @@ int cmd_pool(int argc, char **argv)
     if (argc > 1) {
         suggest_init(&near, str_of(argv[1]));
         suggest_offer(&near, "list");
+        suggest_offer(&near, "show");
         return action_unknown("pool", &near);
     }
     fputs(pool_help, stderr);

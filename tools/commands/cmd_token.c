@@ -177,7 +177,7 @@ static int list_all(const struct options *o)
     if (o->list.len == 0 && !o->json)
         fputs("no tokens\n", stderr);
     else if (!o->json)
-        printf("%-24s %-18s %-16s %-10s %s\n", "token", "scopes", "tenant", "made", "rate");
+        printf("%-24s %-18s %-16s %-10s %s\n", "TOKEN", "SCOPES", "TENANT", "MADE", "RATE");
     for (size_t i = 0; i < o->list.len; i++) {
         const struct token *t = &o->list.tokens[i];
         char made[32];

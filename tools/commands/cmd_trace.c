@@ -68,7 +68,8 @@ static void print_trace(const json_t *t)
     buf_done(&out);
 }
 
-static void print_reply(const struct channel_options *o, const json_t *reply)
+/* Whether it is of a session. */
+static bool print_reply(const struct channel_options *o, const json_t *reply)
 {
     const json_t *t = json_object_get(reply, "trace");
 
@@ -79,6 +80,7 @@ static void print_reply(const struct channel_options *o, const json_t *reply)
     else if (json_object_get(reply, "dropped") != NULL)
         printf("[%lld lines left out]\n", reply_number(reply, "dropped"));
     fflush(stdout);
+    return t != NULL;
 }
 
 /* --- the command --- */
@@ -138,6 +140,7 @@ int cmd_trace(int argc, char **argv)
     json_t *request = json_pack("{s:s}", "op", "trace"), *reply;
     int code = options_parse(&o, request, argc, argv);
     struct channel ch;
+    bool any = false;
 
     if (code == -1)
         fputs(help, stdout);
@@ -147,9 +150,11 @@ int cmd_trace(int argc, char **argv)
     }
     code = channel_begin(&ch, &o, request);
     while (code == 0 && ferror(stdout) == 0 && (reply = channel_next(&ch, NULL, &code)) != NULL) {
-        print_reply(&o, reply);
+        any = print_reply(&o, reply) || any;
         json_decref(reply);
     }
     channel_close(&ch);
+    if (code == 0 && !any && !o.json)
+        fputs("no session that is meant said anything\n", stderr);
     return code;
 }

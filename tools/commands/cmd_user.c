@@ -400,7 +400,7 @@ static bool list(struct users_file *f, struct options *o)
     bool good = true;
 
     if (!o->json)
-        printf("%-20s %-13s %s\n", "user", "hash", "what its mail may be");
+        printf("%-20s %-13s %s\n", "USER", "HASH", "WHAT ITS MAIL MAY BE");
     while (config_secret_next(buf_str(&f->text), &at, &number, &entry)) {
         struct config_user user;
         struct buf why = {0};

@@ -267,6 +267,8 @@ static void put_why(struct buf *out, const json_t *one)
 {
     const char *reason = reply_text(one, "reason"), *who = reply_text(one, "who");
 
+    if (wait_is_of_campaign(reply_text(one, "scope")))
+        who = ""; /* nobody has suspended it */
     if (json_object_get(one, "rate") != NULL || json_object_get(one, "sessions_max") != NULL ||
         json_object_get(one, "session_messages_max") != NULL) {
         buf_puts(out, "lowered to");
@@ -298,14 +300,13 @@ static void put_time(struct buf *out, bool known, int64_t ms)
 static void print_one(const json_t *one)
 {
     int64_t now_ms = clock_wall_ms(), until_ms = reply_number(one, "until_ms");
-    const char *name = reply_text(one, "name");
-    char *readable =
-        strcmp(reply_text(one, "scope"), "domain") == 0 ? dns_name_readable(name) : NULL;
+    const char *name = reply_text(one, "name"), *scope = reply_text(one, "scope");
+    char *readable = strcmp(scope, "domain") == 0 ? dns_name_readable(name) : NULL;
     bool narrow = screen_width() != 0 && screen_width() < WIDE_COLUMNS;
     struct buf line = {0};
     size_t from;
 
-    buf_printf(&line, "%-15s ", reply_text(one, "scope"));
+    buf_printf(&line, "%-15s ", wait_is_of_campaign(scope) ? "campaign" : scope);
     put_column(&line, readable != NULL ? readable : name, name_room(30));
     free(readable);
     buf_putc(&line, ' ');

@@ -26,6 +26,11 @@ static const struct {
     {"draining", "the engine is stopping", NULL},
 };
 
+bool wait_is_of_campaign(const char *scope)
+{
+    return strcmp(scope, "campaign_tenant") == 0;
+}
+
 bool wait_holds(const json_t *object)
 {
     return json_object_get(object, "wait") != NULL;
@@ -45,7 +50,7 @@ int64_t wait_until_ms(const json_t *object)
 static void put_suspension(struct buf *out, const json_t *wait, int64_t until_ms, int64_t now_ms)
 {
     const char *scope = reply_text(wait, "scope"), *name = reply_text(wait, "name");
-    bool campaign = strcmp(scope, "campaign_tenant") == 0;
+    bool campaign = wait_is_of_campaign(scope);
     size_t len = strlen(name);
 
     if (campaign && len > 0 && name[len - 1] == '@')
@@ -115,6 +120,8 @@ void put_held(struct buf *out, const json_t *of)
 
     json_object_foreach(json_object_get(of, "held_s"), name, held)
     {
+        if (json_number_value(held) < 1)
+            continue;
         buf_puts(out, between);
         put_age(out, (int64_t)(json_number_value(held) * 1000));
         buf_printf(out, " for %s", name);
@@ -206,7 +213,7 @@ static void put_details(struct buf *out, const json_t *wait, int64_t now_ms)
         put_age(out, now_ms - reply_number(wait, "answered_ms"));
         buf_puts(out, " ago");
     }
-    if (*reply_text(wait, "who") != 0)
+    if (*reply_text(wait, "who") != 0 && !wait_is_of_campaign(reply_text(wait, "scope")))
         buf_printf(out, "; by %s", reply_text(wait, "who"));
 }
 

@@ -8,6 +8,8 @@
 
 #include "base/buf.h"
 
+/* Whether a suspension of this scope is no more than that a campaign does not run. */
+bool wait_is_of_campaign(const char *scope);
 /* Whether something holds it back. */
 bool wait_holds(const json_t *object);
 /* When that ends, or 0. */
@@ -19,11 +21,12 @@ void put_wait(struct buf *out, const json_t *object, int64_t now_ms, unsigned co
  * answer came, and by whom. */
 void put_wait_whole(struct buf *out, const json_t *object, int64_t now_ms);
 
-/* ", set at /etc/hayauma/hayauma.yaml:12", or ", the default". */
 /* " 5m ago by hanako, for 2h more: listed": of a source's suspension; nothing where it has none. */
 void put_source_suspension(struct buf *out, const json_t *source, int64_t now_ms);
-/* "; waited 3m for rate, 5s for byte_rate" of a route or of one of its sources. */
+/* "; waited 3m for rate, 5s for byte_rate" of a route or of one of its sources; what is below a
+ * second is left out. */
 void put_held(struct buf *out, const json_t *of);
+/* ", set at /etc/hayauma/hayauma.yaml:12", or ", the default". */
 void put_set(struct buf *out, const char *set);
 /* " rate 60/min, sessions_max 2": what is lowered. */
 void put_caps(struct buf *out, const json_t *lowered);

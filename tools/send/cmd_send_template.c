@@ -57,7 +57,8 @@ static const char usage[] =
     "  -c, --config FILE the engine's configuration, which has the DKIM keys and\n"
     "                    says how long letters may be\n"
     "                    (" CONFIG_FILE " if it can be read)\n"
-    "  --preview N       print the first N letters, and send nothing\n"
+    "  --preview N       print the first N letters as readers will see them,\n"
+    "                    and send nothing\n"
     "  --api URL         of the engine's HTTP (default http://127.0.0.1:8000)\n"
     "  --token-file FILE with a token (hayauma token) that may inject\n"
     "  --no-wait         end when the letters begin to go, and not when all have had\n"
@@ -215,9 +216,12 @@ static int refused(const struct order *o, const char *what, int status, const js
     const char *detail = json_string_value(json_object_get(answer, "detail"));
 
     if (status >= 0)
-        fprintf(stderr, "hayauma send: %s: %s: %s%s%d\n", o->api, what,
+        fprintf(stderr, "hayauma send: %s: %s: %s%s%d%s\n", o->api, what,
                 detail != NULL ? detail : "", detail != NULL ? "; HTTP status " : "HTTP status ",
-                status);
+                status,
+                status == 401 ? "; 'hayauma token add NAME' makes a token, and --token-file names "
+                                "the file that has it"
+                              : "");
     return -EINVAL;
 }
 

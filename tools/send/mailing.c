@@ -15,6 +15,7 @@
 #include "tools/commands/screen.h"
 #include "tools/send/letter_yaml.h"
 #include "tools/send/send_list.h"
+#include "tools/send/send_preview.h"
 
 #define LETTER_STEPS     2000000
 #define LETTER_BYTES_MAX (50u << 20)
@@ -365,7 +366,7 @@ int mailing_preview(struct mailing *m, uint64_t letters, struct buf *out)
         if (why == NULL && letter(m->recipe, one, NULL, &one_letter, &mistake) == 0) {
             buf_printf(out, "%s:%lu: %s\n\n", m->list_file, m->csv->line,
                        json_string_value(json_object_get(one, "email")));
-            buf_put(out, one_letter.data, one_letter.len);
+            send_preview_put(out, buf_str(&one_letter));
             buf_puts(out, "\n");
             letters--;
         }
