@@ -329,7 +329,7 @@ int send_message_build(const struct send_parts *parts, struct send_message *out)
 
 /* --- a copy for sending --- */
 
-void send_message_copy(const struct send_message *m, struct str to, struct str id_domain,
+void send_message_head(const struct send_message *m, struct str to, struct str id_domain,
                        struct msgid_source *ids, int64_t wall_ms, struct buf *out)
 {
     char date[CLOCK_RFC5322_BYTES], id_text[MSGID_TEXT_BYTES];
@@ -357,5 +357,4 @@ void send_message_copy(const struct send_message *m, struct str to, struct str i
     } else if (!m->has_to) {
         buf_puts(out, "To: undisclosed-recipients:;\r\n");
     }
-    buf_put(out, m->content.data, m->content.len);
 }

@@ -39,9 +39,9 @@ const char *send_file_name(const char *path);
  * (send_list_wire()). 0 or -EINVAL. */
 int send_mailbox_parse(const char *text, char **out) MUST_USE;
 
-/* Writes one copy: fields that are missing (Message-ID, Date, To), then the message. to: the single
- * recipient, or empty for several. */
-void send_message_copy(const struct send_message *m, struct str to, struct str id_domain,
+/* Writes the fields that the message lacks (Message-ID, Date, To), which stand before it in one
+ * copy. to: the single recipient, or empty for several. */
+void send_message_head(const struct send_message *m, struct str to, struct str id_domain,
                        struct msgid_source *ids, int64_t wall_ms, struct buf *out);
 
 #endif

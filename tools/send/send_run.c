@@ -15,7 +15,7 @@
 struct send_copy { /* one message under way */
     struct smtp_transaction t;
     struct list_node node;
-    struct buf content;
+    struct buf head; /* in front of the message, which all copies have in common */
     struct smtp_transaction_rcpt *rcpts;
     size_t *recipients; /* indices into the list */
 };
@@ -70,8 +70,8 @@ static void copy_fill(struct send *c, struct send_copy *copy, uint16_t rcpts)
         for (size_t k = 0; k < address.len && !utf8; k++)
             utf8 = (unsigned char)address.ptr[k] > 127;
     }
-    buf_clear(&copy->content);
-    send_message_copy(&c->message, to, c->id_domain, &c->ids, io_wall_ms(c->io), &copy->content);
+    buf_clear(&copy->head);
+    send_message_head(&c->message, to, c->id_domain, &c->ids, io_wall_ms(c->io), &copy->head);
     copy->t = (struct smtp_transaction){
         .sender = str_of(c->sender),
         .envid = str_of(c->envid),
@@ -79,7 +79,8 @@ static void copy_fill(struct send *c, struct send_copy *copy, uint16_t rcpts)
         .eight_bit = c->message.eight_bit || utf8,
         .smtputf8 = utf8,
         .dot_lines = c->message.dot_lines,
-        .pieces = {{copy->content.data, copy->content.len}},
+        .pieces = {{copy->head.data, copy->head.len},
+                   {c->message.content.data, c->message.content.len}},
         .rcpts = copy->rcpts,
         .rcpts_len = rcpts,
         .owner = copy,
@@ -296,7 +297,7 @@ void send_done(struct send *c)
     for (struct list_node *node; (node = list_pop_front(&c->idle)) != NULL;) {
         struct send_copy *copy = LIST_ENTRY(node, struct send_copy, node);
 
-        buf_done(&copy->content);
+        buf_done(&copy->head);
         free(copy->rcpts);
         free(copy->recipients);
         free(copy);
