@@ -10,6 +10,7 @@
 #include "schedule/channel.h"
 #include "schedule/lane.h"
 #include "schedule/rollup.h"
+#include "schedule/settle.h"
 #include "sts/sts_policy.h"
 #include "worker/peer_text.h"
 #include "worker/shared.h"
@@ -486,6 +487,8 @@ void sessions_dispatch_all(struct worker *w)
 {
     struct list_node *n;
 
+    if (settles_full(w)) /* the next commit wakes the worker */
+        return;
     for (int i = 0;
          i < ROUNDS && (!list_empty(&w->supplies_dirty) || !list_empty(&w->channels_dirty)); i++) {
         while ((n = list_pop_front(&w->supplies_dirty)) != NULL)

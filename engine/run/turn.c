@@ -119,11 +119,12 @@ static void on_tick(void *arg)
 
 bool worker_busy(const struct worker *w)
 {
-    return !list_empty(&w->supplies_dirty) || !list_empty(&w->channels_dirty) ||
-           !list_empty(&w->deliveries_dirty) || !list_empty(&w->injects_dirty) ||
-           !list_empty(&w->recipes.later) || !list_empty(&w->suspension_walks) ||
-           !list_empty(&w->supply_walks) || w->renewing || w->handed || crew_desk_has(&w->desk) ||
-           lane_loads_wait(w);
+    bool dispatch = !list_empty(&w->supplies_dirty) || !list_empty(&w->channels_dirty);
+
+    return (dispatch && !settles_full(w)) || !list_empty(&w->deliveries_dirty) ||
+           !list_empty(&w->injects_dirty) || !list_empty(&w->recipes.later) ||
+           !list_empty(&w->suspension_walks) || !list_empty(&w->supply_walks) || w->renewing ||
+           w->handed || crew_desk_has(&w->desk) || lane_loads_wait(w);
 }
 
 int worker_turn(struct worker *w, uint32_t wait_ms)
