@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "deliver/dialogue.h"
 #include "deliver/idle.h"
@@ -20,6 +21,7 @@
 
 #define PIPELINE_MS 1000 /* a transaction that takes longer gets no second one behind it */
 #define UNSENT_MAX  64   /* transactions of a turn that end without having been sent */
+#define FLUSH_NS    UINT64_C(8000000) /* sessions get work for so long in a turn */
 
 /* Which states may follow a state, and what a session waits for in it. The protocol's own states
  * are smtp_client's. */
@@ -537,13 +539,17 @@ static void delivery_reap(struct worker *w)
 
 void delivery_flush_all(struct worker *w)
 {
+    uint64_t until_ns = clock_mono_ns() + FLUSH_NS;
     uint32_t unsent_left = UNSENT_MAX;
     struct list_node *n;
 
     recipes_turn(w);
     do {
-        while (unsent_left > 0 && (n = list_pop_front(&w->deliveries_dirty)) != NULL)
+        while (unsent_left > 0 && (n = list_pop_front(&w->deliveries_dirty)) != NULL) {
             delivery_flush(LIST_ENTRY(n, struct delivery, dirty_node), &unsent_left);
+            if (clock_mono_ns() >= until_ns)
+                unsent_left = 0;
+        }
     } while (unsent_left > 0 && recipes_grant(w));
     delivery_reap(w);
 }

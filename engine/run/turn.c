@@ -29,11 +29,9 @@
 #include "worker/sts_lookup.h"
 
 #define RESOLVER_COMPLAINT_MS 60000
-/* A turn takes in what others handed over for so long, and until so many lanes were visited; and
- * looks at the clock behind so many things. */
+/* A turn takes in what others handed over for so long, and until so many lanes were visited. */
 #define HANDED_NS    2000000
 #define HANDED_LANES 1000
-#define HANDED_ASKED 8
 
 static const struct lane_hooks lane_hooks = {
     .expired = judge_expired, .unroutable = judge_unroutable, .forbidden = judge_forbidden};
@@ -55,15 +53,13 @@ struct handing {
     struct worker *worker;
     uint64_t until_ns;
     uint32_t lanes_max; /* of worker->turn.lanes */
-    uint32_t asked;
 };
 
 static bool hand_on(void *arg)
 {
     struct handing *h = arg;
 
-    return h->worker->turn.lanes < h->lanes_max &&
-           (++h->asked % HANDED_ASKED != 0 || clock_mono_ns() < h->until_ns);
+    return h->worker->turn.lanes < h->lanes_max && clock_mono_ns() < h->until_ns;
 }
 
 static struct handing handing_of(struct worker *w)
