@@ -93,14 +93,55 @@ static int take_records_lock(struct queue *q, const char **error)
     return 0; /* a file system without locks may be fit for records all the same */
 }
 
-/* Shard 0 is the one that says how many there are; it says "complete" only when all exist, so that
- * a shard lost later is noticed and not made anew, empty. */
-static int open_shards(struct queue *q, const char **error)
+static int shard_stat(const struct queue *q, uint32_t index, const char *name)
 {
-    static char text[500]; /* outlives the queue */
-    struct queue_format format = {.version = FORMAT_VERSION, .shards = q->options.shards};
     struct stat st;
     char *path;
+    int err;
+
+    if (asprintf(&path, "%s/shard-%03u%s", q->path, index, name) < 0)
+        return -ENOMEM;
+    err = stat(path, &st) < 0 ? -errno : 0;
+    free(path);
+    return err;
+}
+
+/* A shard that there was is not made anew, empty. */
+static int must_be_there(struct queue *q, uint32_t index, const char **error)
+{
+    static char text[500]; /* outlives the queue */
+    int err = shard_stat(q, index, "/data.mdb");
+
+    if (err == 0)
+        return 0;
+    snprintf(text, sizeof(text), "%.400s/shard-%03u/data.mdb %s", q->path, index,
+             err == -ENOENT ? "is missing: put it back, its mail is in it"
+                            : "cannot be reached: check owner and mode of all in the directory");
+    *error = text;
+    return err;
+}
+
+/* The shard's own errors name no file. */
+static int open_one(struct queue *q, uint32_t index, struct queue_format *format,
+                    const char **error)
+{
+    static char text[900]; /* outlives the queue */
+    int err = shard_open(&q->shards[index], q, index, format, error);
+
+    if (err == 0 || (*error != NULL && strstr(*error, "/shard-") != NULL))
+        return err;
+    snprintf(text, sizeof(text), "%.400s/shard-%03u: %.450s", q->path, index,
+             *error != NULL ? *error : "it cannot be opened");
+    *error = text;
+    return err;
+}
+
+/* Shard 0 is the one that says how many there are; it says "complete" only when all exist, so that
+ * a shard lost later is noticed. It is made before the others: where there are others, it was lost.
+ */
+static int open_shards(struct queue *q, const char **error)
+{
+    struct queue_format format = {.version = FORMAT_VERSION, .shards = q->options.shards};
     int err;
 
     for (size_t i = 0; i < sizeof(format.id); i += sizeof(uint64_t))
@@ -109,7 +150,13 @@ static int open_shards(struct queue *q, const char **error)
     q->shards = calloc(SHARDS_MAX, sizeof(*q->shards));
     if (q->shards == NULL)
         return -ENOMEM;
-    err = shard_open(&q->shards[0], q, 0, &format, error);
+    /* A directory alone is left by a first start that found no room for more. */
+    if (shard_stat(q, 0, "/" BALLAST_NAME) == 0 || shard_stat(q, 1, "") == 0) {
+        err = must_be_there(q, 0, error);
+        if (err < 0)
+            return err;
+    }
+    err = open_one(q, 0, &format, error);
     q->shards_len = err == 0;
     if (err < 0)
         return err;
@@ -122,18 +169,9 @@ static int open_shards(struct queue *q, const char **error)
 
         ASSERT(q->shards_len == i); /* each opens behind the ones before it */
         own.complete = 0;
-        if (asprintf(&path, "%s/shard-%03u/data.mdb", q->path, i) < 0)
-            return -ENOMEM;
-        err = format.complete && stat(path, &st) < 0 ? -errno : 0;
-        if (err < 0) {
-            snprintf(text, sizeof(text), "%.400s is missing (%s): put it back, its mail is in it",
-                     path, strerrordesc_np(-err));
-            *error = text;
-        }
-        free(path);
-        if (err < 0)
-            return err;
-        err = shard_open(&q->shards[i], q, i, &own, error);
+        err = format.complete ? must_be_there(q, i, error) : 0;
+        if (err == 0)
+            err = open_one(q, i, &own, error);
         if (err < 0)
             return err;
         q->shards_len++;

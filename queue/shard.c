@@ -448,7 +448,7 @@ static int check_format(struct shard *s, MDB_txn *txn, struct queue_format *form
     /* Shard 0 says what the queue is; the others have to agree with it. */
     if (stored.shard != s->index ||
         (s->index > 0 && memcmp(stored.id, format->id, sizeof(stored.id)) != 0)) {
-        *error = "a shard directory belongs to another queue; put the right one back";
+        *error = "it belongs to another queue; put the right one back";
         return -EINVAL;
     }
     *format = stored;
@@ -639,7 +639,7 @@ static int open_files(struct shard *s, const char **error)
         goto fail;
     return 0;
 fail:
-    *error = strerrordesc_np(errno);
+    *error = "its files cannot be opened";
     return -errno;
 }
 

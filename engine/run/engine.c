@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -291,6 +292,22 @@ static bool is_of_system(int err)
            err == EMFILE;
 }
 
+/* Of a restored copy, perhaps: what is in it is nobody's mail. */
+static void log_foreign_shard(struct engine *e)
+{
+    struct stat st;
+    char path[600];
+
+    snprintf(path, sizeof(path), "%.500s/shard-%03u", e->config->queue.path,
+             queue_shards(e->shared.queue));
+    if (stat(path, &st) == 0)
+        log_warn(
+            "queue.foreign_shard",
+            "path=%s action=\"the queue has no such shard, and mail in it is not sent: if a copy "
+            "was restored over another queue, restore the whole of it\"",
+            path);
+}
+
 int engine_start(struct engine *e, int (*ready)(void *arg, struct buf *error), void *arg,
                  struct buf *error)
 {
@@ -329,6 +346,7 @@ int engine_start(struct engine *e, int (*ready)(void *arg, struct buf *error), v
         (void)engine_start_failed(e, err);
     } else {
         log_quarantine(e);
+        log_foreign_shard(e);
         err = ready(arg, error);
         if (err < 0)
             (void)engine_start_failed(e, err);

@@ -142,6 +142,19 @@ def test_starts_that_say_what_to_change():
     data.rename(engine.dir / "data.mdb")
     status, said = serve(engine)
     assert status == 1 and f"{data} is missing" in said, said
+    (engine.dir / "data.mdb").rename(data)
+    # The first shard says what the queue is: it is not made anew either.
+    first = engine.dir / "queue/shard-000"
+    first.rename(engine.dir / "first")
+    status, said = serve(engine)
+    assert status == 1 and f"{first}/data.mdb is missing" in said and not first.exists(), said
+    (engine.dir / "first").rename(first)
+    # A copy of a queue of more shards, unpacked over this one.
+    more = engine.dir / "queue/shard-002"
+    more.mkdir()
+    engine.start()
+    engine.process.stop(20)
+    assert f"event=queue.foreign_shard path={more} " in engine.log(), engine.log()
     if os.geteuid() == 0:
         disk = engine.dir / "disk"
         disk.mkdir()
