@@ -262,6 +262,11 @@ enum tls_cost tls_step_cost(const struct tls *t, struct str wire)
     return TLS_LONG;
 }
 
+bool tls_resumes(const struct tls *t)
+{
+    return SSL_session_reused(t->ssl) == 1;
+}
+
 /* --- bytes --- */
 
 ssize_t tls_read(struct tls *t, struct str *wire, uint8_t *plain, size_t plain_max)

@@ -154,6 +154,8 @@ enum tls_step tls_handshake(struct tls *t, struct str *wire);
  *                 has heard it */
 enum tls_cost { TLS_LONG, TLS_RESUMING, TLS_BRIEF };
 enum tls_cost tls_step_cost(const struct tls *t, struct str wire);
+/* Behind the step that heard the peer's hello: whether a session is resumed. */
+bool tls_resumes(const struct tls *t);
 
 /* Takes bytes of the peer from the front of wire and gives decrypted ones: > 0 so many, and there
  * may be more; 0 none, and all of wire is taken; -ENODATA: the peer said that it sends no more

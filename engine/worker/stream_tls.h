@@ -4,9 +4,10 @@
  * States of a connection (stream_tls.c has the table): it waits for bytes of its peer; its step is
  * queued, since no more than HANDSHAKES_AT_ONCE of a worker's are in the crew, whose threads have
  * other work too; its step runs; then it is open or failed. The worker itself runs, for
- * HANDSHAKES_TURN_US of a turn, the last step of a server's handshake where it only hears that its
+ * HANDSHAKES_TURN_NS of a turn, the last step of a server's handshake where it only hears that its
  * client has heard all, and steps that resume a session. A client may ask for a session that it has
- * not, and so have a worker sign: once a second, see HANDSHAKE_LONG_MS.
+ * not, and so have a worker sign, and a server may not take its own: once a second, see
+ * HANDSHAKE_REFUSED_MS.
  *
  * Thread: the stream's; the crew's touch a connection in its step only, and stream_busy() is true
  * for as long. There is no timer: the session has a deadline for the handshake, as for all that its
@@ -19,13 +20,12 @@
 #include "worker/stream.h"
 
 #define HANDSHAKES_AT_ONCE 16 /* of a worker, in the crew */
-/* Steps that the worker itself runs: so long in a turn, what each counts as, and which step to
- * resume a session took too long, by the thread's CPU, so that the crew runs them for a while. */
-#define HANDSHAKES_TURN_US    1000
-#define HANDSHAKE_BRIEF_US    15
-#define HANDSHAKE_RESUMING_US 200
-#define HANDSHAKE_LONG_US     1000
-#define HANDSHAKE_LONG_MS     1000
+/* Steps that the worker itself runs: one more in a turn while those before took less, by the
+ * thread's CPU; what a brief one counts as; and for how long the crew runs those to resume a
+ * session, behind one that was refused. */
+#define HANDSHAKES_TURN_NS   UINT64_C(1000000)
+#define HANDSHAKE_BRIEF_NS   UINT64_C(15000)
+#define HANDSHAKE_REFUSED_MS 1000
 /* How much a peer may send while its step waits or runs. Anybody may be a client, so clients may
  * send less; and a client has less to say. */
 #define HANDSHAKE_BYTES_MAX        (64u << 10)
@@ -39,8 +39,8 @@ struct handshakes {
     struct list queued;
     uint32_t running;
     uint64_t turn_ns;     /* in which ... */
-    uint32_t turn_us;     /* ... steps of so long were asked for */
-    uint64_t long_ns;     /* HANDSHAKE_LONG_US; a test says otherwise, however fast its machine */
+    uint64_t used_ns;     /* ... steps took so long here, */
+    uint64_t turn_max_ns; /* of HANDSHAKES_TURN_NS; a test sets it, since its machine may be slow */
     uint64_t resuming_ms; /* until then the crew runs those that resume */
     struct timer timer;   /* the crew was full: look again */
 };

@@ -24,6 +24,7 @@ static struct crew_desk desk;
 static struct handshakes handshakes;
 static struct tls_server *server;
 static struct tls_client *client;
+static struct tls_tickets *tickets;
 static bool test_runs;
 
 /* A session: what it was told. */
@@ -147,10 +148,10 @@ static void wake(void *arg)
 static void make_server(void)
 {
     struct tls_certificate *certificate;
-    struct tls_tickets *tickets = tls_tickets_new();
     char command[400], chain[64], key[64];
     struct buf error = {0};
 
+    tickets = tls_tickets_new();
     assert_non_null(mkdtemp(dir));
     snprintf(chain, sizeof(chain), "%s/chain", dir);
     snprintf(key, sizeof(key), "%s/key", dir);
@@ -162,7 +163,6 @@ static void make_server(void)
     assert_int_equal(tls_certificate_load(&certificate, chain, key, &error), 0);
     assert_int_equal(tls_server_new(&server, &certificate, 1, tickets), 0);
     tls_certificate_unref(certificate);
-    tls_tickets_unref(tickets);
     assert_int_equal(tls_client_new(&client, &(struct tls_client_options){0}, &error), 0);
     snprintf(command, sizeof(command), "rm -r %s", dir);
     assert_int_equal(system(command), 0);
@@ -190,6 +190,7 @@ static int teardown(void **state)
     streams_done(&all); /* asserts that no buffer is left out */
     io_close(io);
     tls_server_unref(server);
+    tls_tickets_unref(tickets);
     tls_client_free(client);
     return 0;
 }
@@ -341,31 +342,45 @@ static bool crew_has_step(void)
     return handshakes.running > 0 && !crew_desk_has(&desk);
 }
 
-/* Nor does a session that is resumed. Who asks for one that the server does not take costs a whole
- * handshake here, once: then steps are the crew's again. What is a long step is set, since on a
- * machine that is slow enough any step is. */
-static void test_resuming(void **state)
+/* What the server says first comes behind its ticket. */
+static struct tls_session *session_of(struct end *a, struct end *b)
 {
     struct tls_session *session;
+    struct iovec iov;
+
+    RUN_UNTIL(a->ended > 0 && b->ended > 0);
+    say(b, &iov, "220\r\n");
+    RUN_UNTIL(a->got.len == 5);
+    session = tls_take_session(stream_tls_of(&a->stream));
+    assert_non_null(session);
+    end_done(a);
+    end_done(b);
+    return session;
+}
+
+/* Nor does a session that is resumed. Who asks for one that the server does not take costs a whole
+ * handshake here, once: then steps are the crew's again. */
+static void test_resuming(void **state)
+{
+    struct tls_session *session, *old;
     struct end a, b;
     struct blocker blocker;
-    struct iovec iov;
 
     (void)state;
     begin(100);
+    handshakes.turn_max_ns = UINT64_MAX;
     pair(&a, &b);
     start_server(&b);
     start_client(&a, NULL);
-    RUN_UNTIL(a.ended > 0 && b.ended > 0);
-    say(&b, &iov, "220\r\n"); /* the ticket comes before it */
-    RUN_UNTIL(a.got.len == 5);
-    session = tls_take_session(stream_tls_of(&a.stream));
-    assert_non_null(session);
-    end_done(&a);
-    end_done(&b);
+    old = session_of(&a, &b);
+    tls_tickets_rotate(tickets);
+    tls_tickets_rotate(tickets);
+    pair(&a, &b);
+    start_server(&b);
+    start_client(&a, NULL);
+    session = session_of(&a, &b);
 
     block(&blocker);
-    handshakes.long_ns = UINT64_MAX;
     pair(&a, &b);
     start_server(&b);
     start_client(&a, session);
@@ -376,12 +391,21 @@ static void test_resuming(void **state)
     end_done(&a);
     end_done(&b);
 
-    handshakes.long_ns = 0;
     pair(&a, &b);
     start_server(&b);
-    start_client(&a, session); /* its first step is a long one */
-    assert_true(handshakes.resuming_ms > io_now_ms(io));
-    handshakes.resuming_ms = UINT64_MAX;
+    start_client(&a, old);
+    RUN_UNTIL(handshakes.resuming_ms > 0 || crew_has_step());
+    assert_true(handshakes.resuming_ms > 0);
+    handshakes.resuming_ms = UINT64_MAX; /* else the machine would have to be fast */
+    unblock(&blocker);
+    RUN_UNTIL(a.ended > 0 && b.ended > 0);
+    end_done(&a);
+    end_done(&b);
+
+    block(&blocker);
+    pair(&a, &b);
+    start_server(&b);
+    start_client(&a, session);
     RUN_UNTIL(b.ended > 0 || crew_has_step());
     assert_int_equal(a.ended + b.ended, 0);
     unblock(&blocker);
@@ -389,6 +413,30 @@ static void test_resuming(void **state)
     end_done(&a);
     end_done(&b);
     tls_session_free(session);
+    tls_session_free(old);
+    finish();
+}
+
+/* A turn that was taken up by steps has no more of them. */
+static void test_turn_is_bounded(void **state)
+{
+    struct end a, b;
+    struct blocker blocker;
+
+    (void)state;
+    begin(100);
+    handshakes.turn_max_ns = 0;
+    pair(&a, &b);
+    start_server(&b);
+    start_client(&a, NULL);
+    RUN_UNTIL(a.ended > 0);
+    block(&blocker);
+    RUN_UNTIL(b.ended > 0 || crew_has_step());
+    assert_int_equal(b.ended, 0); /* its last step is brief */
+    unblock(&blocker);
+    RUN_UNTIL(b.ended > 0);
+    end_done(&a);
+    end_done(&b);
     finish();
 }
 
@@ -507,10 +555,15 @@ static void test_too_much(void **state)
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_talk),      cmocka_unit_test(test_many_at_once),
-        cmocka_unit_test(test_crew_full), cmocka_unit_test(test_failed),
-        cmocka_unit_test(test_cancelled), cmocka_unit_test(test_too_much),
-        cmocka_unit_test(test_brief),     cmocka_unit_test(test_resuming),
+        cmocka_unit_test(test_talk),
+        cmocka_unit_test(test_many_at_once),
+        cmocka_unit_test(test_crew_full),
+        cmocka_unit_test(test_failed),
+        cmocka_unit_test(test_cancelled),
+        cmocka_unit_test(test_too_much),
+        cmocka_unit_test(test_brief),
+        cmocka_unit_test(test_resuming),
+        cmocka_unit_test(test_turn_is_bounded),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);
