@@ -453,7 +453,7 @@ static void stream_begin(struct warmup_stream *s, const struct warmup_hour *now)
 
     warmup_begin(&s->state, &s->policy, now);
     s->state.sequence = sequence;
-    if (s->lost)
+    if (s->lost && !s->state.warm)
         s->state.used = warmup_cap(&s->policy, &s->state);
     s->begun = true;
     s->lost = false;

@@ -778,6 +778,39 @@ static void test_end(void **state)
     }
 }
 
+/* Of a damaged record the day's cap counts as used: it begins anew on the next day. By the calendar
+ * there may be no cap by now, and so nothing that is used. */
+static void test_damaged(void **state)
+{
+    static const char *const froms[] = {"2026-05-31", "2020-01-01"};
+    const int64_t now_ms = ms_of("2026-06-01", 0);
+    struct warmup_view v;
+    char text[300];
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(froms); i++) {
+        struct world world = {0};
+
+        snprintf(text, sizeof(text),
+                 "sources: {a: {ipv4: 127.0.0.1}}\nwarmup: {sources: {a: {schedule: fast, mode: "
+                 "calendar, from: %s}}}\n",
+                 froms[i]);
+        world.config = config_of(text, 1);
+        world_open(&world);
+        assert_int_equal(warmup_restore(&world.w, STR("a"), STR("default"), 0, NULL), 0);
+        for (int turn = 0; turn < 2; turn++) { /* as it is shown, then as it is kept */
+            warmup_view(&world.w,
+                        warmup_stream_of(&world.w, world.config, "a", STR("mx.example.net")),
+                        now_ms, &v);
+            assert_int_equal(v.used, i == 0 ? v.cap : 0);
+            assert_true(i > 0 || v.cap > 0);
+            keep(&world, now_ms);
+        }
+        world_close(&world);
+        config_unref((struct config *)(uintptr_t)world.config);
+    }
+}
+
 /* What could not be stored is not spent, and not lost. */
 static void test_store_fails(void **state)
 {
@@ -1069,6 +1102,7 @@ int main(void)
                                        cmocka_unit_test(test_clock_over_midnight),
                                        cmocka_unit_test(test_crash_loses_a_chunk),
                                        cmocka_unit_test(test_end),
+                                       cmocka_unit_test(test_damaged),
                                        cmocka_unit_test(test_store_fails),
                                        cmocka_unit_test(test_given_back),
                                        cmocka_unit_test(test_reload),

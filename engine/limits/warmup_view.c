@@ -31,7 +31,7 @@ static void stream_view(struct warmup *w, const struct warmup_stream *s, int64_t
     warmup_hour_at(&w->calendar, wall_ms, &now);
     if (!s->begun)
         warmup_begin(&state, &s->policy, &now);
-    if (s->lost)
+    if (s->lost && !state.warm)
         state.used = warmup_cap(&s->policy, &state);
     if (left > 0)
         warmup_unlease(&state, (uint32_t)left);
