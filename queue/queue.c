@@ -150,8 +150,7 @@ static int open_shards(struct queue *q, const char **error)
     q->shards = calloc(SHARDS_MAX, sizeof(*q->shards));
     if (q->shards == NULL)
         return -ENOMEM;
-    /* A directory alone is left by a first start that found no room for more. */
-    if (shard_stat(q, 0, "/" BALLAST_NAME) == 0 || shard_stat(q, 1, "") == 0) {
+    if (shard_stat(q, 0, "") == 0 || shard_stat(q, 1, "") == 0) {
         err = must_be_there(q, 0, error);
         if (err < 0)
             return err;
