@@ -19,6 +19,7 @@
 #define LOOKED_PER_STEP 16
 #define CASED_PER_STEP  2
 #define FRAMES_PER_STEP 16
+#define DUMPED_PER_STEP 6  /* bytes of JSON, which jansson looks at one by one */
 #define REAL_STEPS      12 /* to write a number with a fraction */
 
 enum node_kind {

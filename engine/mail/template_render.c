@@ -187,7 +187,7 @@ static int on_dump(const char *bytes, size_t len, void *arg)
     struct dump *d = arg;
 
     if (d->text.len + len > d->r->budget->bytes ||
-        !render_spend(d->r, d->at, 1 + len / LOOKED_PER_STEP))
+        !render_spend(d->r, d->at, 1 + len / DUMPED_PER_STEP))
         return -1;
     buf_put(&d->text, bytes, len);
     return 0;

@@ -247,6 +247,7 @@ static void test_texts_of_lists_are_paid(void **state)
     "%}"
     (void)state;
     assert_true(steps_of(LISTS "{{ n.b }}") - steps_of(LISTS) > 4 * 8192);
+    assert_true(steps_of("{{ ['x' * 60000] }}") > 10000);
 }
 
 /* What is allocated, and numbers with a fraction, cost more than the step of 50 ns that evaluates
