@@ -482,6 +482,10 @@ def test_framing():
             before = cpu_s(engine)
             time.sleep(1)
             check("no thread spins", cpu_s(engine) - before < 0.1, True)
+        with socket.create_connection(("127.0.0.1", engine.web), 15) as s:  # who sends no more waits for answers
+            s.sendall((head(length) + text).replace(b"Connection: close\r\n", b"") * 20)
+            s.shutdown(socket.SHUT_WR)
+            check("half closed", read_all(s).count(b"HTTP/1.1 200"), 20)
         for data, want in odd_requests(text):
             got = engine.raw(data)
             check(f"{data[:150]}: {got}", re.findall(rb"HTTP/1.1 (\d+)", got), want)
