@@ -162,7 +162,7 @@ def test_config():
     run("config", "check", "-c", good, good, status=2)
     run("config", "docs", "-c", good, status=2)
     assert f"{bad}:2:1: unknown key 'lisen'" in run("config", "check", bad, status=1).stderr
-    assert "cannot be read" in run("config", "check", temp.path / "none", status=1).stderr
+    assert "is not there; docs/examples" in run("config", "check", temp.path / "none", status=1).stderr
     shown = run("config", "show", good).stdout
     assert f"\nworkers: 2  # {good}:2\n" in shown
     good.write_text(shown)
