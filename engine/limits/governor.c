@@ -23,6 +23,7 @@ struct governor {
     struct list cooling; /* entries with refs == 0 */
     size_t cooling_len;
     uint64_t seed;
+    uint64_t began_ns; /* see governor_begin() */
 };
 
 int governor_open(struct governor **out)
@@ -190,6 +191,15 @@ static void wait_rescale(_Atomic uint64_t *next_ns, uint64_t old_ns, uint64_t in
     while (next > now_ns &&
            !atomic_compare_exchange_weak(next_ns, &next,
                                          now_ns + scaled_ns(next - now_ns, old_ns, interval_ns)))
+        ;
+}
+
+/* Nothing goes before at_ns. */
+static void wait_until(_Atomic uint64_t *next_ns, uint64_t at_ns)
+{
+    uint64_t next = atomic_load(next_ns);
+
+    while (next < at_ns && !atomic_compare_exchange_weak(next_ns, &next, at_ns))
         ;
 }
 
@@ -391,8 +401,16 @@ void governor_cap(struct governor *g, struct governor_entry *e, uint32_t version
                               memory_order_relaxed);
         wait_rescale(&e->shared.next_ns[GOVERNOR_MESSAGES], old_ns, governor_interval_at(e, now_ns),
                      now_ns);
+        if (cap->rate_messages > 0 && since_ns < (int64_t)g->began_ns)
+            wait_until(&e->shared.next_ns[GOVERNOR_MESSAGES],
+                       g->began_ns + governor_interval_at(e, now_ns));
     }
     pthread_mutex_unlock(&g->mutex);
+}
+
+void governor_begin(struct governor *g, uint64_t now_ns)
+{
+    g->began_ns = now_ns;
 }
 
 bool governor_capped(const struct governor_entry *e, uint64_t now_ns, struct governor_cap *out)

@@ -149,6 +149,9 @@ struct governor_entry {
 #define GOVERNOR_RUN_TIMES 8
 
 int governor_open(struct governor **out) MUST_USE;
+/* The process begins at now_ns, before workers do. When a lowered rate that is older than it let
+ * its last message go is not stored: the next one goes an interval behind the beginning. */
+void governor_begin(struct governor *g, uint64_t now_ns);
 void governor_close(struct governor *g);
 
 /* The entry of key, made when missing. limits are applied unless those of a later generation are: a

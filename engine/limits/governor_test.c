@@ -621,6 +621,35 @@ static void test_cap(void **state)
     governor_close(g);
 }
 
+/* A rate that was lowered before the process began may have let a message go just before: it waits
+ * an interval, and only once. */
+static void test_lowered_before(void **state)
+{
+    const struct governor_cap cap = {
+        .rate_messages = 1, .rate_period_ms = 60000, .step_ms = 600000};
+    const struct governor_limits none = {.generation = 1};
+    const uint64_t began_ns = 5000 * S;
+    struct governor *g;
+    struct governor_entry *e;
+
+    (void)state;
+    assert_int_equal(governor_open(&g), 0);
+    governor_begin(g, began_ns);
+    e = governor_get(g, STR("a"), &none, began_ns + 10 * S);
+    governor_cap(g, e, 1, &cap, (int64_t)(began_ns - 100 * S), began_ns + 10 * S);
+    assert_int_equal(take(e, began_ns + 10 * S, 1), began_ns + 60 * S);
+    governor_cap(g, e, 2, &cap, (int64_t)(began_ns - 100 * S), began_ns + 20 * S);
+    assert_int_equal(take(e, began_ns + 60 * S, 1), 0);
+    governor_cap(g, e, 3, &cap, (int64_t)(began_ns - 100 * S), began_ns + 61 * S);
+    assert_int_equal(take(e, began_ns + 120 * S, 1), 0);
+    governor_put(g, e, UINT64_MAX);
+    e = governor_get(g, STR("b"), &none, began_ns + 10 * S); /* lowered since */
+    governor_cap(g, e, 4, &cap, (int64_t)(began_ns + 9 * S), began_ns + 10 * S);
+    assert_int_equal(take(e, began_ns + 10 * S, 1), 0);
+    governor_put(g, e, UINT64_MAX);
+    governor_close(g);
+}
+
 /* Sessions are opened a second ahead of the rate, or a burst, then no faster than it lets through.
  */
 static void test_opens(void **state)
@@ -970,6 +999,7 @@ int main(void)
         cmocka_unit_test(test_rate_changes),
         cmocka_unit_test(test_cap),
         cmocka_unit_test(test_cold_ones_go),
+        cmocka_unit_test(test_lowered_before),
         cmocka_unit_test(test_opens),
         cmocka_unit_test(test_restore),
         cmocka_unit_test(test_threads),

@@ -169,6 +169,7 @@ int engine_open(struct engine *e, struct config *config, struct buf *error)
         buf_puts(error, "out of memory");
         return -ENOMEM;
     }
+    governor_begin(e->shared.governor, clock_mono_ns());
     memset(e->shared.workers, 0, e->shared.workers_len * sizeof(*e->shared.workers));
     pthread_barrier_init(&e->barrier, NULL, e->shared.workers_len + 1);
     for (uint32_t i = 0; i < e->shared.workers_len; i++) {

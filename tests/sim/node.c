@@ -377,6 +377,7 @@ static void engine_make(struct engine *e)
            logins_init(&e->shared.logins) == 0 && governor_open(&e->shared.governor) == 0 &&
            sources_init(&e->shared.sources) == 0 && tally_open(&e->shared.tally) == 0 &&
            crew_open(&e->shared.crew, 0, CREW_JOBS_PER_WORKER) == 0);
+    governor_begin(e->shared.governor, sim_now_ns());
     memset(e->shared.workers, 0, e->shared.workers_len * sizeof(*e->shared.workers));
     for (uint32_t i = 0; i < e->shared.workers_len; i++)
         ASSERT(worker_open(&e->shared.workers[i], e, i) == 0);
