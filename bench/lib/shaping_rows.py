@@ -1,9 +1,11 @@
-"""What limits and warm-up cost that bind nothing."""
+"""What limits and warm-up cost that bind nothing, and sites that are many."""
+
+import time
 
 import servers
 from engine import merge
-from proc import TempDir
-from rows import OwnSink, Row, drained, fill, own_path
+from proc import TempDir, free_port, wait_until
+from rows import LOCALHOST, OwnSink, Row, delivered, drained, engine_on, fill, own_path, own_source
 
 LANES = 100_000
 PATH = {"destinations": {"*": {"sessions_max": 100, "session_messages_max": "none"}}}
@@ -62,4 +64,85 @@ def warmup(scale):
     return row
 
 
-ROWS = {"shaping": shaping, "warmup": warmup}
+def lines(file):
+    with file.open("rb") as ledger:
+        return sum(chunk.count(b"\n") for chunk in iter(lambda: ledger.read(1 << 20), b""))
+
+
+def rested(relay):
+    """Waits until the engine has found what is stored."""
+    def rests():
+        cpu = relay.cpu_s()
+        time.sleep(1)
+        return relay.cpu_s() - cpu < 0.2
+
+    wait_until("the engine to rest", rests, 120)
+
+
+def watched(relay, sink, watch_s):
+    """CPU of a message while watch_s pass, from some seconds behind the first message on, when as many lanes as may
+    be are in memory. What came is counted in the sink's ledger: a status of 262,144 lanes is work itself."""
+    ledger = sink.temp.path / "ledger"
+    wait_until("the first message", lambda: ledger.exists() and lines(ledger) > 0, 60, 0.05)
+    time.sleep(5)
+    before, cpu, since = lines(ledger), relay.cpu_s(), time.monotonic()
+    time.sleep(watch_s)
+    count, used, took = lines(ledger) - before, relay.cpu_s() - cpu, time.monotonic() - since
+    return {"messages": count, "messages_per_s": round(count / took),
+            "cpu_us_per_message": round(used / max(count, 1) * 1e6, 1)}
+
+
+def site_drain(domains, sites):
+    """A queue of one message for each domain is emptied, a session each; domains end in the number of their site, or
+    are each a site of their own."""
+    temp, dns = TempDir("hayauma-sites-"), f"{LOCALHOST}:{free_port()}"
+    fill(temp.path / "queue", "--recipients", domains, "--domains", domains, "--size", 1000)
+    world = "classes:\n" + "".join(f"- {{name: s{i}, domains: ['d*{i:02}.example'], exchanger: hub{i}.example}}\n"
+                                   for i in range(sites)) if sites < domains else None
+    sink = OwnSink(behaviour=world, ledger=True, more=["--dns", dns])
+    relay = engine_on(temp.path, sink.address, {"destinations": {"*": {"session_messages_max": 1}},
+                                                "dns": {"servers": [dns], "port": sink.port}})
+    del relay.engine.config["routes"]
+    relay.start()
+    try:
+        return {"work": "drain", "sites": sites, **watched(relay, sink, 10)}
+    finally:
+        relay.stop()
+        sink.stop()
+        temp.close()
+
+
+def site_wait(waiting):
+    """Mail for 100 sites is relayed while so many others have some that waits."""
+    temp, dns = TempDir("hayauma-sites-"), f"{LOCALHOST}:{free_port()}"
+    fill(temp.path / "queue", "--recipients", waiting, "--domains", waiting, "--size", 4096, "--shared",
+         "--due-ms", int((time.time() + 3600) * 1000))
+    sink = OwnSink(more=["--dns", dns])
+    relay = engine_on(temp.path, sink.address, {"dns": {"servers": [dns], "port": sink.port}})
+    del relay.engine.config["routes"]
+    relay.start()
+    try:
+        rested(relay)
+        before, cpu = delivered(relay.engine), relay.cpu_s()
+        own_source(relay.address(), duration_s=10, more=["--rcpt-domains", 100])
+        count, used = delivered(relay.engine) - before, relay.cpu_s() - cpu
+        return {"work": "relay", "sites": waiting, "messages": count, "messages_per_s": round(count / 10),
+                "cpu_us_per_message": round(used / max(count, 1) * 1e6, 1)}
+    finally:
+        relay.stop()
+        sink.stop()
+        temp.close()
+
+
+def sites1m(scale):
+    many = int(1_000_000 * scale)
+    row = Row("a million sites: their mail goes out, a session for each message; and others' mail, while theirs waits", [])
+    for what, one in (("drain", lambda sites: site_drain(many, sites)), ("relay", site_wait)):
+        few, all_of_them = one(100), one(many)
+        row.results += [few, all_of_them]
+        row.want(f"{what}: CPU of a message, against 100 sites",
+                 all_of_them["cpu_us_per_message"] / few["cpu_us_per_message"], "<=", 1.5)
+    return row
+
+
+ROWS = {"shaping": shaping, "warmup": warmup, "sites1m": sites1m}
