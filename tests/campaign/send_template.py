@@ -4,6 +4,7 @@
 send_template.py [TEST...]"""
 
 import json
+import os
 import subprocess
 import time
 
@@ -59,8 +60,15 @@ def test_check_and_preview():
         check("previews", done.stdout.count("\nSubject: "), 2)
         assert "r0@x0.example" in done.stdout and "r2@x2.example" not in done.stdout, done.stdout
         japanese = {**TEMPLATE, "content": {**TEMPLATE["content"], "subject": "{{ name }}様、春", "text_body": "桜が咲く"}}
-        done = send(engine, "email,name,code\na@x1.example,太郎,1\n", "--preview", "1", template=japanese)
-        assert "\nSubject: 太郎様、春\n" in done.stdout and "\n桜が咲く\n" in done.stdout, done.stdout
+        call = command(engine, "email,name,code\na@x1.example,太郎,1\n", "--preview", "1", template=japanese)
+        told = subprocess.run(call, capture_output=True, text=True, timeout=60, check=True).stdout
+        assert "\nSubject: =?UTF-8?" in told and "桜が咲く" not in told, told
+        terminal, its_end = os.openpty()  # a reader, not a program
+        subprocess.run(call, stdout=its_end, stdin=its_end, timeout=60, check=True)
+        os.close(its_end)
+        told = os.read(terminal, 65536).decode().replace("\r\n", "\n")
+        os.close(terminal)
+        assert "\nSubject: 太郎様、春\n" in told and "\n桜が咲く\n" in told, told
         send(engine, csv(0, 5), "--check")
         # What all letters have in common: who signs them, how they are told apart, how they are left.
         done = send(engine, csv(0, 5), "--check", "--config", engine.file, status=1)

@@ -366,7 +366,10 @@ int mailing_preview(struct mailing *m, uint64_t letters, struct buf *out)
         if (why == NULL && letter(m->recipe, one, NULL, &one_letter, &mistake) == 0) {
             buf_printf(out, "%s:%lu: %s\n\n", m->list_file, m->csv->line,
                        json_string_value(json_object_get(one, "email")));
-            send_preview_put(out, buf_str(&one_letter));
+            if (screen_width() != 0)
+                send_preview_put(out, buf_str(&one_letter));
+            else /* programs get the bytes that are sent */
+                buf_put(out, one_letter.data, one_letter.len);
             buf_puts(out, "\n");
             letters--;
         }

@@ -53,7 +53,8 @@ int mailing_next(struct mailing *m, json_t **one, const char **why) MUST_USE;
  * -EINVAL: the list cannot be read to its end. */
 int mailing_check(struct mailing *m, const struct config *config, uint64_t shown_max,
                   struct mailing_findings *found) MUST_USE;
-/* Appends the letters of the first recipients that have one. 0 or -EINVAL. */
+/* Appends the letters of the first recipients that have one; for a terminal as readers will see
+ * them. 0 or -EINVAL. */
 int mailing_preview(struct mailing *m, uint64_t letters, struct buf *out) MUST_USE;
 
 #endif
