@@ -483,18 +483,18 @@ static void dispatch(struct channel *c)
         open_sessions(c, waiting);
 }
 
+/* While settles are full all of it waits, also where mail that has ended just now made them so: the
+ * next commit wakes the worker. */
 void sessions_dispatch_all(struct worker *w)
 {
     struct list_node *n;
 
-    if (settles_full(w)) /* the next commit wakes the worker */
-        return;
     for (int i = 0;
          i < ROUNDS && (!list_empty(&w->supplies_dirty) || !list_empty(&w->channels_dirty)); i++) {
-        while ((n = list_pop_front(&w->supplies_dirty)) != NULL)
+        while (!settles_full(w) && (n = list_pop_front(&w->supplies_dirty)) != NULL)
             if (!w->draining)
                 supply_look(LIST_ENTRY(n, struct supply, dirty_node));
-        while ((n = list_pop_front(&w->channels_dirty)) != NULL)
+        while (!settles_full(w) && (n = list_pop_front(&w->channels_dirty)) != NULL)
             dispatch(LIST_ENTRY(n, struct channel, dirty_node));
     }
 }
