@@ -96,7 +96,8 @@ def test_dry_run():
     out = hayauma("dkim", "sign", "-c", config, text=mail.replace(b"\r\n", b"\n")).stdout
     assert out.endswith(mail) and len(signatures(out)) == 2, out
     done = hayauma("dkim", "sign", "-c", config, text=MAIL % b"other.example", status=1)
-    assert b"no key signs mail" in done.stderr
+    assert b"no key signs mail from other.example" in done.stderr
+    assert b"stdin is no message" in hayauma("dkim", "sign", "-c", config, text=b"", status=1).stderr
 
 
 def test_refused_files():

@@ -207,6 +207,8 @@ static void print_change(const json_t *one, const json_t *suspension)
     buf_puts(&out, " of ");
     put_count(&out, (uint64_t)reply_number(one, "recipients"));
     buf_puts(&out, " recipients are queued");
+    if (*reply_text(one, "rate") != 0)
+        buf_printf(&out, "; rate %s", reply_text(one, "rate"));
     if (suspension != NULL) {
         buf_puts(&out, "; its mail was suspended");
         put_suspension(&out, suspension);

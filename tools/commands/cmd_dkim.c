@@ -13,6 +13,7 @@
 #include "base/suggest.h"
 #include "dns/name.h"
 #include "dns/txt.h"
+#include "mail/author.h"
 #include "tools/commands/commands.h"
 #include "tools/commands/dkim_record.h"
 #include "tools/commands/options.h"
@@ -352,6 +353,19 @@ static void read_message(struct buf *out)
     }
 }
 
+static void say_unsigned(const struct buf *message)
+{
+    struct dns_name author;
+
+    if (author_domain(message->data, message->len, &author))
+        fprintf(stderr,
+                "hayauma dkim sign: no key signs mail from %s: dkim.keys and dkim.default do not "
+                "name it\n",
+                author.text);
+    else
+        fputs("hayauma dkim sign: stdin is no message with an address in From\n", stderr);
+}
+
 static int sign(const struct options *o)
 {
     struct config *c = load(o);
@@ -368,7 +382,7 @@ static int sign(const struct options *o)
         err = dkim_sign(message.data, message.len, STR(""), keyring_options(c->keyring), signers, n,
                         time(NULL), &fields);
     if (n == 0)
-        fprintf(stderr, "hayauma dkim sign: no key signs mail from this author\n");
+        say_unsigned(&message);
     else if (err != 0)
         fprintf(stderr, "hayauma dkim sign: %s\n", strerror(-err));
     print_buf(&fields, stdout);
