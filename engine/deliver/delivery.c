@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "base/clock.h"
 #include "base/log.h"
 #include "deliver/dialogue.h"
 #include "deliver/idle.h"
@@ -16,12 +15,10 @@
 #include "deliver/transaction.h"
 #include "outcome/classify.h"
 #include "schedule/rollup.h"
-#include "schedule/settle.h"
 #include "worker/shared.h"
 
 #define PIPELINE_MS 1000 /* a transaction that takes longer gets no second one behind it */
 #define UNSENT_MAX  64   /* transactions of a turn that end without having been sent */
-#define FLUSH_NS    UINT64_C(8000000) /* sessions get work for so long in a turn */
 
 /* Which states may follow a state, and what a session waits for in it. The protocol's own states
  * are smtp_client's. */
@@ -144,16 +141,6 @@ static bool wants_more(const struct delivery *d)
     return delivery_is_empty(d) || (d->completed > 0 && d->transaction_ms <= PIPELINE_MS);
 }
 
-/* Whether too much that was sent is not recorded yet. sessions_dispatch_all() goes on with the
- * channel behind a commit. */
-static bool waits_for_commits(struct delivery *d)
-{
-    if (!settles_full(d->worker))
-        return false;
-    channel_dirty(d->channel);
-    return true;
-}
-
 bool delivery_work(struct delivery *d)
 {
     struct recipient *rcpts[DELIVERY_RCPTS_MAX];
@@ -168,8 +155,7 @@ bool delivery_work(struct delivery *d)
         channel_is_free(d->channel);
     if (list_node_linked(&d->idle_node) && idle_rests(d))
         idle_wake(d); /* it asks now, and rests again if it is told to */
-    while (!d->yielding && d->submitted < messages_max(d) && wants_more(d) &&
-           !waits_for_commits(d)) {
+    while (!d->yielding && d->submitted < messages_max(d) && wants_more(d)) {
         struct channel_taken taken =
             sessions_take(d, rcpts, recipients_max(d), smtp_client_rcpt_domain_max(d->client));
 
@@ -539,17 +525,13 @@ static void delivery_reap(struct worker *w)
 
 void delivery_flush_all(struct worker *w)
 {
-    uint64_t until_ns = clock_mono_ns() + FLUSH_NS;
     uint32_t unsent_left = UNSENT_MAX;
     struct list_node *n;
 
     recipes_turn(w);
     do {
-        while (unsent_left > 0 && (n = list_pop_front(&w->deliveries_dirty)) != NULL) {
+        while (unsent_left > 0 && (n = list_pop_front(&w->deliveries_dirty)) != NULL)
             delivery_flush(LIST_ENTRY(n, struct delivery, dirty_node), &unsent_left);
-            if (clock_mono_ns() >= until_ns)
-                unsent_left = 0;
-        }
     } while (unsent_left > 0 && recipes_grant(w));
     delivery_reap(w);
 }

@@ -10,7 +10,6 @@
 #include "schedule/channel.h"
 #include "schedule/lane.h"
 #include "schedule/rollup.h"
-#include "schedule/settle.h"
 #include "sts/sts_policy.h"
 #include "worker/peer_text.h"
 #include "worker/shared.h"
@@ -483,18 +482,16 @@ static void dispatch(struct channel *c)
         open_sessions(c, waiting);
 }
 
-/* While settles are full all of it waits, also where mail that has ended just now made them so: the
- * next commit wakes the worker. */
 void sessions_dispatch_all(struct worker *w)
 {
     struct list_node *n;
 
     for (int i = 0;
          i < ROUNDS && (!list_empty(&w->supplies_dirty) || !list_empty(&w->channels_dirty)); i++) {
-        while (!settles_full(w) && (n = list_pop_front(&w->supplies_dirty)) != NULL)
+        while ((n = list_pop_front(&w->supplies_dirty)) != NULL)
             if (!w->draining)
                 supply_look(LIST_ENTRY(n, struct supply, dirty_node));
-        while (!settles_full(w) && (n = list_pop_front(&w->channels_dirty)) != NULL)
+        while ((n = list_pop_front(&w->channels_dirty)) != NULL)
             dispatch(LIST_ENTRY(n, struct channel, dirty_node));
     }
 }

@@ -3,7 +3,7 @@
  * time).
  *
  * Thread: an io belongs to the thread that opened it; only io_wake() may be called from others.
- * Completions: the kernel's are copied a few at a time, then dispatched; no handler ever runs
+ * Completions: the kernel's are first copied to a FIFO, then dispatched; no handler ever runs
  * inside another, nor inside a call of this header. Memory: an io_op is embedded in its owner,
  * which must live until the last event of every op it started (io_op_busy()). Two-phase teardown:
  * cancel, then free on the last completion.
@@ -65,8 +65,8 @@ void io_close(struct io *io);
  * sysctl or kernel version to change. */
 const char *io_why_unavailable(int err);
 
-/* One turn: submit, wait (not past the next timer, nor longer than wait_ms_max), dispatch
- * completions for some milliseconds, run due timers, on_wake, on_tick. 0 or -errno. */
+/* One turn: submit, wait (not past the next timer, nor longer than wait_ms_max), copy completions,
+ * dispatch them, run due timers, on_wake, on_tick. 0 or -errno. */
 int io_turn(struct io *io, uint32_t wait_ms_max);
 /* Thread-safe, async-signal-safe, cheap when the owner is awake or already woken. */
 void io_wake(struct io *io);

@@ -31,11 +31,9 @@
 #define BUFFER_BYTES_DEFAULT 32768
 #define CQES_PER_SQE         4 /* multishot: many completions for one submission */
 #define FDS_MAX              (1u << 22)
-/* Handlers of a turn run for so long; what else the kernel has posted is the next turn's. A receive
- * may bring the replies to hundreds of recipients, so completions are taken a few at a time. */
-#define DISPATCH_NS      UINT64_C(8000000)
-#define SUBMIT_TRIES_MAX 1000
-#define NS_PER_MS        1000000
+#define PREFETCH_AHEAD       4
+#define SUBMIT_TRIES_MAX     1000
+#define NS_PER_MS            1000000
 
 /* io_op.flags */
 #define OP_CANCELLED 0x01 /* io_cancel() was called: do not re-arm */
@@ -382,7 +380,7 @@ static void dispatch(struct io *io, const struct completion *c)
     ASSERT(false);
 }
 
-/* Copies what is dispatched next; the kernel's queue has room for it again. */
+/* Copies what the kernel has posted, so that its queue is free before any handler runs. */
 static void collect(struct io *io)
 {
     struct io_uring_cqe *cqe;
@@ -390,10 +388,8 @@ static void collect(struct io *io)
 
     io_uring_for_each_cqe(&io->ring, head, cqe)
     {
-        if (n == DONE_MAX) {
-            __builtin_prefetch((void *)(uintptr_t)cqe->user_data); /* of those behind */
+        if (n == io->done_max)
             break;
-        }
         io->done[n++] = (struct completion){.op = (struct io_op *)(uintptr_t)cqe->user_data,
                                             .result = cqe->res,
                                             .flags = cqe->flags};
@@ -407,12 +403,10 @@ static void dispatch_all(struct io *io)
     struct list cancelled;
     struct list_node *node;
 
-    for (;;) {
-        for (uint32_t i = 0; i < io->done_len; i++)
-            dispatch(io, &io->done[i]);
-        if (io->done_len < DONE_MAX || clock_mono_ns() >= io->now_ns + DISPATCH_NS)
-            break;
-        collect(io);
+    for (uint32_t i = 0; i < io->done_len; i++) {
+        if (i + PREFETCH_AHEAD < io->done_len)
+            __builtin_prefetch(io->done[i + PREFETCH_AHEAD].op);
+        dispatch(io, &io->done[i]);
     }
     list_init(&cancelled);
     list_splice_back(&cancelled, &io->cancelled);
@@ -546,7 +540,9 @@ static int open_ring(struct io *io)
     io->ring_open = true;
     /* Saves a look-up per enter; works without. */
     (void)io_uring_register_ring_fd(&io->ring);
-    return 0;
+    io->done_max = params.cq_entries;
+    io->done = calloc(io->done_max, sizeof(*io->done));
+    return io->done == NULL ? -ENOMEM : 0;
 }
 
 static int open_fd_table(struct io *io)
@@ -638,5 +634,6 @@ void io_close(struct io *io)
     if (io->wake_op.fd >= 0)
         close(io->wake_op.fd);
     free(io->fd_ops);
+    free(io->done);
     free(io);
 }

@@ -10,7 +10,6 @@
 #include "io/io.h"
 
 #define BUFFER_GROUP    0
-#define DONE_MAX        2
 #define IOV_MAX_ENTRIES 1024 /* the kernel's UIO_MAXIOV */
 
 enum kind { KIND_ACCEPT = 1, KIND_CONNECT, KIND_RECV, KIND_SEND, KIND_POLL, KIND_WAKE };
@@ -43,8 +42,8 @@ struct io {
     struct io_options options;
     uint64_t now_ns;
     int64_t wall_ms;
-    struct completion done[DONE_MAX]; /* that are being dispatched */
-    uint32_t done_len;
+    struct completion *done; /* this turn's completions */
+    uint32_t done_len, done_max;
     uint32_t fds;
     uint8_t *fd_ops; /* ops in flight per descriptor */
     size_t ops;      /* ops in flight, the wake-up's excluded */

@@ -86,56 +86,6 @@ static void test_short_send_cancelled(void **state)
     free(sender);
 }
 
-#define SLOW 12
-
-static uint32_t slow_events;
-
-/* A handler that takes half of what handlers of a turn may take. */
-static void on_slow(struct io_op *op, const struct io_event *event)
-{
-    uint64_t until_ns = clock_mono_ns() + DISPATCH_NS / 2;
-
-    slow_events++;
-    while (clock_mono_ns() < until_ns)
-        continue;
-    on_probe(op, event);
-}
-
-/* Handlers that take long have a part of what the kernel has posted; none of it is forgotten. */
-static void test_slow_handlers(void **state)
-{
-    struct probe *receivers[SLOW];
-    int fds[SLOW][2];
-
-    (void)state;
-    open_io(0, 0, 0);
-    slow_events = 0;
-    for (int i = 0; i < SLOW; i++) {
-        tcp_pair(fds[i]);
-        receivers[i] = new_probe();
-        receivers[i]->op.on_event = on_slow;
-        io_recv(io, &receivers[i]->op, fds[i][0]);
-        assert_int_equal(send(fds[i][1], "x", 1, 0), 1);
-    }
-    while (slow_events < SLOW) {
-        uint32_t before = slow_events;
-
-        assert_int_equal(io_turn(io, 1000), 0);
-        assert_in_range(slow_events - before, 0, SLOW / 3);
-    }
-    for (int i = 0; i < SLOW; i++) {
-        assert_int_equal(receivers[i]->bytes, 1);
-        io_cancel(io, &receivers[i]->op);
-    }
-    RUN_UNTIL(io->ops == 0);
-    for (int i = 0; i < SLOW; i++) {
-        io_close_fd(io, fds[i][0], false);
-        close(fds[i][1]);
-        free(receivers[i]);
-    }
-    close_io();
-}
-
 /* Ends op's request in the kernel behind its back. */
 static void end_request(struct io_op *op)
 {
@@ -207,8 +157,9 @@ static void test_accept_ends(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_short_sends),     cmocka_unit_test(test_short_send_cancelled),
-        cmocka_unit_test(test_accept_survives), cmocka_unit_test(test_slow_handlers),
+        cmocka_unit_test(test_short_sends),
+        cmocka_unit_test(test_short_send_cancelled),
+        cmocka_unit_test(test_accept_survives),
         cmocka_unit_test(test_accept_ends),
     };
 

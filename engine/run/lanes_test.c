@@ -723,26 +723,6 @@ static void test_loads_wait_for_commits(void **state)
     world_close();
 }
 
-/* While too many that were sent are not recorded, nothing is sent; once they are, it goes on. */
-static void test_sessions_wait_for_commits(void **state)
-{
-    const uint32_t lag = 1000000;
-
-    (void)state;
-    world_open();
-    world.w->settling_rows += lag;
-    arrive(0);
-    for (int i = 0; i < 20; i++)
-        turn();
-    assert_int_equal(lane_of(0)->window_len, 1);
-    assert_null(list_first(&lane_of(0)->site->channels));
-    assert_false(worker_busy(world.w)); /* it waits, and does not turn for nothing */
-    world.w->settling_rows -= lag;
-    turn();
-    assert_non_null(list_first(&lane_of(0)->site->channels)); /* a session was tried */
-    world_close();
-}
-
 /* A world with room for so many lanes, in which a site is suspended; it has every other lane. */
 static void held_back_open(uint32_t places)
 {
@@ -1178,7 +1158,6 @@ int main(void)
         cmocka_unit_test(test_policy_told_in_parts),
         cmocka_unit_test(test_absent_lanes_are_found),
         cmocka_unit_test(test_loads_wait_for_commits),
-        cmocka_unit_test(test_sessions_wait_for_commits),
         cmocka_unit_test(test_arrivals_beyond_the_places),
         cmocka_unit_test(test_held_back_lanes_stay),
         cmocka_unit_test(test_held_share_is_quiet),

@@ -29,9 +29,11 @@
 #include "worker/sts_lookup.h"
 
 #define RESOLVER_COMPLAINT_MS 60000
-/* A turn takes in what others handed over for so long, and until so many lanes were visited. */
+/* A turn takes in what others handed over for so long, and until so many lanes were visited; and
+ * looks at the clock behind so many things. */
 #define HANDED_NS    2000000
 #define HANDED_LANES 1000
+#define HANDED_ASKED 8
 
 static const struct lane_hooks lane_hooks = {
     .expired = judge_expired, .unroutable = judge_unroutable, .forbidden = judge_forbidden};
@@ -53,13 +55,15 @@ struct handing {
     struct worker *worker;
     uint64_t until_ns;
     uint32_t lanes_max; /* of worker->turn.lanes */
+    uint32_t asked;
 };
 
 static bool hand_on(void *arg)
 {
     struct handing *h = arg;
 
-    return h->worker->turn.lanes < h->lanes_max && clock_mono_ns() < h->until_ns;
+    return h->worker->turn.lanes < h->lanes_max &&
+           (++h->asked % HANDED_ASKED != 0 || clock_mono_ns() < h->until_ns);
 }
 
 static struct handing handing_of(struct worker *w)
@@ -115,12 +119,11 @@ static void on_tick(void *arg)
 
 bool worker_busy(const struct worker *w)
 {
-    bool dispatch = !list_empty(&w->supplies_dirty) || !list_empty(&w->channels_dirty);
-
-    return (dispatch && !settles_full(w)) || !list_empty(&w->deliveries_dirty) ||
-           !list_empty(&w->injects_dirty) || !list_empty(&w->recipes.later) ||
-           !list_empty(&w->suspension_walks) || !list_empty(&w->supply_walks) || w->renewing ||
-           w->handed || crew_desk_has(&w->desk) || lane_loads_wait(w);
+    return !list_empty(&w->supplies_dirty) || !list_empty(&w->channels_dirty) ||
+           !list_empty(&w->deliveries_dirty) || !list_empty(&w->injects_dirty) ||
+           !list_empty(&w->recipes.later) || !list_empty(&w->suspension_walks) ||
+           !list_empty(&w->supply_walks) || w->renewing || w->handed || crew_desk_has(&w->desk) ||
+           lane_loads_wait(w);
 }
 
 int worker_turn(struct worker *w, uint32_t wait_ms)

@@ -24,11 +24,6 @@
 /* Of queue.memory_max, what all workers' settles may take before loads wait for their commits. */
 #define SETTLING_PART      16
 #define SETTLING_BYTES_MIN (UINT64_C(1) << 20) /* of a worker: some 1,500 recipients */
-/* Recipients of a shard that may wait for its commits before sessions get nothing more. Where the
- * recipients of one message are delivered at 50,000/s, committers get too little of the cores: 30
- * to 65 thousand waited, for more than a second. Half of a batch's worth costs nothing that can be
- * measured; 2,000 made batches of 4 KiB messages smaller on a loaded machine, 14 % of their CPU. */
-#define SETTLING_ROWS 4000
 
 struct settle {
     struct queue_change change;
@@ -48,7 +43,6 @@ struct settle {
     struct list_node node;        /* settles_under_way or settles_spare */
     struct settle_waiter *waiter; /* or NULL */
     uint64_t committing;          /* bytes, of worker->settling_bytes */
-    uint32_t committing_rows;     /* of worker->settling_rows */
     bool complained;
     uint32_t
         refused_ms; /* how long it waits, refused for another reason than space; 0: it is not */
@@ -196,8 +190,6 @@ static void settle_begin(struct settle *s)
     list_push_back(&w->settles_under_way, &s->node);
     s->committing = settle_bytes(s);
     w->settling_bytes += s->committing;
-    s->committing_rows = (uint32_t)s->change.rows_len;
-    w->settling_rows += s->committing_rows;
     atomic_fetch_add_explicit(&w->shared->settle_bytes, s->committing, memory_order_relaxed);
     queue_submit(w->port, s->shard, &s->change);
 }
@@ -209,9 +201,6 @@ static void settle_answered(struct settle *s)
     ASSERT(s->worker->settling_bytes >= s->committing);
     s->worker->settling_bytes -= s->committing;
     s->committing = 0;
-    ASSERT(s->worker->settling_rows >= s->committing_rows);
-    s->worker->settling_rows -= s->committing_rows;
-    s->committing_rows = 0;
 }
 
 bool settles_lag(const struct worker *w)
@@ -219,14 +208,6 @@ bool settles_lag(const struct worker *w)
     uint64_t max = w->config->queue.memory_bytes_max / SETTLING_PART / w->shared->workers_len;
 
     return w->settling_bytes > (max < SETTLING_BYTES_MIN ? SETTLING_BYTES_MIN : max);
-}
-
-bool settles_full(const struct worker *w)
-{
-    uint32_t shards = queue_shards(w->shared->queue), workers = w->shared->workers_len;
-    uint32_t own = (shards + workers - 1 - w->index) / workers;
-
-    return w->settling_rows > SETTLING_ROWS * own;
 }
 
 static void settle_free(struct settle *s)

@@ -46,9 +46,6 @@ void settle_flush(struct worker *w);
  * not yet recorded takes memory, three times: in its settle, in the batch, and in the store's dirty
  * pages. And a crash sends it again. */
 bool settles_lag(const struct worker *w);
-/* Whether so many recipients were sent and are not yet recorded that sessions get nothing more
- * until a commit has ended: a crash sends those again, and what sessions had under way. */
-bool settles_full(const struct worker *w);
 /* Settles open or under way. */
 bool settle_pending(const struct worker *w);
 /* Teardown after the queue's threads ended: frees what never committed. */

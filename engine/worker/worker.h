@@ -193,7 +193,6 @@ struct worker {
     struct list settles_under_way, settles_spare;
     uint32_t settles_spare_len;
     uint64_t settling_bytes;                /* of settles that their committers have not answered */
-    uint32_t settling_rows;                 /* in the same */
     struct settle_waiter *settles_follower; /* of what is submitted now, or NULL */
     uint32_t settles_failing;               /* of them, found no room */
     uint32_t settles_refused;               /* of them, refused for another reason */
