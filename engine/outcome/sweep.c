@@ -25,8 +25,10 @@
 #define LANE_EVERY_MS 30000 /* a lane's rows are walked over, at most */
 #define AGAIN_MS      60000 /* until the second walk behind a jump of the clock */
 /* Between two passes over all rows for lanes that are not in memory. Due mail may wait in them for
- * hours, behind a suspension or what is slow. */
+ * hours, behind a suspension or what is slow. The first comes early: some has ended while nothing
+ * ran, and a process that never lives long shall end it too. */
 #define ABSENT_EVERY_MS 300000
+#define ABSENT_FIRST_MS 60000
 /* A pass over all rows takes the place of passes over lanes where at least one lane for so many
  * rows wants one; of which it is known that they do, between these bounds. */
 #define ALL_ROWS      256
@@ -595,7 +597,7 @@ int sweep_open(struct worker *w)
     w->sweeps = all;
     all->worker = w;
     all->shards_len = own;
-    w->absent_after_ms = io_now_ms(w->io) + ABSENT_EVERY_MS;
+    w->absent_after_ms = io_now_ms(w->io) + ABSENT_FIRST_MS;
     all->timer.on_timer = on_look;
     for (uint32_t i = 0; i < own * SWEEP_KINDS; i++) {
         struct sweep *s = &all->shards[i / SWEEP_KINDS][i % SWEEP_KINDS];
