@@ -343,6 +343,12 @@ uint32_t queue_shards(const struct queue *q)
     return q->shards_len;
 }
 
+bool queue_foreign_shard(const struct queue *q, struct buf *path)
+{
+    buf_printf(path, "%s/shard-%03u", q->path, q->shards_len);
+    return shard_stat(q, q->shards_len, "") == 0;
+}
+
 uint32_t queue_shard_of(const struct queue *q, struct str what)
 {
     ASSERT(q->shards_len > 0);

@@ -63,6 +63,9 @@ int queue_open(struct queue **out, const struct queue_options *options,
 void queue_close(struct queue *q);
 
 uint32_t queue_shards(const struct queue *q);
+/* Whether a shard that is not the queue's lies beside its own, as of a copy that was restored over
+ * it: nobody sends its mail. path gets where it is, or would be. */
+bool queue_foreign_shard(const struct queue *q, struct buf *path);
 /* A shard for a message: by the queue name of its first recipient, or by whatever spreads it
  * evenly; every shard may have rows of every name. */
 uint32_t queue_shard_of(const struct queue *q, struct str what);

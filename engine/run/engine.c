@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -293,20 +292,17 @@ static bool is_of_system(int err)
            err == EMFILE;
 }
 
-/* Of a restored copy, perhaps: what is in it is nobody's mail. */
 static void log_foreign_shard(struct engine *e)
 {
-    struct stat st;
-    char path[600];
+    struct buf path = {0};
 
-    snprintf(path, sizeof(path), "%.500s/shard-%03u", e->config->queue.path,
-             queue_shards(e->shared.queue));
-    if (stat(path, &st) == 0)
+    if (queue_foreign_shard(e->shared.queue, &path))
         log_warn(
             "queue.foreign_shard",
-            "path=%s action=\"the queue has no such shard, and mail in it is not sent: if a copy "
+            "path=%.*s action=\"the queue has no such shard, and mail in it is not sent: if a copy "
             "was restored over another queue, restore the whole of it\"",
-            path);
+            STR_FMT(buf_str(&path)));
+    buf_done(&path);
 }
 
 int engine_start(struct engine *e, int (*ready)(void *arg, struct buf *error), void *arg,
