@@ -122,6 +122,7 @@ static void answer_upload(struct http_request *r)
     struct campaign c;
     struct buf out = {0};
 
+    ASSERT(r->upload.is_on);
     buf_puts(&out, "{\"campaign\":");
     if (!campaign_of_request(r, &c)) {
         ; /* it was forgotten meanwhile */
@@ -151,6 +152,7 @@ static void on_order_done(struct campaign_order *order, int result)
 {
     struct campaign_work *w = CONTAINER_OF(order, struct campaign_work, order);
 
+    ASSERT(result <= 0);
     w->result = result;
     request_resume(w->request);
 }
@@ -183,6 +185,7 @@ static void refuse_order(struct http_request *r, const struct campaign_work *w)
                                          [CAMPAIGN_CLOSE] = "it is not open",
                                          [CAMPAIGN_FORGET] = "it is not over"};
 
+    ASSERT(w->result < 0);
     if (w->result == -EEXIST)
         refuse_name(r, &w->order.what);
     else if (w->result == -ENOENT)
@@ -203,6 +206,7 @@ static void refuse_order(struct http_request *r, const struct campaign_work *w)
 
 static void work_end(struct http_request *r)
 {
+    ASSERT(r->done != NULL && r->work != NULL);
     r->done(r);
     r->done = NULL;
     r->work = NULL;
@@ -228,7 +232,7 @@ static struct campaign_work *work_new(struct http_request *r, enum campaign_verb
 {
     struct campaign_work *w = calloc(1, sizeof(*w));
 
-    ASSERT(w != NULL);
+    ASSERT(w != NULL && r->work == NULL && r->done == NULL);
     w->request = r;
     w->order.verb = verb;
     w->order.on_done = on_order_done;
@@ -332,6 +336,7 @@ static int read_set(const json_t *root, struct campaign_order *order, struct str
         mail_field_priority(root, &priority, mistake) < 0 ||
         mail_field_name(root, "pool", pool, mistake) < 0)
         return -EINVAL;
+    ASSERT(priority >= -1 && priority < UINT8_MAX);
     order->sets_priority = priority >= 0;
     order->set.priority = (uint8_t)(priority + 1);
     order->sets_pool = json_object_get(root, "pool") != NULL;
@@ -378,7 +383,7 @@ static void put_sender(const struct create *create, struct buf *out)
     if (create->said.sender.len == 0)
         return;
     err = smtp_address_parse(create->said.sender, true, &address);
-    ASSERT(err == 0);
+    ASSERT(err == 0); /* mail_fields_campaign() has read it */
     (void)international_put_address(out, &address);
 }
 
@@ -425,6 +430,7 @@ static void put_about(const struct create *create, const json_t *root, struct bu
         buf_puts(out, ",\"dkim_domain\":");
         buf_put_json(out, (struct str){create->dkim_domain.text, create->dkim_domain.len});
     }
+    ASSERT(create->said.tags.len == 0 || create->said.tags.data[0] == '{');
     if (create->said.tags.len > 0)
         buf_printf(out, ",%.*s", (int)create->said.tags.len - 1,
                    (char *)create->said.tags.data + 1);
@@ -509,6 +515,7 @@ void campaign_upload_end(struct http_request *r)
 {
     struct campaign_work *w;
 
+    ASSERT(r->upload.is_on);
     work_end(r);
     if (!r->upload.starts) {
         answer_upload(r);

@@ -81,6 +81,7 @@ static const char *take_row(struct upload_part *p, const struct chunk_row *row, 
     size_t at = p->strings.len;
     bool ascii;
 
+    ASSERT(p->part.rcpts_len < CAMPAIGN_PART_LINES && line >= p->first_line);
     if (row->email.len > SMTP_PATH_MAX - 2 || smtp_address_parse(row->email, true, &address) < 0)
         return "email: 553 5.1.3 is no mail address";
     refusal = accept_rcpt_refusal(c, &address, &name);
@@ -111,6 +112,7 @@ static void strings_settle(struct upload_part *p)
         r->variables.ptr = r->queue.ptr + r->queue.len;
         at = r->variables.ptr + r->variables.len;
     }
+    ASSERT((size_t)(at - (const char *)p->strings.data) == p->strings.len);
 }
 
 /* --- a part --- */
@@ -121,6 +123,7 @@ static void sum_part(struct upload *u, struct upload_part *p)
     uint8_t both[2 * DIGEST_BYTES];
     size_t end = chunk_read_bytes(u->chunk);
 
+    ASSERT(u->at <= end && end <= u->request->body.len);
     memcpy(both, u->headings, DIGEST_BYTES);
     digest_sha256(u->request->body.data + u->at, end - u->at, both + DIGEST_BYTES);
     digest_sha256(both, sizeof(both), p->part.payload);
@@ -135,6 +138,7 @@ static bool fill_part(struct upload *u, struct upload_part *p)
     size_t lines = 0;
     int got = 1;
 
+    ASSERT(!u->read);
     p->part.rcpts_len = 0;
     buf_clear(&p->strings);
     while (lines < CAMPAIGN_PART_LINES && (got = chunk_next(u->chunk, &row, &error)) != 0) {
@@ -150,6 +154,7 @@ static bool fill_part(struct upload *u, struct upload_part *p)
     u->read = got == 0;
     u->lines += lines;
     p->lines = lines;
+    ASSERT(p->part.rcpts_len <= lines);
     strings_settle(p);
     if (lines > 0)
         sum_part(u, p);
@@ -158,7 +163,10 @@ static bool fill_part(struct upload *u, struct upload_part *p)
 
 static void part_ended(struct upload *u)
 {
-    if (atomic_fetch_sub(&u->under_way, 1) == 1)
+    uint32_t before = atomic_fetch_sub(&u->under_way, 1);
+
+    ASSERT(before > 0);
+    if (before == 1)
         request_resume(u->request);
 }
 
@@ -166,6 +174,7 @@ static void on_part_done(struct campaign_part *part, int result)
 {
     struct upload_part *p = CONTAINER_OF(part, struct upload_part, part);
 
+    ASSERT(result <= 0);
     p->result = result;
     part_ended(p->upload);
 }
@@ -174,6 +183,7 @@ static void on_part_done(struct campaign_part *part, int result)
 
 static void tell(struct upload_told *to, const struct campaign_told *of, uint64_t first_line)
 {
+    ASSERT(of->told <= ARRAY_LEN(of->lines));
     to->count += of->count;
     for (uint32_t i = 0; i < of->told && to->lines < TOLD_MAX; i++)
         buf_printf(&to->json, "%s%" PRIu64, to->lines++ > 0 ? "," : "", first_line + of->lines[i]);
@@ -182,6 +192,7 @@ static void tell(struct upload_told *to, const struct campaign_told *of, uint64_
 /* The first part that was not taken says why; 0: all were. */
 static int take_results(struct upload *u)
 {
+    ASSERT(atomic_load(&u->under_way) == 0);
     for (size_t i = 0; i < u->parts_len; i++) {
         const struct upload_part *p = u->parts[i];
 
@@ -226,6 +237,7 @@ static void answer(struct upload *u)
 {
     struct buf out = {0};
 
+    ASSERT(u->read && u->invalid <= u->lines && u->fresh <= u->lines);
     request_charge(u->request, u->lines > 0 ? u->fresh : 1);
     buf_printf(&out,
                "{\"lines\":%" PRIu64 ",\"new\":%" PRIu64 ",\"duplicates\":%" PRIu64
@@ -284,6 +296,7 @@ static void upload_free(struct http_request *r)
 {
     struct upload *u = r->work;
 
+    ASSERT(atomic_load(&u->under_way) == 0);
     chunk_close(u->chunk);
     for (size_t i = 0; i < PARTS_AT_ONCE; i++) {
         if (u->parts[i] != NULL)
@@ -359,7 +372,7 @@ static void rows_begin(struct http_request *r, const struct campaign *c)
 {
     struct upload *u = calloc(1, sizeof(*u));
 
-    ASSERT(u != NULL);
+    ASSERT(u != NULL && r->work == NULL && r->done == NULL);
     u->request = r;
     u->lines_before = r->upload.is_on ? 1 : 0;
     u->all_again = true;

@@ -57,6 +57,7 @@ static int read_json(struct chunk *c, struct str text, struct chunk_error *error
     json_t *one;
     int err;
 
+    ASSERT(c->format == CHUNK_NDJSON && c->email.len == 0);
     if (text.len > CHUNK_LINE_MAX)
         return fail(error, c->line, "longer than %d bytes", CHUNK_LINE_MAX);
     if (!is_text(text))
@@ -158,6 +159,7 @@ static int read_columns(struct chunk *c, struct chunk_error *error)
         c->columns[i] =
             str_trim((struct str){len == 0 ? "" : (const char *)c->names.data + at, len});
         at += len;
+        ASSERT(at <= c->names.len);
     }
     c->columns_len = c->csv.cells_len;
     return check_columns(c, error);
@@ -188,6 +190,7 @@ static void put_cells(struct chunk *c)
     bool named = c->name_at >= 0 && cells[c->name_at].len > 0;
     size_t variables = c->columns_len - 1 - (c->name_at >= 0), put = 0;
 
+    ASSERT(c->columns_len == c->csv.cells_len && c->email_at != c->name_at);
     if (!named && variables == 0)
         return;
     buf_putc(out, '{');
@@ -207,6 +210,7 @@ static void put_cells(struct chunk *c)
         buf_putc(out, ':');
         buf_put_json(out, cells[i]);
     }
+    ASSERT(put == variables);
     buf_puts(out, variables > 0 ? "}}" : "}");
 }
 
@@ -291,5 +295,8 @@ uint64_t chunk_line(const struct chunk *c)
 
 size_t chunk_read_bytes(const struct chunk *c)
 {
-    return c->body_len - (c->format == CHUNK_NDJSON ? c->rest.len : c->csv.rest.len);
+    size_t rest = c->format == CHUNK_NDJSON ? c->rest.len : c->csv.rest.len;
+
+    ASSERT(rest <= c->body_len);
+    return c->body_len - rest;
 }

@@ -57,6 +57,7 @@ void http_on_connection(void *arg, struct MHD_Connection *connection, void **con
         atomic_fetch_add_explicit(&h->shared->http.connections, 1, memory_order_relaxed);
         return;
     }
+    ASSERT(code == MHD_CONNECTION_NOTIFY_CLOSED && c != NULL);
     pthread_mutex_lock(&h->lock);
     list_remove(&c->node);
     pthread_mutex_unlock(&h->lock);
@@ -102,6 +103,7 @@ static struct http_request *request_new(struct http_thread *t, struct MHD_Connec
     r->thread = t;
     r->connection = connection;
     r->client = context->socket_context;
+    ASSERT(r->client != NULL); /* the library told of the connection before */
     r->method = method;
     memcpy(&r->peer, address,
            address->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6)
@@ -129,7 +131,9 @@ static void request_free(struct http_request *r)
 {
     struct http *h = r->http;
 
+    ASSERT(r->step == NULL && r->await_until_ns == 0);
     work_drop(r);
+    ASSERT(r->held_bytes == 0);
     if (r->response != NULL)
         MHD_destroy_response(r->response);
     config_unref(r->config);
@@ -171,6 +175,7 @@ static bool body_grow(struct http_request *r, size_t len)
         return true;
     while (room < need)
         room *= 2;
+    ASSERT(room > r->body_room);
     if (request_hold(r, room - r->body_room)) {
         r->body_room = room;
         if (room >= LARGE_BYTES && room < r->body_length)
@@ -221,6 +226,7 @@ static void body_here(struct http_request *r)
 {
     static const char mark[] = "\xef\xbb\xbf"; /* some clients put it in front of UTF-8 */
 
+    ASSERT(!r->handled && !r->answered);
     r->handled = true;
     if (r->refusal != 0)
         request_problem(r, r->refusal, "", "%s", r->refusal_text);
@@ -236,6 +242,7 @@ static void go_on(struct http_request *r)
 {
     void (*resumed)(struct http_request *) = r->resumed;
 
+    ASSERT(resumed != NULL && !r->answered);
     r->resumed = NULL;
     resumed(r);
 }
@@ -253,6 +260,7 @@ struct http_step {
 
 void http_response_queue(struct http_request *r)
 {
+    ASSERT(r->answered && r->step == NULL && r->response != NULL);
     (void)MHD_queue_response(r->connection, r->status, r->response);
     MHD_destroy_response(r->response);
     r->response = NULL;
@@ -260,6 +268,7 @@ void http_response_queue(struct http_request *r)
 
 void http_step_answers(struct http_request *r)
 {
+    ASSERT(r->step != NULL && r->away);
     r->step->answered = true;
     r->step = NULL;
 }
@@ -276,6 +285,7 @@ static void on_step_run(struct crew_job *job)
 {
     struct http_step *s = CONTAINER_OF(job, struct http_step, job);
 
+    ASSERT(!s->answered && s->request->step == s);
     step_take(s->request);
     if (s->answered)
         work_drop(s->request);
@@ -295,6 +305,7 @@ static bool step_give(struct http_request *r)
 {
     struct http_step *s;
 
+    ASSERT(r->step == NULL && !r->away);
     if (r->handled && r->resumed == NULL)
         return false;
     r->large = r->large || r->body.len > (r->coded ? LARGE_CODED_BYTES : LARGE_BYTES);
@@ -319,6 +330,7 @@ static bool step_give(struct http_request *r)
 /* What it waits for takes long: it is suspended. */
 static void await_longer(struct http_request *r)
 {
+    ASSERT(r->resumed != NULL && r->thread->awaiting > 0);
     r->await_until_ns = 0;
     r->thread->awaiting--;
     MHD_suspend_connection(r->connection);
@@ -334,6 +346,7 @@ enum MHD_Result http_on_request(void *arg, struct MHD_Connection *connection, co
     struct http_thread *t = arg;
 
     (void)version;
+    ASSERT(r == NULL || (r->thread == t && r->connection == connection));
     if (r != NULL && r->await_until_ns != 0) {
         if (t->pass_ns >= r->await_until_ns)
             await_longer(r);
@@ -402,6 +415,7 @@ void http_resumed(struct http_request *r)
         MHD_resume_connection(r->connection);
         return;
     }
+    ASSERT(r->thread->awaiting > 0);
     r->await_until_ns = 0;
     r->thread->awaiting--;
     if (!r->gone)
@@ -454,6 +468,7 @@ int http_start(struct http *h, struct shared *shared, struct buf *error)
 
     if (h == NULL)
         return 0;
+    ASSERT(h->shared == NULL && h->threads == NULL);
     h->shared = shared;
     err = crew_open(&h->crew, h->config->http.threads, LARGE_MAX);
     if (err == 0)
@@ -515,6 +530,7 @@ void http_close(struct http *h)
     crew_stop(h->crew); /* nobody gives it anything, and its desks are there still */
     http_threads_stop(h);
     crew_close(h->crew);
+    ASSERT(list_empty(&h->connections) && atomic_load(&h->requests) == 0);
     close(h->listen_fd);
     clients_done(&h->clients);
     tokens_done(&h->tokens);

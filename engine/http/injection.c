@@ -170,6 +170,7 @@ int injection_parse(struct str body, int64_t now_ms, struct injection **out,
         injection_free(in);
         return -EINVAL;
     }
+    ASSERT(in->recipe != NULL);
     *out = in;
     return 0;
 }
@@ -201,11 +202,13 @@ void injection_set_tenant(struct injection *in, struct str tenant)
 
 struct str injection_email(const struct injection *in, size_t recipient)
 {
+    ASSERT(recipient < in->facts.recipients);
     return json_str(json_object_get(json_array_get(in->recipients, recipient), "email"));
 }
 
 void injection_put_metadata(const struct injection *in, size_t recipient, struct buf *out)
 {
+    ASSERT(recipient < in->facts.recipients);
     recipe_put_metadata(json_array_get(in->recipients, recipient), buf_str(&in->tags), out);
 }
 
@@ -252,6 +255,7 @@ static int put_reference(const struct injection *in, const json_t *one, struct b
     struct buf field = {0};
     size_t len = strlen(text);
 
+    ASSERT(at <= out->len);
     if (len <= REFERENCE_BYTES_MAX) {
         buf_printf(&field, "%.*s: ", STR_FMT(in->reference_name));
         base64_put(&field, (struct str){text, len});

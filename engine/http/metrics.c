@@ -66,6 +66,7 @@ static struct group *group_get(struct map *map, struct group *others, struct str
     uint64_t hash = hash_bytes(name.ptr, name.len, HASH_SEED);
     struct group *g;
 
+    ASSERT(map->count <= GROUPS_MAX);
     for (struct map_node *n = map_find(map, hash); n != NULL; n = map_find_next(n)) {
         g = CONTAINER_OF(n, struct group, node);
         if (str_eq((struct str){g->name, g->len}, name))
@@ -125,6 +126,7 @@ static void see_site(struct walk *walk, const struct site *site)
 
 static bool see_sites(struct walk *walk, const struct map *sites)
 {
+    ASSERT(walk->part == WALK_SITES);
     for (int i = 0; i < SLICE_WORK && walk->bucket < map_buckets(sites); i++, walk->bucket++)
         for (struct map_node *n = map_bucket(sites, walk->bucket); n != NULL; n = n->next)
             see_site(walk, CONTAINER_OF(n, struct site, node));
@@ -142,6 +144,7 @@ static void on_walk(struct worker *w, struct worker_note *note)
 {
     struct walk *walk = CONTAINER_OF(note, struct walk, note);
 
+    ASSERT(walk->worker == w->index && walk->part < WALK_PARTS);
     if (slice(walk, w)) {
         walk->bucket = 0;
         if (++walk->part == WALK_PARTS) {
@@ -196,6 +199,7 @@ static void put_groups(struct buf *out, struct map *map, const struct group *oth
     for (struct map_node *n = map_walk(map, &bucket, NULL); n != NULL;
          n = map_walk(map, &bucket, n))
         sorted[len++] = CONTAINER_OF(n, struct group, node);
+    ASSERT(len == map->count);
     qsort(sorted, len, sizeof(*sorted), by_size);
     shown = len < SERIES_MAX ? len : SERIES_MAX;
     for (size_t i = shown; i < len; i++)
@@ -412,6 +416,7 @@ static void answer(struct http_request *r)
     struct buf out = {0};
     int64_t oldest_ms = walk->waits.oldest_due_ms, late_ms = walk->now_ms - oldest_ms;
 
+    ASSERT(walk->worker == r->http->shared->workers_len); /* all have been asked */
     put_family(&out, "build", "info", NULL);
     buf_puts(&out, "hayauma_build_info{version=\"" HAYAUMA_VERSION "\"} 1\n");
     if (all)
@@ -446,11 +451,13 @@ static void groups_free(struct map *map, struct group *others)
 static void walk_free(struct http_request *r)
 {
     struct walk *walk = r->work;
+    uint32_t walks;
 
     groups_free(&walk->sites, walk->other_sites);
     groups_free(&walk->tenants, walk->other_tenants);
     free(walk);
-    atomic_fetch_sub(&r->http->walks, 1);
+    walks = atomic_fetch_sub(&r->http->walks, 1);
+    ASSERT(walks > 0);
 }
 
 void handle_metrics(struct http_request *r)

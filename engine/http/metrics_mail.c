@@ -36,9 +36,11 @@ uint32_t metrics_see_wait(struct metrics_waits *waits, struct lane *lane, uint64
     struct lane_wait wait;
 
     lane_wait(lane, &wait);
+    ASSERT(wait.reason < LANE_WAIT_REASONS);
     waits->recipients[wait.reason] += rows;
     if (is_late(wait.reason) && first_due_ms(lane) < waits->oldest_due_ms)
         waits->oldest_due_ms = first_due_ms(lane);
+    ASSERT(lane_wait_cost(lane) > 0);
     return lane_wait_cost(lane) - 1;
 }
 
@@ -160,6 +162,7 @@ static void put_sums_labels(const struct sums_row *row, enum sums_of of, struct 
     static const char *const labels[] = {
         [SUMS_SOURCE_SITE] = "source", [SUMS_TENANT] = "tenant", [SUMS_CAMPAIGN] = "campaign"};
 
+    ASSERT((size_t)of < ARRAY_LEN(labels) && labels[of] != NULL);
     buf_putc(out, '{');
     put_label_pair(out, labels[of], row->name[0] == '\0' ? STR("(none)") : str_of(row->name));
     if (of == SUMS_SOURCE_SITE) {
@@ -207,6 +210,7 @@ static void put_sums(struct buf *out, struct shared *shared, enum sums_of of)
     struct sums sums;
 
     sums_gather(shared->queue, shared->governor, of, SUMS_SHOWN, &sums);
+    ASSERT(sums.len <= SUMS_SHOWN);
     put_bounced_by(out, families[of], of, &sums);
     for (size_t v = 0; v < ARRAY_LEN(values); v++) {
         char family[64];

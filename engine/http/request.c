@@ -42,6 +42,7 @@ static const char *title_of(unsigned status)
     for (size_t i = 0; i < ARRAY_LEN(titles); i++)
         if (titles[i].status == status)
             return titles[i].title;
+    ASSERT(false); /* each status that is said has its line */
     return "";
 }
 
@@ -51,6 +52,7 @@ static void count(struct http_request *r, unsigned status)
     enum http_counted which = status < 400 ? HTTP_2XX : status < 500 ? HTTP_4XX : HTTP_5XX;
     size_t n = r->endpoint == NULL ? http_endpoints_len : (size_t)(r->endpoint - http_endpoints);
 
+    ASSERT(n <= http_endpoints_len && n < ENDPOINTS_MAX);
     atomic_fetch_add_explicit(&h->counts[n][which], 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&h->shared->http.requests, 1, memory_order_relaxed);
     if (status >= 400)
@@ -71,6 +73,7 @@ static void add_methods(struct MHD_Response *response, const char *path)
         if (strcmp(e->path, path) == 0)
             snprintf(methods + len, sizeof(methods) - len, "%s%s%s", len > 0 ? ", " : "", e->method,
                      strcmp(e->method, "GET") == 0 ? ", HEAD" : "");
+        ASSERT(strlen(methods) < sizeof(methods) - 1);
     }
     MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, methods);
 }
@@ -79,7 +82,8 @@ void request_answer(struct http_request *r, unsigned status, const char *type, s
 {
     struct MHD_Response *response;
 
-    ASSERT(!r->answered);
+    ASSERT(!r->answered && r->response == NULL);
+    ASSERT(status != 405 || r->endpoint != NULL);
     r->answered = true;
     count(r, status);
     if (r->gone)
@@ -125,6 +129,7 @@ void request_problem(struct http_request *r, unsigned status, const char *field,
     struct buf out = {0};
     va_list args;
 
+    ASSERT(status >= 400);
     va_start(args, format);
     vsnprintf(detail, sizeof(detail), format, args);
     va_end(args);
@@ -149,7 +154,7 @@ void request_refuse(struct http_request *r, unsigned status, const char *format,
 {
     va_list args;
 
-    ASSERT(r->refusal == 0);
+    ASSERT(r->refusal == 0 && !r->answered && !r->handled);
     r->refusal = status;
     va_start(args, format);
     vsnprintf(r->refusal_text, sizeof(r->refusal_text), format, args);
@@ -369,6 +374,7 @@ static const struct endpoint *endpoint_find(struct http_request *r, const char *
         *method_known = false;
         return NULL;
     }
+    ASSERT(r->rest == NULL);
     r->rest = strdup(url + strlen(UNSUBSCRIBE));
     ASSERT(r->rest != NULL);
     return found;
@@ -538,6 +544,7 @@ static void check_body(struct http_request *r, const struct head *head)
     bool form = r->endpoint->body == BODY_FORM;
     uint64_t len = 0, max = request_body_max(r);
 
+    ASSERT(r->body_length == 0 && !r->coded);
     if (type == NULL || !take_type(r, type))
         request_refuse(r, 415,
                        form ? "the body must be a form: \"Content-Type: "
@@ -594,6 +601,7 @@ void request_begin(struct http_request *r, const char *url)
     struct head head = {0};
     bool method_known;
 
+    ASSERT(r->endpoint == NULL && r->body.len == 0);
     (void)MHD_get_connection_values(r->connection, MHD_HEADER_KIND, on_field, &head);
     r->endpoint = endpoint_find(r, path_of(url), &method_known);
     if (framing_refused(r, &head))

@@ -143,6 +143,7 @@ static void fail_recipient(struct submission *s, struct str email, const char *f
 {
     struct buf line = {0};
 
+    ASSERT(s->success + s->failed < s->recipients); /* one fails once */
     put_string(&s->failed_json, email);
     if (s->failed++ >= ERRORS_MAX)
         return;
@@ -273,6 +274,7 @@ static const char *take_message(struct submission *s, struct letter *l, struct d
     struct buf meta = {0};
     const char *refusal;
 
+    ASSERT(d->room <= d->body->len && l->message == NULL);
     d->config = s->request->config;
     d->queue = s->request->http->shared->queue;
     d->received_max = RECEIVED_MAX;
@@ -307,6 +309,7 @@ static bool letter_hold(struct submission *s, struct letter *l)
 {
     uint64_t bytes = l->message->content_len;
 
+    ASSERT(l->held_bytes == 0);
     if (request_hold(s->request, bytes))
         l->held_bytes = bytes;
     else if (s->letters_len > 0 || bytes > SMALL_BYTES)
@@ -393,7 +396,7 @@ static bool make_letter(struct submission *s, size_t *bytes)
     const char *refusal;
     bool ascii = true;
 
-    ASSERT(s->letters_len < s->letters_max);
+    ASSERT(s->letters_len < s->letters_max && s->next < s->recipients);
     if (accepted < 0) {
         s->shortage = accepted;
         return false;
@@ -458,6 +461,7 @@ static void take_results(struct submission *s)
     for (size_t i = 0; i < s->letters_len; i++) {
         const struct letter *l = &s->letters[i];
 
+        ASSERT(l->message == NULL && l->result <= 0); /* its worker has it, or has refused it */
         if (l->result == 0) {
             s->success++;
             s->fresh += l->strings.len > 0; /* what was accepted before was not made again */
@@ -481,6 +485,7 @@ static void injection_drop(struct submission *s)
 
     for (size_t i = 0; i < s->letters_len; i++)
         letters += s->letters[i].held_bytes;
+    ASSERT(s->next == s->recipients && letters <= s->request->held_bytes);
     injection_free(s->injection);
     s->injection = NULL;
     request_release(s->request, s->request->held_bytes - letters);
@@ -489,6 +494,7 @@ static void injection_drop(struct submission *s)
 /* What is short is not asked again and again: the rest is refused as the last was. */
 static void give_up(struct submission *s)
 {
+    ASSERT(s->shortage < 0);
     for (; s->next < s->recipients; s->next++)
         fail_recipient(s, injection_email(s->injection, s->next), "", shortage_text(s->shortage));
 }
@@ -499,6 +505,7 @@ static uint32_t worker_for(const struct submission *s)
 {
     struct shared *shared = s->request->http->shared;
 
+    ASSERT(s->letters_len <= s->letters_max);
     if (s->once.shared != NULL)
         return worker_of_shard(shared, s->once.shard)->index;
     if (s->letters_len == 1) {
@@ -553,6 +560,7 @@ static void submission_free(struct http_request *r)
 {
     struct submission *s = r->work;
 
+    ASSERT(s->under_way == 0);
     letters_free(s);
     once_end(&s->once);
     free(s->once_letters);
@@ -741,6 +749,7 @@ static struct submission *submission_new(struct http_request *r, struct injectio
     size_t letters = injection_facts(injection)->recipients;
     struct submission *s;
 
+    ASSERT(r->work == NULL && r->done == NULL);
     letters = letters == 0 ? 1 : letters < ROUND_LETTERS ? letters : ROUND_LETTERS;
     s = calloc(1, sizeof(*s) + letters * sizeof(s->letters[0]));
     ASSERT(s != NULL);

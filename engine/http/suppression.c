@@ -108,6 +108,7 @@ static int list_some(struct http_request *r, struct str tenant, struct listing *
     n = suppressions_visit(list_of(r), tenant, goes_on ? &after : NULL, limit, put_one, l, &next);
     if (n < 0)
         return (int)n;
+    ASSERT((uint64_t)n <= limit);
     buf_putc(&l->out, ']');
     if ((uint64_t)n == limit) {
         char text[FLOW_NAME_MAX + SUPPRESSION_ADDRESS_MAX + 2];
@@ -174,6 +175,7 @@ static void on_changed(void *arg, int result)
 {
     struct change *c = arg;
 
+    ASSERT(result <= 0);
     c->result = result;
     request_resume(c->request);
 }
@@ -201,7 +203,7 @@ static void change(struct http_request *r, const json_t *entries, struct str ten
     const char *token = request_token(r);
     int err = atomic_load(&r->http->draining) ? -ESHUTDOWN : 0;
 
-    ASSERT(c != NULL);
+    ASSERT(c != NULL && r->work == NULL);
     c->request = r;
     c->remove = remove;
     r->work = c;

@@ -31,6 +31,7 @@ static void wake(const struct http_thread *t)
 {
     uint64_t one = 1;
 
+    ASSERT(t->wake_fd >= 0);
     /* Fails only when the counter is full: then the wake is pending anyway. */
     if (write(t->wake_fd, &one, sizeof(one)) < 0)
         return;
@@ -45,6 +46,7 @@ void http_thread_resume(struct http_thread *t, struct http_request *r)
 {
     struct http *h = t->http;
 
+    ASSERT(r->thread == t);
     /* The thread may be done with the request before the wake: until then it may not be stopped. */
     atomic_fetch_add(&h->resuming, 1);
     if (mailbox_put(&t->resumed, &r->node))
@@ -65,8 +67,10 @@ static void resume_all(struct http_thread *t)
 
 static void notes_send(struct http_thread *t)
 {
-    for (uint32_t i = 0; t->notes_ns != 0 && i < t->http->shared->workers_len; i++)
+    for (uint32_t i = 0; t->notes_ns != 0 && i < t->http->shared->workers_len; i++) {
         worker_send_all(t->http->shared, i, &t->notes[i]);
+        ASSERT(list_empty(&t->notes[i]));
+    }
     t->notes_ns = 0;
 }
 
@@ -80,6 +84,7 @@ void request_send(struct http_request *r, uint32_t worker, struct worker_note *n
 {
     struct http_thread *t = r->thread;
 
+    ASSERT(worker < t->http->shared->workers_len);
     if (r->away) {
         worker_send(t->http->shared, worker, note);
         return;
@@ -107,7 +112,9 @@ struct arrival {
 
 void http_thread_left(struct http_thread *t)
 {
-    atomic_fetch_sub_explicit(&t->connections, 1, memory_order_relaxed);
+    uint32_t before = atomic_fetch_sub_explicit(&t->connections, 1, memory_order_relaxed);
+
+    ASSERT(before > 0);
 }
 
 /* The library has the connection then, or has closed it. If it has told us of it, it will tell us
@@ -115,6 +122,7 @@ void http_thread_left(struct http_thread *t)
 static void take_in(struct http_thread *t, int fd, const struct sockaddr_storage *peer,
                     socklen_t peer_len)
 {
+    ASSERT(fd >= 0);
     t->told = false;
     if (MHD_add_connection(t->daemon, fd, (const struct sockaddr *)peer, peer_len) != MHD_YES &&
         !t->told)
@@ -140,6 +148,7 @@ static struct http_thread *with_fewest(struct http *h)
 {
     struct http_thread *best = &h->threads[0];
 
+    ASSERT(h->threads_len > 0);
     for (uint32_t i = 1; i < h->threads_len; i++)
         if (atomic_load_explicit(&h->threads[i].connections, memory_order_relaxed) <
             atomic_load_explicit(&best->connections, memory_order_relaxed))
@@ -253,6 +262,7 @@ static void *thread_main(void *arg)
 {
     struct http_thread *t = arg;
 
+    ASSERT(t->daemon != NULL && t->epoll_fd >= 0);
     pthread_setname_np(pthread_self(), "http");
     while (!atomic_load(&t->http->closed)) {
         listen_or_not(t);
@@ -316,6 +326,7 @@ static int thread_open(struct http_thread *t)
     if (t->epoll_fd < 0 || t->wake_fd < 0)
         return -errno;
     t->connections_max = connections_max(t);
+    ASSERT(t->daemon == NULL);
     t->daemon = MHD_start_daemon(
         MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG | MHD_USE_NO_LISTEN_SOCKET, 0,
         NULL, NULL, http_on_request, t, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL,
@@ -343,6 +354,7 @@ int http_threads_start(struct http *h)
     uint32_t len = h->config->http.threads;
     int err = 0;
 
+    ASSERT(len > 0 && h->threads == NULL);
     h->threads = aligned_alloc(CACHE_LINE_BYTES, len * sizeof(*h->threads));
     if (h->threads == NULL)
         return -ENOMEM;
@@ -394,6 +406,7 @@ void http_threads_stop(struct http *h)
             MHD_stop_daemon(t->daemon);
         }
         ASSERT(mailbox_empty(&t->resumed) && mailbox_empty(&t->arrived));
+        ASSERT(t->awaiting == 0 && atomic_load(&t->connections) == 0);
         if (t->epoll_fd >= 0)
             close(t->epoll_fd);
         if (t->wake_fd >= 0)

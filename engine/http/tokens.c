@@ -48,6 +48,7 @@ void token_scopes_put(struct buf *out, unsigned all)
 {
     const char *comma = "";
 
+    ASSERT(all != 0 && all <= (TOKEN_INJECT | TOKEN_READ | TOKEN_ADMIN));
     for (size_t i = 0; i < ARRAY_LEN(scopes); i++) {
         if ((all & scopes[i].scope) == 0)
             continue;
@@ -302,8 +303,10 @@ int tokens_find(struct tokens *t, const char *file, struct str text, bool looked
 
 static uint64_t cost_ns(const struct token *t, uint64_t n)
 {
-    unsigned __int128 ns = (unsigned __int128)n * t->rate_period_ms * 1000000 / t->rate;
+    unsigned __int128 ns;
 
+    ASSERT(t->rate > 0);
+    ns = (unsigned __int128)n * t->rate_period_ms * 1000000 / t->rate;
     return ns > UINT64_MAX / 4 ? UINT64_MAX / 4 : (uint64_t)ns;
 }
 

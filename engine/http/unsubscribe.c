@@ -121,6 +121,7 @@ static bool take_whose(struct http_request *r, struct suppression *out, struct l
     struct campaign campaign;
     bool valid;
 
+    ASSERT(token != NULL); /* the path's end, which may be empty */
     *out = (struct suppression){
         .reason = SUPPRESSION_UNSUBSCRIBED, .at_ms = clock_wall_ms(), .who = "one click"};
     *mark = (struct letter_mark){0};
@@ -198,6 +199,7 @@ static void on_stored(void *arg, int result)
 {
     struct unsubscribing *u = arg;
 
+    ASSERT(result <= 0);
     u->result = result;
     request_resume(u->request);
 }
@@ -219,7 +221,7 @@ static void store(struct http_request *r, const struct suppression *one,
     struct unsubscribing *u = calloc(1, sizeof(*u));
     struct shared *shared = r->http->shared;
 
-    ASSERT(u != NULL);
+    ASSERT(u != NULL && r->work == NULL);
     u->request = r;
     r->work = u;
     r->done = unsubscribing_free;

@@ -169,6 +169,7 @@ static bool do_action(struct worker *w, enum admin_action action, struct recipie
         judge_expired(r);
         return true;
     }
+    ASSERT(false); /* each action has its case */
     return false;
 }
 
@@ -272,7 +273,7 @@ static void on_fetched(struct queue_load *load, int result)
     struct list_node *n;
     size_t i = 0;
 
-    ASSERT(a->rounds > 0 && a->waiter.parts > 0);
+    ASSERT(a->rounds > 0 && a->waiter.parts > 0 && load == &a->load);
     settle_follow(a->worker, &a->waiter);
     while ((n = list_pop_front(&load->rcpts)) != NULL) {
         struct recipient *r = LIST_ENTRY(n, struct recipient, node);
@@ -379,6 +380,7 @@ static void on_purged(struct queue_change *change, int result)
 {
     struct purge *p = change->owner;
 
+    ASSERT(change == &p->change && result <= 0);
     if (result == 0)
         p->job->changed = p->job->purges_len;
     p->job->done(p->job, result);

@@ -253,6 +253,7 @@ static void notice_send(struct judge_batch *b, enum notice_kind kind)
 
 static void owe(struct judge_entry *e, enum notice_kind kind)
 {
+    ASSERT(!e->notice); /* one of an attempt */
     e->kind = kind;
     e->notice = notice_wanted(kind, e->recipient->message, e->recipient->notify);
 }
@@ -417,6 +418,7 @@ static void entry_fail(struct judge_batch *b, struct judge_entry *e)
 {
     struct worker *w = b->worker;
 
+    ASSERT(e->outcome.class == OUTCOME_FAILED && !e->suppresses);
     if (!judge_has_room(b->worker, e->recipient, NOTICE_FAILED)) {
         entry_defer(b, e);
         return;
@@ -488,6 +490,7 @@ static void entry_decide(struct judge_batch *b, struct judge_entry *e)
     struct recipient *r = e->recipient;
     int64_t now_ms = worker_wall_ms(w);
 
+    ASSERT(!e->ended && r->state == PLACE_FLIGHT && r->lane->worker == w);
     if (e->outcome.suppressed) {
         entry_suppress(b, e);
         return;
@@ -541,6 +544,7 @@ struct judge_entry *judge_add(struct judge_batch *b, struct recipient *r,
 
 static struct queue_row entry_row(const struct judge_entry *e)
 {
+    ASSERT(e->recipient->state == PLACE_SETTLING);
     if (e->ended)
         return (struct queue_row){.kind = QUEUE_ROW_REMOVE,
                                   .rcpt = e->recipient,
@@ -732,6 +736,7 @@ static void judge_lane(struct lane *lane, const struct outcome *outcome)
         .dest = config_destination_for(w->config, lane_domain(lane), STR(""))};
     struct recipient *r;
 
+    ASSERT(outcome->local); /* nobody was asked */
     /* What is left for the next turn must not go where the domain's mail went before. */
     if (outcome->class == OUTCOME_FAILED && lane->site != NULL)
         site_detach(lane->site, lane);

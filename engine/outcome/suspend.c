@@ -37,6 +37,7 @@ static void changes_go_on(struct worker *w);
 
 static void change_free(struct suspend_change *c, int result)
 {
+    ASSERT(result <= 0 && atomic_load(&c->walks) == 0);
     if (c->order.on_done != NULL)
         c->order.on_done(c->order.arg, result);
     for (size_t i = 0; c->records != NULL && i <= c->order.caps_len; i++)
@@ -63,6 +64,7 @@ static void on_told(struct worker *w, struct worker_note *note)
 {
     struct suspend_walk *each = CONTAINER_OF(note, struct suspend_walk, note);
 
+    ASSERT(each == &each->change->each[w->index]);
     lane_suspensions_begin(w, &each->walk);
 }
 

@@ -228,6 +228,7 @@ static int64_t wants_ms(const struct sweep *s, const struct lane *lane,
     int64_t ms = from->expires_ms < lane->expires_ms ? from->expires_ms : lane->expires_ms;
     int64_t again_ms = s->now_ms + LANE_EVERY_MS;
 
+    ASSERT(from->flow == lane->flow && lane->shard == s->shard);
     if (s->kind == SWEEP_LIFETIMES && (from->found || ms < again_ms))
         return again_ms;
     return ms;
@@ -372,6 +373,7 @@ static void on_walked(struct queue_walk *walk, int result)
     struct sweep *s = walk->owner;
 
     ASSERT(walk == &s->walk && s->stepping && s->job.rows_len <= STEP_FOUND);
+    ASSERT(s->lanes_len <= STEP_LANES);
     if (result < 0) {
         log_error("queue.sweep_failed", "shard=%u error=%d", s->shard, result);
         if (s->all)
@@ -406,6 +408,7 @@ static void sweep_step(struct sweep *s)
     s->walk.what = (struct queue_visit){
         .rows_max = STEP_ROWS, .ripe_ms = s->now_ms, .visit = on_row, .arg = s};
     if (s->kind == SWEEP_LIFETIMES && !s->all) {
+        ASSERT(s->lanes_len == 1); /* the pass's lane */
         s->walk.what.flow = s->lanes[0].flow;
         s->walk.what.queue = (struct str){s->lanes[0].name, s->lanes[0].len};
     } else
@@ -426,6 +429,7 @@ static void sweep_go_on(struct sweep *s)
 
 static void pass_begin(struct sweep *s)
 {
+    ASSERT(!s->walking && !s->stepping);
     s->walking = true;
     s->walk.cursor.len = 0;
     sweep_go_on(s);
@@ -485,7 +489,7 @@ static struct sweep *lane_sweep(struct worker *w, uint32_t shard)
 {
     struct sweep *s = &w->sweeps->shards[shard / w->shared->workers_len][SWEEP_LIFETIMES];
 
-    ASSERT(s->shard == shard);
+    ASSERT(s->shard == shard && s->worker == w && s->kind == SWEEP_LIFETIMES);
     return s;
 }
 
@@ -630,6 +634,7 @@ void sweep_close(struct worker *w)
 
     if (all == NULL)
         return;
+    ASSERT(all->worker == w);
     wheel_cancel(io_wheel(w->io), &all->timer);
     for (uint32_t i = 0; i < all->shards_len * SWEEP_KINDS; i++) {
         struct sweep *s = &all->shards[i / SWEEP_KINDS][i % SWEEP_KINDS];
