@@ -44,6 +44,7 @@ static void on_turns(void *arg, uint32_t worker, struct control_turns *out)
 {
     const struct turn_gauge *g = &((struct backend *)arg)->shared->workers[worker].turn;
 
+    ASSERT(worker < ((struct backend *)arg)->shared->workers_len);
     *out = (struct control_turns){.longest = turn_of(turn_longest(g, TURN_CLOCK)),
                                   .lately = turn_of(turn_longest_lately(g, TURN_CLOCK)),
                                   .cpu_longest = turn_of(turn_longest(g, TURN_CPU)),
@@ -122,6 +123,7 @@ static void walk_lanes(struct worker *w, struct worker_note *note)
 {
     struct status_walk *walk = CONTAINER_OF(note, struct status_walk, note);
 
+    ASSERT(walk->worker == w->index);
     if (walk->job->kind == CONTROL_JOB_WHY && walk->bucket == 0)
         walk->job->why->absent +=
             atomic_load_explicit(&w->counters.lanes_absent, memory_order_relaxed);
@@ -146,6 +148,7 @@ static void answer_query(struct worker *w, struct control_wait_query *q)
         struct control_wait wait;
         struct lane *lane;
 
+        ASSERT(shard < queue_shards(w->shared->queue));
         if (worker_of_shard(w->shared, shard) != w)
             continue;
         lane = lane_known(w, shard, q->flow, q->queue);
@@ -169,6 +172,7 @@ static void answer_lane(struct worker *w, struct control_why *why,
 {
     struct lane *lane;
 
+    ASSERT(q->shard != CONTROL_SHARD_ANY);
     if (worker_of_shard(w->shared, q->shard) != w)
         return;
     lane = lane_found(w, q->shard, q->flow, q->queue, q->due_ms);
@@ -180,6 +184,7 @@ static void answer_queries(struct worker *w, struct worker_note *note)
 {
     struct status_walk *walk = CONTAINER_OF(note, struct status_walk, note);
 
+    ASSERT(walk->worker == w->index && walk->job->waits_len > 0);
     for (size_t i = 0; i < walk->job->waits_len; i++) {
         if (walk->job->kind == CONTROL_JOB_WHY)
             answer_lane(w, walk->job->why, &walk->job->waits[i]);

@@ -94,6 +94,7 @@ static struct seen *seen_get(struct sites_walk *walk, const struct site *site)
     uint64_t hash = hash_bytes(site->name, strlen(site->name), HASH_SEED);
     struct seen *s;
 
+    ASSERT(walk->names.count <= SITES_MAX);
     for (struct map_node *n = map_find(&walk->names, hash); n != NULL; n = map_find_next(n)) {
         s = CONTAINER_OF(n, struct seen, node);
         if (strcmp(s->name, site->name) == 0)
@@ -199,6 +200,7 @@ static void walk_end(struct sites_walk *walk)
         all[len++] = CONTAINER_OF(n, struct seen, node);
         map_remove(&walk->names, n);
     }
+    ASSERT(walk->names.count == 0);
     qsort(all, len, sizeof(struct seen *), by_waiting);
     for (size_t i = 0; i < len; i++) {
         if (i < job->sites_max)
@@ -224,6 +226,7 @@ static void on_walk(struct worker *w, struct worker_note *note)
 {
     struct sites_walk *walk = CONTAINER_OF(note, struct sites_walk, note);
 
+    ASSERT(walk->worker == w->index);
     /* Whole buckets, none twice. */
     for (uint32_t done = 0; done < SLICE_SITES && walk->bucket < map_buckets(&w->sites);
          done++, walk->bucket++)

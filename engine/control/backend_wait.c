@@ -31,6 +31,7 @@ static bool put_lowered(const struct lane *lane, const char *source, struct buf 
     char at_site[SUSPENSION_NAME_MAX + 1];
     struct suspension one;
 
+    ASSERT(lane->site != NULL);
     suspension_name(at_site, str_of(source), str_of(lane->site->name));
     if (at_site[0] == 0 || !suspensions_find(all, SUSPENSION_SOURCE_CAP, str_of(at_site), &one))
         return false;
@@ -62,6 +63,7 @@ static void put_limit(const struct lane *lane, const struct limit_denial *why,
 {
     struct buf set = {0};
 
+    ASSERT(lane->site != NULL && why->kind != LIMIT_NONE);
     out->limit.name = limit_denial_key(why);
     out->limit.used = why->used;
     out->limit.max = why->max;
@@ -290,6 +292,7 @@ uint32_t backend_why_lane(struct control_why *why, struct lane *lane, uint64_t r
         .shard = lane->shard, .lanes = 1, .rows = rows, .in_flight = lane->in_flight};
     struct control_hold *kept;
 
+    ASSERT(why->len <= CONTROL_HOLDS_MAX);
     why->found |= found;
     backend_wait(lane, is_source ? str_of(why->name) : STR(""), &h.wait);
     settle_state(&h, lane, worker_wall_ms(lane->worker));

@@ -59,6 +59,7 @@ static int bind_socket(struct control *c, const struct sockaddr_un *address)
     mode_t mask;
     int err = 0;
 
+    ASSERT(c->listen_fd < 0);
     c->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (c->listen_fd < 0)
         return -errno;
@@ -76,6 +77,7 @@ static int watch(const struct control *c, int op, int fd, uint32_t events, void 
 {
     struct epoll_event event = {.events = events, .data.ptr = owner};
 
+    ASSERT(c->epoll_fd >= 0 && fd >= 0);
     return epoll_ctl(c->epoll_fd, op, fd, &event) == 0 ? 0 : -errno;
 }
 
@@ -175,6 +177,8 @@ static void client_new(struct control *c, int fd)
 {
     struct control_client *client = calloc(1, sizeof(*client));
 
+    /* Those that are to make room for it are freed at the end of the turn. */
+    ASSERT(fd >= 0 && c->clients_len < 2 * CONTROL_CLIENTS_MAX);
     if (client == NULL || watch(c, EPOLL_CTL_ADD, fd, EPOLLIN, client) != 0) {
         free(client);
         close(fd);
@@ -293,6 +297,7 @@ static void client_send(struct control_client *client)
             return;
         }
         client->out_at += (size_t)n;
+        ASSERT(client->out_at <= client->out.len);
         client->moved_ms = client->control->mono_ms;
     }
     buf_clear(&client->out);
@@ -352,6 +357,7 @@ static void request_over(struct control_client *client, enum control_step step)
 
 static void client_step(struct control_client *client)
 {
+    ASSERT(runnable(client));
     if (!client->busy)
         next_request(client);
     if (client->busy && client->job == NULL)
@@ -386,6 +392,7 @@ void control_job_done(struct control_job *job, int result)
     struct control *c = job->control;
     uint64_t one = 1;
 
+    ASSERT(c->event_fd >= 0 && result <= 0);
     job->result = result;
     job->node = (struct list_node){NULL, NULL};
     pthread_mutex_lock(&c->shared.lock);
@@ -413,6 +420,7 @@ static void take_jobs(struct control *c)
         ASSERT(c->jobs > 0 && (client == NULL || client->job == job));
         c->jobs--;
         if (client != NULL) {
+            ASSERT(client->busy && client->control == c);
             client->job = NULL;
             client->moved_ms = c->mono_ms;
             request_over(client, control_job_returned(client, job));
@@ -478,6 +486,7 @@ void control_turn(struct control *c, uint64_t mono_ms, int64_t wall_ms)
 {
     struct list_node *node, *next;
 
+    ASSERT(mono_ms >= c->mono_ms);
     c->mono_ms = mono_ms;
     c->wall_ms = wall_ms;
     accept_again(c);
@@ -508,6 +517,7 @@ void control_close(struct control *c)
     ASSERT(c->jobs == 0);
     while ((node = list_first(&c->clients)) != NULL)
         client_free(LIST_ENTRY(node, struct control_client, node));
+    ASSERT(c->clients_len == 0);
     for (size_t i = 0; i < 3; i++) {
         int fd = ((const int[]){c->listen_fd, c->epoll_fd, c->event_fd})[i];
 

@@ -61,6 +61,7 @@ enum control_step control_step_campaigns(struct control_client *client)
     for (int i = 0; i < SLICE_CAMPAIGNS && w->campaigns.len > 0 && !control_out_full(client); i++) {
         int err;
 
+        ASSERT(w->campaigns.len % sizeof(one) == 0);
         w->campaigns.len -= sizeof(one);
         memcpy(&one, w->campaigns.data + w->campaigns.len, sizeof(one));
         err = put_one(client, &one);
@@ -126,6 +127,8 @@ enum control_step control_campaign_returned(struct control_client *client,
         [CAMPAIGN_SET] = "the campaign is over",
         [CAMPAIGN_CLOSE] = "the campaign is not open"};
 
+    ASSERT(job->kind == CONTROL_JOB_CAMPAIGN && job->result <= 0);
+    ASSERT((size_t)job->campaign.verb < ARRAY_LEN(cannot) && cannot[job->campaign.verb] != NULL);
     if (job->result == 0)
         buf_puts(&client->out, "{\"done\":true}\n");
     else if (job->result == -ENOENT)

@@ -8,6 +8,7 @@ static void put_error(const struct control_source *state, enum source_part part,
 {
     char error[SOCKS5_TEXT];
 
+    ASSERT(part < SOURCE_PARTS);
     source_error_text(state->part[part].error, error);
     json_number(out, "since_ms", state->part[part].since_ms);
     json_text(out, "error", str_of(error));

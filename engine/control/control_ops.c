@@ -20,6 +20,7 @@ void control_next_shard(struct control_client *client)
 {
     struct control_work *w = &client->work;
 
+    ASSERT(!w->ended && w->shard < queue_shards(client->control->queue));
     w->shard++;
     w->cursor = (struct queue_cursor){0};
     w->ended = w->shard == queue_shards(client->control->queue);
@@ -87,6 +88,7 @@ int control_walk(struct control_client *client, bool need_message, visit_fn visi
     if (rc != 0 || w->ended || (of_message && !w->located))
         return rc;
     w->visit = visit;
+    ASSERT(w->shard < queue_shards(client->control->queue));
     rc = queue_visit(client->control->queue, w->shard, &w->cursor, &what);
     if (rc < 0)
         return rc;
@@ -226,6 +228,7 @@ static bool fetch_message(struct control_client *client)
     const struct msgid *id = &client->request.id;
     int err = 0;
 
+    ASSERT(client->control->queue != NULL);
     if (client->work.message != NULL)
         return true;
     client->work.message = client->request.op == CONTROL_OP_STORED
@@ -268,6 +271,7 @@ static enum control_step step_content(struct control_client *client)
     while (!control_out_full(client) && w->content_at < w->message->content_len) {
         uint64_t n = w->message->content_len - w->content_at;
 
+        ASSERT(w->content_at % 3 == 0); /* the pieces' base64 has no padding but at the end */
         if (n > CONTROL_CONTENT_BYTES)
             n = CONTROL_CONTENT_BYTES;
         control_put_content(&client->out, w->message->content + w->content_at, n);
@@ -313,6 +317,7 @@ enum control_step control_give_job(struct control_client *client, struct control
 {
     struct control *c = client->control;
 
+    ASSERT(client->busy && client->job == NULL && job->client == client);
     client->job = job;
     c->jobs++;
     c->backend->job(c->arg, job);
@@ -348,6 +353,7 @@ static bool visit_action(void *arg, const struct queue_row_view *row)
     struct control_client *client = arg;
     struct control_job *job = client->work.job;
 
+    ASSERT(job->admin.rows_len < CONTROL_ACTION_ROWS);
     if (concerns(client, row) && matches(client, row)) {
         struct admin_row *r = &job->admin.rows[job->admin.rows_len++];
 
@@ -371,6 +377,7 @@ static void place_names(struct control_job *job)
         job->admin.rows[i].queue.ptr = at;
         at += job->admin.rows[i].queue.len;
     }
+    ASSERT((size_t)(at - (const char *)job->memory.data) == job->memory.len);
 }
 
 static enum control_step step_action(struct control_client *client)
@@ -412,6 +419,7 @@ static enum control_step step_action(struct control_client *client)
 
 static enum control_step action_returned(struct control_client *client, struct control_job *job)
 {
+    ASSERT(job->kind == CONTROL_JOB_ACTION || job->kind == CONTROL_JOB_PURGE);
     client->work.changed += job->admin.changed;
     if (job->result == 0)
         return CONTROL_STEP_MORE;
@@ -456,6 +464,7 @@ static void merge_destinations(struct control_status *s)
 {
     uint32_t kept = 0;
 
+    ASSERT(s->len <= s->max);
     if (s->len == 0)
         return;
     qsort(s->destinations, s->len, sizeof(*s->destinations), compare_queues);
@@ -655,6 +664,8 @@ static const struct {
 
 enum control_step control_step(struct control_client *client)
 {
+    ASSERT(client->busy && (size_t)client->request.op < ARRAY_LEN(steps) &&
+           steps[client->request.op].step != NULL);
     if (client->control->queue == NULL && steps[client->request.op].store) {
         control_put_error(&client->out, "refused", "the queue is not open", "");
         return CONTROL_STEP_DONE;
@@ -666,6 +677,7 @@ void control_work_done(struct control_client *client)
 {
     struct control_work *w = &client->work;
 
+    ASSERT(w->job == NULL || w->job != client->job); /* it is freed once */
     control_job_free(w->job);
     if (w->message != NULL)
         message_unref(w->message);

@@ -72,6 +72,7 @@ static struct group *find_group(struct control_summary *s, struct str name)
     uint64_t hash = hash_bytes(name.ptr, name.len, HASH_SEED);
     struct group *g;
 
+    ASSERT(s->sorted == NULL && s->map.count <= GROUPS_MAX);
     for (struct map_node *n = map_find(&s->map, hash); n != NULL; n = map_find_next(n)) {
         g = CONTAINER_OF(n, struct group, node);
         if (str_eq(g->name, name))
@@ -127,11 +128,13 @@ void control_summary_finish(struct control_summary *s)
 {
     size_t bucket = 0;
 
+    ASSERT(s->sorted == NULL && s->sorted_len == 0);
     s->sorted = calloc(s->map.count + 1, sizeof(struct group *));
     ASSERT(s->sorted != NULL);
     for (struct map_node *n = map_walk(&s->map, &bucket, NULL); n != NULL;
          n = map_walk(&s->map, &bucket, n))
         s->sorted[s->sorted_len++] = CONTAINER_OF(n, struct group, node);
+    ASSERT(s->sorted_len == s->map.count);
     if (s->sorted_len != 0)
         qsort(s->sorted, s->sorted_len, sizeof(struct group *), compare_groups);
     if (s->others != NULL)
@@ -216,6 +219,7 @@ void control_status_offer(struct control_status *s, const struct control_destina
     struct control_destination *d = s->destinations;
     uint32_t i;
 
+    ASSERT(s->len <= s->max);
     if (s->max == 0)
         return;
     if (s->len == s->max) {

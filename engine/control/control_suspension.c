@@ -78,6 +78,7 @@ static struct control_suspensions *suspensions_new(struct control *c)
     ASSERT(s->sorted != NULL);
     while ((n = map_walk(&s->by_name, &bucket, n)) != NULL)
         s->sorted[s->len++] = CONTAINER_OF(n, struct held_by, node);
+    ASSERT(s->len == s->by_name.count);
     qsort(s->sorted, s->len, sizeof(*s->sorted), compare);
     return s;
 }
@@ -115,6 +116,7 @@ static bool visit_row(void *arg, const struct queue_row_view *row)
             s->job = control_waits_new(client);
         if (control_waits_add(s->job, row->queue, row->flow, client->work.shard))
             s->asked[s->job->waits_len - 1] = 0;
+        ASSERT(s->job->waits_len > 0 && s->job->waits_len <= ARRAY_LEN(s->asked));
         s->asked[s->job->waits_len - 1]++;
     }
     return true;
@@ -124,6 +126,7 @@ void control_suspensions_returned(struct control_client *client, const struct co
 {
     struct control_suspensions *s = client->work.suspensions;
 
+    ASSERT(s->sites && job->waits_len <= ARRAY_LEN(s->asked));
     for (size_t i = 0; i < job->waits_len; i++) {
         count_rows(s, SUSPENSION_SITE, str_of(job->waits[i].site), s->asked[i]);
         if (job->waits[i].set[0] != 0) /* what was suspended before a provider was known */
@@ -185,6 +188,7 @@ enum control_step control_step_suspend(struct control_client *client)
     const struct control *c = client->control;
     struct control_job *job;
 
+    ASSERT(what->scope > 0 && what->scope < SUSPENSION_SCOPES);
     if (!resume && what->scope == SUSPENSION_SOURCE &&
         config_source_find(c->backend->config(c->arg), what->name) == NULL)
         return control_no_source(client, what->name);

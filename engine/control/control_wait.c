@@ -31,10 +31,11 @@ struct control_job *control_waits_new(struct control_client *client)
 
 bool control_waits_add(struct control_job *job, struct str queue, uint32_t flow, uint32_t shard)
 {
-    const struct control_wait_query *last = &job->waits[job->waits_len - 1];
+    const struct control_wait_query *last =
+        job->waits_len == 0 ? NULL : &job->waits[job->waits_len - 1];
 
     /* The name is where it was gathered: see control_waits_ask(). */
-    if (job->waits_len > 0 && last->flow == flow && last->shard == shard &&
+    if (last != NULL && last->flow == flow && last->shard == shard &&
         str_eq((struct str){(const char *)job->memory.data + job->memory.len - last->queue.len,
                             last->queue.len},
                queue))
@@ -55,6 +56,7 @@ enum control_step control_waits_ask(struct control_client *client, struct contro
         job->waits[i].queue.ptr = at;
         at += job->waits[i].queue.len;
     }
+    ASSERT(job->waits_len > 0 && (size_t)(at - (const char *)job->memory.data) == job->memory.len);
     return control_give_job(client, job);
 }
 
@@ -89,6 +91,7 @@ enum control_step control_ask_rows(struct control_client *client)
 {
     struct control_job *job = client->work.held->job;
 
+    ASSERT(job != NULL && client->work.held->len > 0);
     client->work.held->job = NULL;
     return control_waits_ask(client, job);
 }
@@ -111,6 +114,7 @@ static void put_rows(struct control_client *client, const struct control_job *jo
         const struct held_row *row = &h->rows[i];
         const struct control_wait *wait = &job->waits[row->query].wait;
 
+        ASSERT(row->query < job->waits_len && from <= row->end && row->end <= h->text.len);
         buf_put(out, h->text.data + from, row->end - from);
         from = row->end;
         if (control_wait_concerns(wait, row->due_ms, client->control->wall_ms))

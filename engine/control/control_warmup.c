@@ -222,6 +222,7 @@ enum control_step control_warmup_returned(struct control_client *client,
     const struct warmup_order *o = &job->warmup;
     char text[2 * WARMUP_NAME_MAX + 64];
 
+    ASSERT(job->kind == CONTROL_JOB_WARMUP && job->result <= 0);
     if (job->result == 0) {
         buf_puts(&client->out, "{\"done\":true}\n");
     } else if (job->result == -ENOENT && is_refused(client)) {

@@ -82,6 +82,7 @@ struct control_hold *control_why_add(struct control_why *why, const struct contr
 
     *made = to == NULL;
     if (to == NULL) {
+        ASSERT(why->len < CONTROL_HOLDS_MAX);
         to = &why->holds[why->len++];
         *to = *h;
         if (why->len > CONTROL_HOLDS_WHOLE)
@@ -106,6 +107,7 @@ struct control_hold *control_why_add(struct control_why *why, const struct contr
  * that source, and any other may be anything. */
 static uint32_t scopes_of(const struct control *c, const struct suspension *one)
 {
+    ASSERT(one->scope < SUSPENSION_SCOPES);
     if (one->scope != 0)
         return 1u << one->scope;
     if (config_source_find(c->backend->config(c->arg), one->name) != NULL)
@@ -150,6 +152,7 @@ static bool visit_row(void *arg, const struct queue_row_view *row)
     struct why_row *to = &w->rows[w->len];
     struct control_wait *answer = &to->hold.wait;
 
+    ASSERT(w->len < WHY_ROWS);
     if (!control_filter_match(&client->request.filter, row, c->wall_ms))
         return true;
     client->work.matched++;
@@ -181,6 +184,7 @@ enum control_step control_why_waits(struct control_client *client, const struct 
         const struct control_wait_query *q = &job->waits[row->query];
         struct control_hold *h = &row->hold;
 
+        ASSERT(row->query < job->waits_len);
         memcpy(h->site, q->site, sizeof(h->site));
         h->next_ms = row->due_ms;
         if (row->due_ms == QUEUE_DUE_HELD) {
@@ -230,6 +234,7 @@ static bool visit_lane(void *arg, const struct queue_row_view *row)
     if (len == 0 || flows[len - 1] < row->flow)
         buf_put(&w->flows, &row->flow, sizeof(row->flow));
     (void)control_waits_add(w->job, row->queue, row->flow, client->work.shard);
+    ASSERT(w->job->waits_len > 0 && w->job->waits_len <= WHY_LANES);
     w->job->waits[w->job->waits_len - 1].due_ms =
         (row->flags & RECIPIENT_HELD) != 0 ? INT64_MAX : row->due_ms;
     return true;
@@ -379,6 +384,7 @@ static void put_hold(const struct control *c, const struct control_why *why,
                                          [CONTROL_HOLD_HELD] = "held"};
     double hours = hours_of(why, h);
 
+    ASSERT((size_t)h->state < ARRAY_LEN(states) && states[h->state] != NULL);
     buf_putc(out, '{');
     json_text(out, "state", str_of(states[h->state]));
     json_number(out, "recipients", (int64_t)h->rows);
@@ -594,6 +600,7 @@ enum control_step control_step_why(struct control_client *client)
         return step_message(client);
     if (!client->work.ended && control_why_has_lanes(w->why, str_of(w->why->domain)))
         return step_lanes(client);
+    ASSERT(w->why != NULL); /* it is with no worker */
     job = control_job_new(client);
     job->kind = CONTROL_JOB_WHY;
     job->why = w->why;
@@ -603,6 +610,7 @@ enum control_step control_step_why(struct control_client *client)
 
 enum control_step control_why_returned(struct control_client *client, struct control_job *job)
 {
+    ASSERT(job->why != NULL && client->work.why->why == NULL);
     if (job->waits_len > 0) {
         client->work.why->why = job->why;
         job->why = NULL;
