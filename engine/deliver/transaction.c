@@ -287,7 +287,8 @@ bool transaction_prepare(struct transaction *t)
 
     if (t->stage != STAGE_TAKEN || !look_up(t) || !render(t))
         return false;
-    if (t->message->recipe != NULL && flow_split_wanted(t->rcpts[0], t->message)) {
+    if (t->message->recipe != NULL &&
+        flow_split_wanted(t->rcpts[0], t->delivery->site, t->message)) {
         t->stage = STAGE_ASTRAY;
         return false;
     }
@@ -447,7 +448,7 @@ static void end_astray(struct transaction *t)
     if (admin_wants(t->rcpts[0]))
         admin_put_back(t->rcpts[0]);
     else
-        flow_split_letter(t->rcpts[0], t->message);
+        flow_split_letter(t->rcpts[0], t->delivery->site, t->message);
     end_unsent(t);
 }
 

@@ -23,15 +23,15 @@ struct str flow_signer(const struct lane *lane, const struct message *m)
                      : keyring_signing_domain(k, m->dkim_domain, m->content, m->content_len);
 }
 
-/* Whether mail of domain waits at lane's site, or has lowered limits there, by one of scopes. */
-static bool is_told_of(const struct lane *lane, const enum suspension_scope scopes[SCOPES_LEN],
+/* Whether mail of domain waits at site, or has lowered limits there, by one of scopes. */
+static bool is_told_of(const struct site *site, const enum suspension_scope scopes[SCOPES_LEN],
                        struct str domain)
 {
-    struct worker *w = lane->worker;
+    struct worker *w = site->worker;
     struct suspensions *all = &w->shared->suspensions;
     char name[SUSPENSION_NAME_MAX + 1];
 
-    suspension_name(name, domain, str_of(lane->site->name));
+    suspension_name(name, domain, str_of(site->name));
     for (int i = 0; i < SCOPES_LEN; i++)
         if (suspended_names_have(&w->suspended_names, all, scopes[i], str_of(name)) &&
             suspensions_hold(all, scopes[i], str_of(name)))
@@ -39,9 +39,9 @@ static bool is_told_of(const struct lane *lane, const enum suspension_scope scop
     return false;
 }
 
-/* The signing domain that the flow of m, mail of lane, is to be called by. */
-static struct str signer_of(const struct lane *lane, const struct message *m, struct str present,
-                            bool told)
+/* The signing domain that the flow of m, mail of lane to site, is to be called by. */
+static struct str signer_of(const struct lane *lane, const struct site *site,
+                            const struct message *m, struct str present, bool told)
 {
     const struct config *c = lane->worker->config;
     struct str signer;
@@ -54,13 +54,13 @@ static struct str signer_of(const struct lane *lane, const struct message *m, st
     if (signer.len == 0 || signer.len > FLOW_DOMAIN_MAX)
         return STR("");
     return str_eq(signer, present) || config_warmup_has(c, CONFIG_WARMUP_SIGNER, signer) ||
-                   (told && is_told_of(lane, of_signer, signer))
+                   (told && is_told_of(site, of_signer, signer))
                ? signer
                : STR("");
 }
 
 /* The same of the return path; out has room for it. */
-static struct str envelope_of(const struct lane *lane, const struct message *m, struct str present,
+static struct str envelope_of(const struct site *site, const struct message *m, struct str present,
                               bool told, struct dns_name *out)
 {
     struct str domain;
@@ -70,7 +70,7 @@ static struct str envelope_of(const struct lane *lane, const struct message *m, 
     if (queue_name_of(queue_name_domain(m->sender), out) < 0)
         return STR("");
     domain = (struct str){out->text, out->len};
-    return str_eq(domain, present) || is_told_of(lane, of_envelope, domain) ? domain : STR("");
+    return str_eq(domain, present) || is_told_of(site, of_envelope, domain) ? domain : STR("");
 }
 
 struct wanted {
@@ -78,14 +78,15 @@ struct wanted {
     struct dns_name envelope;
 };
 
-/* Which flow m, mail of lane, is to be of. False: it is of that. */
-static bool wants(const struct lane *lane, const struct message *m, struct wanted *out)
+/* Which flow m, mail of lane to site, is to be of. False: it is of that. */
+static bool wants(const struct lane *lane, const struct site *site, const struct message *m,
+                  struct wanted *out)
 {
     static const struct queue_flow unknown = {.priority = PRIORITY_DEFAULT};
     const struct queue_flow *names = lane->names == NULL ? &unknown : lane->names, *stored;
     struct worker *w = lane->worker;
     bool told =
-        suspended_names_at(&w->suspended_names, &w->shared->suspensions, str_of(lane->site->name));
+        suspended_names_at(&w->suspended_names, &w->shared->suspensions, str_of(site->name));
 
     if (!told && w->config->warmup.signers_len == 0 && names->signer.len == 0 &&
         names->envelope.len == 0)
@@ -93,8 +94,8 @@ static bool wants(const struct lane *lane, const struct message *m, struct wante
     /* Its rows' own names: what the campaign was set to may be set anew. */
     stored = queue_flow_find(w->shared->queue, lane->flow);
     out->flow = stored == NULL ? unknown : *stored;
-    out->flow.signer = signer_of(lane, m, names->signer, told);
-    out->flow.envelope = envelope_of(lane, m, names->envelope, told, &out->envelope);
+    out->flow.signer = signer_of(lane, site, m, names->signer, told);
+    out->flow.envelope = envelope_of(site, m, names->envelope, told, &out->envelope);
     return !str_eq(out->flow.signer, names->signer) || !str_eq(out->flow.envelope, names->envelope);
 }
 
@@ -123,24 +124,25 @@ bool flow_split(struct lane *lane)
     struct recipient *r = lane_peek(lane);
     struct wanted wanted;
 
-    if (!wants(lane, r->message, &wanted))
+    if (!wants(lane, lane->site, r->message, &wanted))
         return false;
     go_over(lane_pop(lane), &wanted.flow);
     return true;
 }
 
-bool flow_split_wanted(const struct recipient *r, const struct message *letter)
+bool flow_split_wanted(const struct recipient *r, const struct site *site,
+                       const struct message *letter)
 {
     struct wanted wanted;
 
-    return wants(r->lane, letter, &wanted);
+    return wants(r->lane, site, letter, &wanted);
 }
 
-void flow_split_letter(struct recipient *r, const struct message *letter)
+void flow_split_letter(struct recipient *r, const struct site *site, const struct message *letter)
 {
     struct wanted wanted;
 
-    if (wants(r->lane, letter, &wanted))
+    if (wants(r->lane, site, letter, &wanted))
         go_over(r, &wanted.flow);
     else
         lane_unpop(r); /* since then what asked for it has gone */

@@ -18,14 +18,16 @@
 struct lane;
 struct message;
 struct recipient;
+struct site;
 
 /* The next recipient of lane, which has a site, goes over to another flow. False: it stays. */
 bool flow_split(struct lane *lane) MUST_USE;
-/* Whether r, whose letter was rendered from a recipe, belongs to another flow than its lane's: who
- * signs it only the letter says. */
-bool flow_split_wanted(const struct recipient *r, const struct message *letter);
+/* Whether r, whose letter to site was rendered from a recipe, belongs to another flow than its
+ * lane's: who signs it only the letter says. The lane may have left the site since r was taken. */
+bool flow_split_wanted(const struct recipient *r, const struct site *site,
+                       const struct message *letter);
 /* r, which is PLACE_FLIGHT and belongs to another flow, goes over to it. */
-void flow_split_letter(struct recipient *r, const struct message *letter);
+void flow_split_letter(struct recipient *r, const struct site *site, const struct message *letter);
 
 /* The domain that signs m if the worker sends it now; empty: nobody signs it. */
 struct str flow_signer(const struct lane *lane, const struct message *m);

@@ -14,7 +14,7 @@ sys.path[:0] = [str(TESTS / "lib"), str(TESTS / "hostile"), str(TESTS / "http"),
 import json  # noqa: E402
 import subprocess  # noqa: E402
 
-from campaign import ROOT, Campaigns, csv  # noqa: E402
+from campaign import ROOT, SPRING, Campaigns, csv  # noqa: E402
 from engine import Sink, program  # noqa: E402
 from proc import Failure, wait_until  # noqa: E402
 from talk import check, run  # noqa: E402
@@ -144,6 +144,19 @@ def test_rate_while_it_runs():
         change(engine, spring, rate="none")
         before = sent()
         wait_until("letters without", lambda: sent() > before + 300)
+
+
+def test_reload_while_letters_are_made():
+    """A reload takes queues off their sites, also those whose only letter the crew is rendering."""
+    slow = "{% for i in range(1500) %}{% if i == name %}{{ i }}{% endif %}{% endfor %}{{ code }}"
+    with Sink() as sink, Campaigns(sink.port, {**POOLS, "workers": 1}) as engine:
+        spring = engine.create(content={**SPRING["content"], "text_body": slow})
+        engine.add(spring, csv(0, 800, 400))
+        engine.order(spring, "start")
+        while engine.show(spring)["delivered"] < 750:
+            engine.reload()
+        engine.wait_state(spring, "done")
+        check("letters", len(sink.ledger()), 800)
 
 
 def test_refused():
