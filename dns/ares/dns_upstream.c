@@ -54,9 +54,9 @@
 struct channel {
     struct server *server;
     ares_channel ares;
-    uint32_t open;  /* queries */
-    uint32_t asked; /* since its socket was opened */
-    struct list watches;
+    uint32_t open;             /* queries */
+    uint32_t asked;            /* since its socket was opened */
+    struct list watches, dead; /* dead: whose last event is to come */
 };
 
 struct server {
@@ -68,14 +68,15 @@ struct server {
     struct channel channels[CHANNELS_MAX];
 };
 
-/* One poll of one c-ares socket. c-ares may close and reuse the number at any time; then the watch
- * is dead and only waits for its last event. */
+/* One poll of one c-ares socket. A dead one only waits for its last event. c-ares may close a
+ * socket at any time; its number is not free for others before the last poll of it has ended. */
 struct watch {
     struct io_op op;
-    struct channel *channel; /* NULL: dead */
-    struct list_node node;   /* in channel->watches while alive */
+    struct channel *channel; /* NULL: dead, and the channel has gone */
+    struct list_node node;   /* in channel->watches, or channel->dead */
     int fd;
     uint32_t events;
+    bool dead, closes; /* closes: of the dead ones of a closed socket the last closes it */
 };
 
 /* One question on its way through servers; lives in its query's priv. */
@@ -127,11 +128,41 @@ static void watch_drop(struct watch *w)
     struct io *io = w->channel->server->upstream->io;
 
     list_remove(&w->node);
-    w->channel = NULL;
-    if (io_op_busy(&w->op))
+    w->dead = true;
+    if (io_op_busy(&w->op)) {
+        list_push_back(&w->channel->dead, &w->node);
         io_cancel(io, &w->op);
-    else
+    } else {
         free(w);
+    }
+}
+
+static struct watch *watch_dead(const struct channel *channel, int fd)
+{
+    struct list_node *node = list_first(&channel->dead);
+
+    for (; node != NULL; node = list_next(&channel->dead, node)) {
+        struct watch *w = LIST_ENTRY(node, struct watch, node);
+
+        if (w->fd == fd)
+            return w;
+    }
+    return NULL;
+}
+
+static void watch_end(struct watch *w)
+{
+    struct watch *other = NULL;
+
+    if (w->channel != NULL) {
+        list_remove(&w->node);
+        other = watch_dead(w->channel, w->fd);
+    }
+    if (w->closes && other != NULL)
+        other->closes = true;
+    else if (w->closes)
+        close(w->fd);
+    free(w);
 }
 
 static struct watch *watch_find(struct channel *channel, int fd)
@@ -184,9 +215,9 @@ static void on_poll(struct io_op *op, const struct io_event *event)
     uint32_t ready = failed ? 0 : (uint32_t)event->result;
     int fd = w->fd;
 
-    if (channel == NULL) {
+    if (w->dead) {
         if (!event->more)
-            free(w);
+            watch_end(w);
         return;
     }
     /* An error or a hang-up is found by reading. */
@@ -212,8 +243,12 @@ static ares_socket_t open_socket(int family, int type, int protocol, void *arg)
 
 static int close_socket(ares_socket_t fd, void *arg)
 {
-    (void)arg;
-    return close(fd);
+    struct watch *w = watch_dead(arg, fd);
+
+    if (w == NULL)
+        return close(fd);
+    w->closes = true;
+    return 0;
 }
 
 static int connect_socket(ares_socket_t fd, const struct sockaddr *to, ares_socklen_t len,
@@ -557,6 +592,7 @@ static int add_server(struct dns_upstream *up, struct ares_addr_port_node node, 
 
         *channel = (struct channel){.server = server};
         list_init(&channel->watches);
+        list_init(&channel->dead);
         rc = open_channel(channel, timeout_ms);
         if (rc < 0)
             break;
@@ -644,6 +680,8 @@ static void server_close(struct server *server)
         ares_destroy(channel->ares); /* ends its attempts; closes its sockets: watches drop */
         while ((node = list_first(&channel->watches)) != NULL)
             watch_drop(LIST_ENTRY(node, struct watch, node));
+        while ((node = list_pop_front(&channel->dead)) != NULL)
+            LIST_ENTRY(node, struct watch, node)->channel = NULL;
     }
 }
 
