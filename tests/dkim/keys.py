@@ -68,6 +68,16 @@ def test_keygen_and_check():
         template.write_text("From: news@nosender.example\n\nx\n")
         assert b"nosender.example has no DKIM key" in hayauma(*checking, status=1).stderr
         assert b"has no key of" in hayauma("dkim", "check", "x.example", "-c", config, status=1).stderr
+        # Where the configuration names the files, they go there.
+        rows = [{"domain": "sender.example", "selector": f"s3-{kind}", "file": str(temp.path / "own" / f"{kind}.pem")}
+                for kind in ("rsa", "ed25519")]
+        named = config_of(temp.path, dkim={"keys": rows})
+        printed = hayauma("dkim", "keygen", "sender.example", "--selector", "s3", "-c", named).stdout.decode()
+        assert printed.count("has this key already") == 2 and "dkim:\n" not in printed, printed
+        hayauma("config", "check", named)
+        deep = temp.path / "no" / "such" / "keys"
+        said = hayauma("dkim", "keygen", "sender.example", "--directory", deep, status=1).stderr
+        assert b"make its directory first" in said, said
         keys.make("sender.example", "s2")
         config = config_of(temp.path, dkim={"keys": keys.rows}, dns={
             "servers": [f"127.0.0.1:{zone.port}"], "timeout": "2s"})

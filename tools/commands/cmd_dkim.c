@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <libgen.h>
 #include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,21 +29,23 @@ static const char help[] =
     "       hayauma dkim check [DOMAIN] [options]  compare our keys with DNS\n"
     "       hayauma dkim sign [options] <MESSAGE   print a message as it would go out\n"
     "\n"
-    "keygen writes both private keys, for the configuration's `user` alone, and\n"
-    "prints what goes into DNS, as lines of a zone file, and into the configuration.\n"
-    "It changes neither. check says of each key whether receivers will find it, and\n"
-    "what to do. sign changes and sends nothing.\n"
+    "keygen writes both private keys, for the configuration's `user` alone, where\n"
+    "the configuration names their files, and prints what goes into DNS, as lines of\n"
+    "a zone file, and into the configuration. It changes neither. check says of each\n"
+    "key whether receivers will find it, and what to do. sign changes and sends\n"
+    "nothing.\n"
     "\n"
     "  -c, --config FILE     the configuration (" CONFIG_FILE ")\n"
     "      --selector NAME   keygen: the keys are NAME-rsa and NAME-ed25519 (today's\n"
     "                        date)\n"
-    "      --directory DIR   keygen: where the keys go (" DIRECTORY ")\n"
+    "      --directory DIR   keygen: where the keys go (where dkim.keys has them,\n"
+    "                        else " DIRECTORY ")\n"
     "  -h, --help            this text\n"
     "\n"
     "Exit codes: 0 done, 1 failed, or check has found something to do, 2 wrong usage.\n";
 
 struct options {
-    const char *file, *selector, *directory;
+    const char *file, *selector, *directory; /* directory: NULL where none was given */
     bool has_file;
     const char *domain; /* or NULL */
 };
@@ -75,32 +78,35 @@ static struct config *load(const struct options *o)
 
 /* --- keygen --- */
 
+/* The configuration that says whose keys are made, and where; *c is NULL where there is none. False
+ * with the error printed. */
+static bool open_config(const struct options *o, struct config **c)
+{
+    struct buf errors = {0};
+    int err;
+
+    *c = NULL;
+    if (!o->has_file && access(o->file, R_OK) != 0)
+        return true;
+    err = config_load_file(o->file, c, &errors);
+    print_buf(&errors, stderr);
+    buf_done(&errors);
+    return err == 0;
+}
+
 struct owner {
     uid_t uid;
     gid_t gid;
 };
 
-/* Whom the keys are to belong to: root makes them for the engine's user. False with the error
- * printed. */
-static bool find_owner(const struct options *o, struct owner *owner)
+/* Whom the keys are to belong to: root makes them for the engine's user. */
+static struct owner owner_of(const struct config *c)
 {
-    struct config *c = NULL;
-    struct buf errors = {0};
-    const struct passwd *pw;
+    const struct passwd *pw =
+        c == NULL || c->user == NULL || geteuid() != 0 ? NULL : getpwnam(c->user);
 
-    *owner = (struct owner){(uid_t)-1, (gid_t)-1};
-    if (geteuid() != 0 || (!o->has_file && access(o->file, R_OK) != 0))
-        return true;
-    if (config_load_file(o->file, &c, &errors) != 0) {
-        print_buf(&errors, stderr);
-        buf_done(&errors);
-        return false;
-    }
-    pw = c->user == NULL ? NULL : getpwnam(c->user);
-    if (pw != NULL)
-        *owner = (struct owner){pw->pw_uid, pw->pw_gid};
-    config_unref(c);
-    return true;
+    return pw == NULL ? (struct owner){(uid_t)-1, (gid_t)-1}
+                      : (struct owner){pw->pw_uid, pw->pw_gid};
 }
 
 /* 0 or -errno. Never over a key that is there. */
@@ -129,20 +135,58 @@ struct made {
     struct dkim_key *key;
     char selector[SELECTOR_MAX + 16];
     char path[1024];
-    bool written;
+    bool configured, written;
 };
 
-static int make_one(const struct options *o, const char *domain, const char *base,
-                    const struct owner *owner, struct made *m)
+/* The file that the configuration names for this key; NULL where it names none. */
+static const char *configured_file(const struct config *c, const char *domain, const char *selector)
 {
-    struct buf text = {0};
-    int err;
+    for (size_t i = 0; c != NULL && i < c->dkim.keys_len; i++)
+        if (str_eq_nocase(str_of(c->dkim.keys[i].domain), str_of(domain)) &&
+            str_eq_nocase(str_of(c->dkim.keys[i].selector), str_of(selector)))
+            return c->dkim.keys[i].file;
+    return NULL;
+}
+
+static int name_one(const struct options *o, const struct config *c, const char *domain,
+                    const char *base, struct made *m)
+{
+    const char *file, *directory = o->directory != NULL ? o->directory : DIRECTORY;
+    int len;
 
     snprintf(m->selector, sizeof(m->selector), "%s-%s", base, m->suffix);
-    if ((size_t)snprintf(m->path, sizeof(m->path), "%s/%s.%s.pem", o->directory, domain,
-                         m->selector) >= sizeof(m->path))
-        return -ENAMETOOLONG;
-    err = dkim_key_generate(&m->key, m->algorithm);
+    file = o->directory != NULL ? NULL : configured_file(c, domain, m->selector);
+    m->configured = file != NULL;
+    len = file != NULL
+              ? snprintf(m->path, sizeof(m->path), "%s", file)
+              : snprintf(m->path, sizeof(m->path), "%s/%s.%s.pem", directory, domain, m->selector);
+    return (size_t)len >= sizeof(m->path) ? -ENAMETOOLONG : 0;
+}
+
+/* The directory of the keys, if only this last part of its path is missing. */
+static int make_directory(const char *path, const struct owner *owner)
+{
+    char copy[1024];
+    const char *directory;
+
+    snprintf(copy, sizeof(copy), "%s", path);
+    directory = dirname(copy);
+    if (mkdir(directory, 0700) == 0 && owner->uid != (uid_t)-1 &&
+        chown(directory, owner->uid, owner->gid) != 0)
+        return -errno;
+    return 0; /* what is wrong with it, opening the file says */
+}
+
+static int make_one(const struct options *o, const struct config *c, const char *domain,
+                    const char *base, const struct owner *owner, struct made *m)
+{
+    struct buf text = {0};
+    int err = name_one(o, c, domain, base, m);
+
+    if (err == 0)
+        err = make_directory(m->path, owner);
+    if (err == 0)
+        err = dkim_key_generate(&m->key, m->algorithm);
     if (err == 0)
         err = dkim_key_write(m->key, &text);
     if (err == 0)
@@ -164,10 +208,16 @@ static void print_made(const struct options *o, const char *domain, const struct
 
         ASSERT(err == 0);
     }
-    buf_printf(&out, "; In %s:\n;   dkim:\n;     keys:\n", o->file);
-    for (size_t i = 0; i < len; i++)
+    for (size_t i = 0; i < len; i++) {
+        if (made[i].configured) {
+            buf_printf(&out, "; %s has this key already (dkim.keys): %s\n", o->file, made[i].path);
+            continue;
+        }
+        if (i == 0 || made[i - 1].configured)
+            buf_printf(&out, "; In %s:\n;   dkim:\n;     keys:\n", o->file);
         buf_printf(&out, ";       - {domain: %s, selector: %s, file: %s}\n", domain,
                    made[i].selector, made[i].path);
+    }
     buf_printf(&out, "; When the zone is out: hayauma dkim check %s && hayauma reload\n", domain);
     print_buf(&out, stdout);
     buf_done(&out);
@@ -194,20 +244,22 @@ static int make_keys(const struct options *o, const char *domain, const char *ba
 {
     struct made made[] = {{.suffix = "rsa", .algorithm = DKIM_RSA_SHA256},
                           {.suffix = "ed25519", .algorithm = DKIM_ED25519_SHA256}};
+    struct config *c;
     struct owner owner;
     int err = 0;
 
-    if (!find_owner(o, &owner))
+    if (!open_config(o, &c))
         return EXIT_FAILED;
-    if (mkdir(o->directory, 0700) == 0 && owner.uid != (uid_t)-1 &&
-        chown(o->directory, owner.uid, owner.gid) != 0)
-        err = -errno;
+    owner = owner_of(c);
     for (size_t i = 0; i < ARRAY_LEN(made) && err == 0; i++) {
-        err = make_one(o, domain, base, &owner, &made[i]);
+        err = make_one(o, c, domain, base, &owner, &made[i]);
         if (err != 0)
             fprintf(stderr, "hayauma dkim keygen: %s: %s%s\n", made[i].path, strerror(-err),
-                    err == -EEXIST ? "; choose another --selector" : "");
+                    err == -EEXIST   ? "; choose another --selector"
+                    : err == -ENOENT ? "; make its directory first, or name one with --directory"
+                                     : "");
     }
+    config_unref(c);
     if (err == 0)
         print_made(o, domain, made, ARRAY_LEN(made));
     for (size_t i = 0; i < ARRAY_LEN(made); i++) {
@@ -427,7 +479,7 @@ int cmd_dkim(int argc, char **argv)
                                           {"directory", required_argument, NULL, OPT_DIRECTORY},
                                           {"help", no_argument, NULL, 'h'},
                                           {NULL, 0, NULL, 0}};
-    struct options o = {.file = CONFIG_FILE, .directory = DIRECTORY};
+    struct options o = {.file = CONFIG_FILE};
     int c;
 
     while ((c = getopt_long(argc, argv, "c:h", longs, NULL)) != -1) {
