@@ -44,6 +44,7 @@ static const char *hint_of_error(const char *error, struct str line)
          "; all keys of an item begin in the column of its first one"},
         {"invalid multiline plain key",
          "; a key lacks its ': ', or the line below is indented too far"},
+        {"invalid value after mapping", "; a key lacks its ': ', a colon with a blank behind it"},
         {"invalid indentation in mapping", "; keys of a section begin in the same column"},
         {"in flow mapping", "; a '{' before it lacks its '}', or a comma lacks between keys"},
         {"in flow sequence", "; a '[' before it lacks its ']', or a comma lacks between items"},

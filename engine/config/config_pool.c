@@ -422,7 +422,8 @@ static void check_use(const struct config_checker *k)
         unsigned line = config_line_of(c, s, sources);
         bool v4 = s->ipv4.len != 0, v6 = s->ipv6.len != 0;
 
-        if (!is_in_pool(c, s))
+        /* Of the source that is there when the file names none, what pools lack says it. */
+        if (!is_in_pool(c, s) && line != 0)
             config_mistake(k, line,
                            "sources['%s'] is in no pool and would send nothing; put it in one",
                            s->name);
