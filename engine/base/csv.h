@@ -11,6 +11,8 @@
 #include "base/str.h"
 
 #define CSV_CELLS_MAX 1024
+/* Said of a list in another charset, which is mostly what Excel writes in Japan. */
+#define CSV_NOT_UTF8 "is not UTF-8: save it as 'CSV UTF-8', or convert it (iconv -f CP932 -t UTF-8)"
 
 struct csv {
     struct str rest;

@@ -83,7 +83,7 @@ static const char *take_row(struct upload_part *p, const struct chunk_row *row, 
 
     ASSERT(p->part.rcpts_len < CAMPAIGN_PART_LINES && line >= p->first_line);
     if (row->email.len > SMTP_PATH_MAX - 2 || smtp_address_parse(row->email, true, &address) < 0)
-        return "email: 553 5.1.3 is no mail address";
+        return smtp_address_fault(row->email)->reply;
     refusal = accept_rcpt_refusal(c, &address, &name);
     if (refusal != NULL)
         return refusal;

@@ -227,7 +227,7 @@ static int next_csv(struct chunk *c, struct chunk_error *error)
                     c->columns_len);
     for (size_t i = 0; i < c->csv.cells_len; i++)
         if (!is_text(c->csv.cells[i]))
-            return fail(error, c->line, "column %zu is not UTF-8", i + 1);
+            return fail(error, c->line, "column %zu " CSV_NOT_UTF8, i + 1);
     buf_put_str(&c->email, str_trim(c->csv.cells[c->email_at]));
     put_cells(c);
     return 1;

@@ -222,7 +222,7 @@ static const char *take_address(struct submission *s, struct letter *l, bool *as
     const char *refusal;
 
     if (email.len > SMTP_PATH_MAX - 2 || smtp_address_parse(email, true, &address) < 0)
-        return "553 5.1.3 is no mail address";
+        return smtp_address_fault(email)->reply;
     refusal = accept_rcpt_refusal(c, &address, &name);
     if (refusal != NULL)
         return refusal;

@@ -394,6 +394,29 @@ int smtp_path_parse(struct str in, bool null_ok, bool utf8_ok, struct smtp_addre
     return 0;
 }
 
+#define FAULT(more)                                                                                \
+    {                                                                                              \
+        "is no mail address" more, "553 5.1.3 is no mail address" more                             \
+    }
+
+const struct smtp_address_fault *smtp_address_fault(struct str text)
+{
+    static const struct {
+        const char *part;
+        struct smtp_address_fault fault;
+    } seen[] = {{"\xef\xbc\xa0", FAULT(": its \xef\xbc\xa0 is full-width; write @")},
+                {"\xe3\x80\x80", FAULT(": there is a full-width blank in it")},
+                {"<", FAULT(": write it alone, without a name and < >")},
+                {" ", FAULT(": there is a blank in it")},
+                {"\t", FAULT(": there is a blank in it")}};
+    static const struct smtp_address_fault other = FAULT(""), none = FAULT(": it has no @");
+
+    for (size_t i = 0; i < ARRAY_LEN(seen); i++)
+        if (memmem(text.ptr, text.len, seen[i].part, strlen(seen[i].part)) != NULL)
+            return &seen[i].fault;
+    return str_find(text, '@') < 0 ? &none : &other;
+}
+
 int smtp_address_parse(struct str in, bool utf8_ok, struct smtp_address *out)
 {
     struct smtp_address address;

@@ -34,6 +34,12 @@ int smtp_path_parse(struct str in, bool null_ok, bool utf8_ok, struct smtp_addre
 int smtp_address_parse(struct str in, bool utf8_ok, struct smtp_address *out);
 /* The same at the start of in, up to a space or the end; *used: bytes up to there. */
 int smtp_bare_path_parse(struct str in, bool utf8_ok, struct smtp_address *out, size_t *used);
+/* Why text is no mail address, in words for whoever wrote it, and the same as a reply of SMTP. What
+ * is seen most is named: a full-width @, blanks, a name beside the address. */
+struct smtp_address_fault {
+    const char *words, *reply;
+};
+const struct smtp_address_fault *smtp_address_fault(struct str text);
 /* The local part of address as others may see it, in room: with quotes where it needs them, as for
  * dots at its ends or in a row, and only there (RFC 5321 4.1.2: "a.b"@c is a.b@c, and not every
  * server knows that). *given: the length of what this stands for in address; 0, and an empty

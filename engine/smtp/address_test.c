@@ -364,6 +364,28 @@ static void test_utf8(void **state)
     }
 }
 
+/* What people get wrong most is named; the reply says the same. */
+static void test_fault(void **state)
+{
+    static const char *const rows[][2] = {{"taro\xef\xbc\xa0"
+                                           "docomo.ne.jp",
+                                           "is full-width; write @"},
+                                          {"taro@docomo.ne.jp\xe3\x80\x80", "a full-width blank"},
+                                          {"Taro <taro@x.example>", "without a name"},
+                                          {"taro @x.example", "there is a blank"},
+                                          {"taro.x.example", "it has no @"},
+                                          {"a@@b.example", "is no mail address"}};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        const struct smtp_address_fault *fault = smtp_address_fault(str_of(rows[i][0]));
+
+        assert_non_null(strstr(fault->words, rows[i][1]));
+        assert_int_equal(strncmp(fault->reply, "553 5.1.3 ", 10), 0);
+        assert_string_equal(fault->reply + 10, fault->words);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -371,6 +393,7 @@ int main(void)
         cmocka_unit_test(test_bare_address), cmocka_unit_test(test_domain),
         cmocka_unit_test(test_bare_path),    cmocka_unit_test(test_quoted_outward),
         cmocka_unit_test(test_xtext),        cmocka_unit_test(test_utf8),
+        cmocka_unit_test(test_fault),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -45,7 +45,7 @@ def test_check_and_preview():
         check("summary", done.stdout, "2 recipients; lines without one: 2, that name one again: 1; "
               "letters that cannot be made: 0, with missing variables: 0, with the Message-ID of another: 0; "
               + done.stdout[done.stdout.index("the largest"):])
-        for words in ("list.csv:3: is no mail address", "list.csv:4: has not as many cells",
+        for words in ("list.csv:3: is no mail address: there is a blank in it", "list.csv:4: has not as many cells",
                       "list.csv:6: email: is there already"):
             assert words in done.stderr, done.stderr
         template = {**TEMPLATE, "content": {**TEMPLATE["content"], "text_body": "{{ nmae }}{{ code.x.y }}"}}
@@ -80,6 +80,13 @@ def test_check_and_preview():
         assert "list.csv:3: Message-ID: is that of another letter" in done.stderr, done
         assert "list.csv:4: content: a line of more than 998 bytes" in done.stderr, done
         send(engine, csv(0, 5), "--check", "--config", "/nowhere.yaml", status=2)
+        # A list as people in Japan have it: full-width characters, blanks around, another charset.
+        done = send(engine, "email,code\ntaro＠x.example,1\njiro@x.example　,2\n  hanako@x.example ,3\n", "--check",
+                    status=1)
+        assert "1 recipient;" in done.stdout and "list.csv:2: is no mail address: its ＠ is full-width" in done.stderr \
+            and "list.csv:3: is no mail address: there is a full-width blank" in done.stderr, done
+        done = send(engine, b"email,code\na@x.example,\x91\xbe\n", "--check", status=1)
+        assert "list.csv:2: is not UTF-8" in done.stderr and "iconv -f CP932" in done.stderr, done
         done = send(engine, csv(0, 5), template={"content": {"text_body": "{{"}}, status=2)
         assert "spring.json: content" in done.stderr, done
         for more, words in (({"poool": "a"}, "spring.json: poool: unknown field; did you mean 'pool'?"),
@@ -95,6 +102,16 @@ def test_check_and_preview():
         done = send(engine, csv(0, 1), "--api", f"https://127.0.0.1:{engine.web}", status=1)
         assert "SSL" in done.stderr and time.monotonic() - began < 15, done
         check("campaigns", json.loads(engine.ask("GET", ROOT)[2])["campaigns"], [])
+        # Where HTTP is, the configuration says.
+        web = engine.dir / "web.yaml"
+        web.write_text('host_name: a.example\nhttp: {listen: "127.0.0.1:%d"}\n' % engine.web)
+        call = command(engine, csv(0, 1), "--no-wait", "--config", str(web))
+        call[call.index("--api"):call.index("--api") + 2] = []
+        told = subprocess.run(call, capture_output=True, text=True, timeout=60, check=False)
+        assert told.returncode == 0 and len(json.loads(engine.ask("GET", ROOT)[2])["campaigns"]) == 1, told
+        web.write_text("host_name: a.example\n")
+        told = subprocess.run(call, capture_output=True, text=True, timeout=60, check=False)
+        assert told.returncode == 2 and "has no http.listen" in told.stderr, told
 
 
 def test_sends():

@@ -198,7 +198,7 @@ def test_recipients_from_everywhere():
                     "x@b.example", "not one", status=1)
         took = sorted(row[3] for row in sink.ledger())
         assert took == [f"{c}@b.example" for c in "abcdfx"], took
-        for wanted in ("recipient 2: 'not one': not a mail address", "l.txt:4: 'no address'",
+        for wanted in ("recipient 2: 'not one': is no mail address: there is a blank in it", "l.txt:4: 'no address'",
                        "l.csv:5: the line has no such cell", "l.csv:6: no address",
                        "l.csv:7: 'bad@@b'", "l.csv:8: ", "not UTF-8"):
             assert wanted in done.stderr, (wanted, done.stderr)

@@ -1,5 +1,6 @@
 /* hayauma send --template: a campaign of a template and a list, checked here, sent by the engine.
  */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -54,12 +55,13 @@ static const char usage[] =
     "                    variables, lines that are too long, equal Message-IDs, no\n"
     "                    List-Unsubscribe field, no DKIM key of the From field's\n"
     "                    domain, or none that DNS has\n"
-    "  -c, --config FILE the engine's configuration, which has the DKIM keys and\n"
-    "                    says how long letters may be\n"
+    "  -c, --config FILE the engine's configuration, which has the DKIM keys, and\n"
+    "                    says how long letters may be and where HTTP is\n"
     "                    (" CONFIG_FILE " if it can be read)\n"
     "  --preview N       print the first N letters, on a terminal as readers will\n"
     "                    see them, and send nothing\n"
-    "  --api URL         of the engine's HTTP (default http://127.0.0.1:8000)\n"
+    "  --api URL         of the engine's HTTP (default: where http.listen of the\n"
+    "                    configuration has it, else http://127.0.0.1:8000)\n"
     "  --token-file FILE with a token (hayauma token) that may inject\n"
     "  --no-wait         end when the letters begin to go, and not when all have had\n"
     "                    an end\n"
@@ -85,6 +87,7 @@ struct order {
     bool name_given;
     bool began; /* the campaign was there, and takes no more recipients */
     char name_room[NAME_BYTES];
+    char api_text[128]; /* of the configuration */
     struct mailing mailing;
     struct campaign_client client;
 };
@@ -547,6 +550,40 @@ static int open_config(const struct order *o, struct config **config)
     return o->config_file == NULL ? 0 : err;
 }
 
+/* Where the engine of this configuration takes campaigns, if no option says it. False with the
+ * error printed: it takes none. */
+static bool find_api(struct order *o, const struct config *config)
+{
+    const struct config_address *at = config == NULL ? NULL : &config->http.listen;
+    const struct sockaddr_in *v4;
+    const struct sockaddr_in6 *v6;
+
+    if (o->api != NULL)
+        return true;
+    o->api = "http://127.0.0.1:8000";
+    if (config == NULL)
+        return true;
+    if (at->len == 0) {
+        fprintf(stderr,
+                "hayauma send: %s has no http.listen, so its engine takes no campaigns; write "
+                "http: {listen: \"127.0.0.1:8000\"}, or name another engine's with --api\n",
+                config->file);
+        return false;
+    }
+    v4 = (const struct sockaddr_in *)(const void *)&at->addr;
+    v6 = (const struct sockaddr_in6 *)(const void *)&at->addr;
+    if (at->addr.ss_family == AF_INET && v4->sin_addr.s_addr == htonl(INADDR_ANY))
+        snprintf(o->api_text, sizeof(o->api_text), "http://127.0.0.1:%u", ntohs(v4->sin_port));
+    else if (at->addr.ss_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&v6->sin6_addr))
+        snprintf(o->api_text, sizeof(o->api_text), "http://[::1]:%u", ntohs(v6->sin6_port));
+    else if (at->addr.ss_family != AF_UNIX)
+        snprintf(o->api_text, sizeof(o->api_text), "http://%s", at->text);
+    else
+        return true;
+    o->api = o->api_text;
+    return true;
+}
+
 /* The option that said what is wrong, or NULL: it is the template's. */
 static const char *option_of(const struct order *o, const char *field)
 {
@@ -608,6 +645,10 @@ static int run(struct order *o)
     }
     if (open_config(o, &config) < 0)
         return EXIT_USAGE;
+    if (!o->check && !find_api(o, config)) {
+        config_unref(config);
+        return EXIT_USAGE;
+    }
     err = mailing_check(&o->mailing, config, SHOWN_MAX, &found);
     has_config = config != NULL;
     config_unref(config);
@@ -627,7 +668,7 @@ static int run(struct order *o)
 
 int cmd_send_template(int argc, char **argv)
 {
-    struct order o = {.api = "http://127.0.0.1:8000", .priority = UINT64_MAX};
+    struct order o = {.priority = UINT64_MAX};
     int64_t at_ms;
     int err, status;
 

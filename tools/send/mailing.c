@@ -6,9 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/csv.h"
 #include "base/hashset.h"
 #include "base/map.h"
 #include "config/config.h"
+#include "dns/name.h"
 #include "mail/header.h"
 #include "smtp/address.h"
 #include "tools/commands/author_check.h"
@@ -136,29 +138,33 @@ int mailing_rewind(struct mailing *m)
         if (str_eq(cell, STR("name")))
             m->name = i;
         if (json_array_append_new(m->headings, json_stringn(cell.ptr, cell.len)) < 0)
-            return complain(m->list_file, "", "a heading is not UTF-8");
+            return complain(m->list_file, "", "its first line " CSV_NOT_UTF8);
     }
     if (m->email == SIZE_MAX)
-        return complain(m->list_file, "", "has no column 'email'");
+        return complain(m->list_file, "", "has no column 'email', by this name, in its first line");
     return 0;
 }
 
 static const char *take_cells(struct mailing *m, json_t *one, json_t *variables)
 {
     struct smtp_address address;
+    struct dns_name domain;
 
     if (m->csv->cells_len != json_array_size(m->headings))
         return "has not as many cells as the first line";
-    if (smtp_address_parse(m->csv->cells[m->email], true, &address) < 0 || address.domain.len == 0)
-        return "is no mail address";
+    m->csv->cells[m->email] = str_trim(m->csv->cells[m->email]);
+    if (smtp_address_parse(m->csv->cells[m->email], true, &address) < 0 ||
+        address.domain.len == 0 ||
+        (address.domain.ptr[0] != '[' && dns_name_parse(&domain, address.domain) < 0))
+        return smtp_address_fault(m->csv->cells[m->email])->words;
     for (size_t i = 0; i < m->csv->cells_len; i++) {
         const char *heading = json_string_value(json_array_get(m->headings, i));
         json_t *cell = json_stringn(m->csv->cells[i].ptr, m->csv->cells[i].len);
 
         if (cell == NULL)
-            return "is not UTF-8";
+            return CSV_NOT_UTF8;
         if (json_object_set_new(i == m->email || i == m->name ? one : variables, heading, cell) < 0)
-            return "has a heading that is not UTF-8";
+            return "has a heading that " CSV_NOT_UTF8;
     }
     return NULL;
 }

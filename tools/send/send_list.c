@@ -92,11 +92,11 @@ void send_list_add(struct send_list *l, struct str address, const char *where)
         return;
     }
     if (!smtp_utf8_valid(address)) {
-        report(l, where, address, "not UTF-8");
+        report(l, where, address, CSV_NOT_UTF8);
         return;
     }
     if (smtp_address_parse(address, true, &parsed) < 0) {
-        report(l, where, address, "not a mail address");
+        report(l, where, address, smtp_address_fault(address)->words);
         return;
     }
     buf_put_str(&l->text, parsed.text);

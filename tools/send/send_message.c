@@ -205,7 +205,8 @@ static int text_part(const char *file, const char *subtype, struct buf *out)
     int err = input_read("send", file, &raw);
 
     if (err == 0 && (!smtp_utf8_valid(buf_str(&raw)) || memchr(raw.data, '\0', raw.len) != NULL))
-        err = wrong(file, 1, "not UTF-8 text");
+        err =
+            wrong(file, 1, "is no text in UTF-8; of Shift_JIS 'iconv -f CP932 -t UTF-8' makes it");
     if (err == 0)
         mime_put_text(out, str_of(subtype), buf_str(&raw), MIME_UTF8);
     buf_done(&raw);
