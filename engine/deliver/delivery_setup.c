@@ -316,7 +316,7 @@ void delivery_setup_over(struct delivery *d, const struct smtp_event *event)
         tls_failed(d, why);
         return;
     }
-    if (d->error == 0 && event->reply->code != 0) {
+    if (event->reply->code != 0) {
         outcome.local = event->own;
         outcome.reply = *event->reply;
         if (event->stage == SMTP_STAGE_STARTTLS)

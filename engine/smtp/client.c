@@ -105,6 +105,7 @@ void smtp_client_free(struct smtp_client *c)
     buf_done(&c->in);
     client_auth_done(c);
     client_forget_secret(c);
+    free(c->ehlo_refusal);
     pool_put(c->options->outputs, c->commands);
     free(c);
 }
@@ -596,7 +597,10 @@ static enum step step_input(struct smtp_client *c)
         smtp_reply_parser_reset(&c->parser);
     c->reply_taken = false;
     smtp_reply_unfinished(&c->parser, buf_str(&c->in));
-    client_start_close(c, smtp_client_stage(c), &c->local);
+    if (c->session == SESSION_HELO && c->ehlo_refusal != NULL)
+        client_start_close(c, SMTP_STAGE_EHLO, c->ehlo_refusal); /* it says more than the end */
+    else
+        client_start_close(c, smtp_client_stage(c), &c->local);
     return STEP_ON;
 }
 

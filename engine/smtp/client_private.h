@@ -94,6 +94,7 @@ struct smtp_client {
     bool close_not_sent;                /* whatever went out was not looked at */
     struct smtp_transaction *uncertain; /* but this one */
     struct smtp_reply local;            /* our own words */
+    struct smtp_reply *ehlo_refusal; /* HELO was tried behind it; else, or without memory, NULL */
     struct smtp_reply_parser parser;
     struct buf in; /* received, not yet parsed from in_at on */
     size_t in_at;

@@ -1,4 +1,6 @@
 /* What the client makes of replies: a handler for each command. */
+#include <stdlib.h>
+
 #include "smtp/client_private.h"
 
 /* How the reply to a command is handled. e->transaction is NULL for the commands of the session.
@@ -128,21 +130,31 @@ static void greeted(struct smtp_client *c, enum smtp_stage stage, const struct s
     }
 }
 
+/* RFC 5321 3.2: whoever does not know EHLO says 500 or 502. Servers and the boxes in front of them
+ * say other codes of 4xx and 5xx too, so that HELO is tried behind each, as Postfix does; whoever
+ * means this client refuses that as well, or closes. */
+static void try_helo(struct smtp_client *c, const struct smtp_reply *refusal)
+{
+    client_set_session(c, SESSION_HELO);
+    c->command_out = false;
+    c->peer = (struct smtp_peer){0}; /* a refusal offers nothing, whatever its lines say */
+    c->ehlo_refusal = malloc(sizeof(*refusal));
+    if (c->ehlo_refusal != NULL)
+        *c->ehlo_refusal = *refusal;
+}
+
 static void on_ehlo(struct smtp_client *c, struct expected *e, const struct smtp_reply *reply)
 {
     (void)e;
     c->parser.on_line = NULL;
-    if (reply_class(reply) == 2) {
+    if (reply_class(reply) == 2)
         greeted(c, SMTP_STAGE_EHLO, reply);
-    } else if (reply_class(reply) == 5 && !c->options->lmtp) {
-        client_set_session(c, SESSION_HELO);
-        c->command_out = false;
-        c->peer = (struct smtp_peer){0}; /* a refusal offers nothing, whatever its lines say */
-    } else if (reply_class(reply) == 3) {
+    else if (reply_class(reply) == 3)
         client_protocol_error(c, "unexpected reply to EHLO");
-    } else {
+    else if (c->options->lmtp || reply->code == 421)
         client_start_close(c, SMTP_STAGE_EHLO, reply);
-    }
+    else
+        try_helo(c, reply);
 }
 
 static void on_helo(struct smtp_client *c, struct expected *e, const struct smtp_reply *reply)

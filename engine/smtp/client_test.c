@@ -248,6 +248,12 @@ static const struct script scripts[] = {
      {GREETING,
       {"502 what?\r\n", "HELO me\r\n", ""},
       {"250-PIPELINING\r\n250 SIZE\r\n", "MAIL FROM:<s0@x>\r\n", "ready "}}},
+    {"HELO behind a 4xx too",
+     ME,
+     {{.content = "a\r\n", .rcpts = 1}},
+     {GREETING,
+      {"450-no\r\n450 PIPELINING\r\n", "HELO me\r\n", ""},
+      {"250 mx\r\n", "MAIL FROM:<s0@x>\r\n", "ready "}}},
     {"no HELO either",
      ME,
      {{.content = "a\r\n", .rcpts = 1}},
@@ -266,10 +272,12 @@ static const struct script scripts[] = {
      .options = {.ehlo_name = "me", .own_names = our_names, .outputs = &outputs},
      {{.content = "a\r\n", .rcpts = 1}},
      {GREETING, {"250 mx.our.example.net\r\n", "MAIL FROM:<s0@x>\r\n", "ready "}}},
-    {"EHLO deferred",
+    {"HELO deferred too",
      ME,
      {{.content = "a\r\n", .rcpts = 1}},
-     {GREETING, {"450 not now\r\n", "", "close/ehlo/450 "}}},
+     {GREETING,
+      {"450 not now\r\n", "HELO me\r\n", ""},
+      {"450 not now\r\n", "", "close/helo/450 "}}},
     {"421 to EHLO",
      ME,
      {{.content = "a\r\n", .rcpts = 1}},
@@ -1030,6 +1038,28 @@ static void test_lost_only_behind_the_end(void **state)
     done(&r);
 }
 
+/* Who refuses EHLO and closes has said why. */
+static void test_lost_behind_a_refused_ehlo(void **state)
+{
+    static const struct script script = {.options = {.ehlo_name = "me", .outputs = &outputs}};
+    struct run r;
+
+    (void)state;
+    for (int answered = 0; answered < 2; answered++) {
+        prepare(&r, &script);
+        say(&r, "220 mx\r\n", 8);
+        take_output(&r, 64);
+        say(&r, "550 blocked\r\n", 13);
+        take_output(&r, 64); /* HELO */
+        if (answered)
+            say(&r, OK, strlen(OK));
+        smtp_client_lost(r.client, "reset");
+        drain(&r);
+        assert_text(&r.events, answered ? "ready close/ready/0 " : "close/ehlo/550 ");
+        done(&r);
+    }
+}
+
 /* Content that the kernel may still read is not given back. */
 static void test_done_waits_for_sent(void **state)
 {
@@ -1380,6 +1410,7 @@ int main(void)
         cmocka_unit_test(test_hostile_ends),
         cmocka_unit_test(test_endless_reply),
         cmocka_unit_test(test_lost_only_behind_the_end),
+        cmocka_unit_test(test_lost_behind_a_refused_ehlo),
         cmocka_unit_test(test_done_waits_for_sent),
         cmocka_unit_test(test_early_end_of_a_body),
         cmocka_unit_test(test_early_reply_to_bdat),

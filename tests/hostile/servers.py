@@ -839,7 +839,12 @@ def test_gone_right_behind_the_greeting():
         peer.sendall(USUAL["EHLO"])
         raise Close
 
-    servers = {"shut": ehlo(b"421 4.3.2 shutting down\r\n"), "stray": ehlo(b"250 ok\r\n"),
+    def closing_at_helo(peer):
+        """Refuses EHLO for a reason, and does not wait for more."""
+        peer.sendall(b"550 5.7.1 your address is listed\r\n")
+        raise Close
+
+    servers = {"listed": Server({"EHLO": closing_at_helo}), "shut": ehlo(b"421 4.3.2 shutting down\r\n"), "stray": ehlo(b"250 ok\r\n"),
                "noise": ehlo(b"garbage\r\n"), "helo": helo_only(), "fin": Server({"EHLO": closing})}
     world = World(servers, retry="1h")
     for name in servers:
@@ -847,9 +852,12 @@ def test_gone_right_behind_the_greeting():
     for name, server in servers.items():
         wait_until(f"a deferral of {name}", lambda n=name: world.records("TransientFailure", n), 20)
         first = world.records("TransientFailure", name)[0]
-        assert 400 <= first["response"]["code"] < 500 and first["num_attempts"] == 1, first
+        assert (400 <= first["response"]["code"] < 500 or name == "listed") and first["num_attempts"] == 1, first
     code = world.records("TransientFailure", "shut")[0]["response"]
     assert (code["code"], code["content"]) == (421, "shutting down"), code
+    listed = world.records("TransientFailure", "listed")[0]["response"]
+    assert (listed["code"], listed["command"]) == (550, "EHLO"), listed
+    assert listed["content"] == "your address is listed", listed
     time.sleep(2)
     for name, server in servers.items():
         assert server.sessions <= 3, (name, server.sessions)
