@@ -11,14 +11,22 @@
 /* Two passes, each once over the message whatever its depth. The first finds the entities (RFC 2045
  * 2.4) and where in them bytes above 127 are; the second copies the message and changes header
  * fields, encodings and bodies where they have some. Whatever a reader could understand in two ways
- * is left alone, and refused once its body has 8-bit bytes that must go: a wrong guess would change
- * the message. */
+ * is left alone: a wrong guess would change the message. */
 
 #define BOUNDARY_BYTES_MAX 200 /* RFC 2046 allows 70 */
 
-/* KIND_CLOSED: nobody may, or can, change what is inside. */
+/* KIND_CLOSED: nobody may, or can, change what is inside. A message that says it is encoded is
+ * closed, since some readers decode it and some do not; of a multipart they find the parts whatever
+ * it says. */
 enum kind { KIND_LEAF, KIND_MULTIPART, KIND_DIGEST, KIND_MESSAGE, KIND_CLOSED };
-enum encoding { ENCODING_NONE, ENCODING_7BIT, ENCODING_8BIT, ENCODING_OTHER };
+enum encoding {
+    ENCODING_NONE,
+    ENCODING_7BIT,
+    ENCODING_8BIT, /* those behind it change bytes */
+    ENCODING_QP,
+    ENCODING_BASE64,
+    ENCODING_OTHER
+};
 
 struct part {
     enum kind kind;
@@ -190,7 +198,9 @@ static enum encoding parse_encoding(struct str value)
         return ENCODING_7BIT;
     if (str_eq_nocase(token, STR("8bit")) || str_eq_nocase(token, STR("binary")))
         return ENCODING_8BIT;
-    return ENCODING_OTHER;
+    if (str_eq_nocase(token, STR("quoted-printable")))
+        return ENCODING_QP;
+    return str_eq_nocase(token, STR("base64")) ? ENCODING_BASE64 : ENCODING_OTHER;
 }
 
 /* --- the first pass --- */
@@ -325,7 +335,8 @@ static int begin_part(struct walk *w, size_t start, bool is_message, bool in_dig
         *part = (struct part){
             .kind = in_digest ? KIND_MESSAGE : KIND_LEAF, .is_message = is_message, .start = start};
         if (!parse_fields(w, part, &open) ||
-            (part->kind != KIND_LEAF && w->depth == CONVERT_DEPTH_MAX))
+            (part->kind != KIND_LEAF && w->depth == CONVERT_DEPTH_MAX) ||
+            (part->kind == KIND_MESSAGE && part->encoding >= ENCODING_QP))
             part->kind = KIND_CLOSED;
         part->header_first = eight_bit_from(w, start);
         part->body_first = eight_bit_from(w, part->body);
@@ -364,8 +375,8 @@ static void end_from(struct walk *w, size_t level, size_t end)
 
         end_part(w, open->part, end);
         part->text_eight_bit |= open->closed && open->epilogue_first < part->end;
-        part->text_eight_bit |= open->boundary_len > 0 && !open->inside && !open->closed &&
-                                part->body_eight_bit; /* no delimiter at all */
+        if (open->boundary_len > 0 && !open->inside && !open->closed)
+            part->kind = KIND_CLOSED; /* no delimiter at all */
     }
     /* The last entity is a leaf, or closed, or an open one and ended above. */
     if (w->parts[w->parts_len - 1].end == 0)
@@ -498,6 +509,21 @@ static int emit_fields(struct output *o, const struct part *part, const char *en
     return r;
 }
 
+/* A body in the part's encoding, and a few bytes that are not. */
+static int emit_strays(struct output *o, const struct part *part)
+{
+    const uint8_t *body = o->p + part->body;
+    size_t len = part->end - part->body;
+    int r = emit_fields(o, part, NULL);
+
+    r = r == 0 ? copy_until(o, part->body) : r;
+    if (r == 0)
+        r = part->encoding == ENCODING_QP ? encode_qp_strays(body, len, o->out)
+                                          : encode_base64_strays(body, len, o->out);
+    o->copied = part->end;
+    return r;
+}
+
 static int emit_body(struct output *o, const struct part *part)
 {
     const uint8_t *body = o->p + part->body;
@@ -513,34 +539,51 @@ static int emit_body(struct output *o, const struct part *part)
     return r;
 }
 
-/* A container's label; "8bit" on 7-bit text says nothing wrong. */
-static int emit_part(struct output *o, const struct part *part, enum convert what)
+/* Whether its body has 8-bit bytes that stay. */
+static bool stays(const struct part *part)
 {
-    if (what == CONVERT_HEADERS || !part->body_eight_bit)
-        return part->header_eight_bit ? emit_fields(o, part, NULL) : 0;
-    if (part->kind == KIND_LEAF)
-        return emit_body(o, part);
-    return emit_fields(o, part, part->encoding == ENCODING_8BIT ? "7bit" : NULL);
+    return part->body_eight_bit && (part->kind == KIND_CLOSED ||
+                                    (part->kind == KIND_LEAF && part->encoding == ENCODING_OTHER));
 }
 
-static bool is_convertible(const struct part *part)
+static int emit_part(struct output *o, const struct part *part, enum convert what, bool some_stay)
 {
-    return !part->body_eight_bit ||
-           (part->kind != KIND_CLOSED && !part->text_eight_bit && part->encoding != ENCODING_OTHER);
+    bool label = part->encoding != ENCODING_NONE && part->encoding != ENCODING_7BIT && !some_stay;
+
+    if (what == CONVERT_HEADERS || !part->body_eight_bit || stays(part))
+        return part->header_eight_bit ? emit_fields(o, part, NULL) : 0;
+    if (part->kind != KIND_LEAF) /* "8bit" on 7-bit text says nothing wrong */
+        return emit_fields(o, part, label ? "7bit" : NULL);
+    if (part->encoding == ENCODING_QP || part->encoding == ENCODING_BASE64)
+        return emit_strays(o, part);
+    return emit_body(o, part);
+}
+
+static void mask_eight_bit(uint8_t *p, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        if (p[i] >= 0x80)
+            p[i] = '?';
 }
 
 int convert_message(const uint8_t *content, size_t len, enum convert what, struct buf *out)
 {
     struct walk w = {.p = content, .len = len};
     struct output o = {.p = content, .out = out};
+    bool some_stay = false, text_eight_bit = false;
     size_t before = out->len;
     int r = find_parts(&w);
 
+    for (size_t i = 0; r == 0 && i < w.parts_len; i++) {
+        some_stay |= stays(&w.parts[i]);
+        text_eight_bit |= w.parts[i].text_eight_bit;
+    }
     for (size_t i = 0; r == 0 && i < w.parts_len; i++)
-        r = what == CONVERT_ALL && !is_convertible(&w.parts[i]) ? -EILSEQ
-                                                                : emit_part(&o, &w.parts[i], what);
+        r = emit_part(&o, &w.parts[i], what, some_stay);
     free(w.parts);
     r = r == 0 ? copy_until(&o, len) : r;
+    if (r == 0 && what == CONVERT_ALL && text_eight_bit && !some_stay) /* nothing else has some */
+        mask_eight_bit(out->data + before, out->len - before);
     if (r == 0 && (out->len < before + 2 || memcmp(out->data + out->len - 2, "\r\n", 2) != 0))
         r = emit_text(&o, "\r\n");
     if (r != 0)
@@ -553,9 +596,9 @@ int convert_examine(const uint8_t *content, size_t len, struct convert_facts *fa
     struct walk w = {.p = content, .len = len};
     int r = find_parts(&w);
 
-    *facts = (struct convert_facts){.convertible = r == 0};
+    *facts = (struct convert_facts){0};
     for (size_t i = 0; r == 0 && i < w.parts_len; i++) {
-        facts->convertible &= is_convertible(&w.parts[i]);
+        facts->eight_bit_stays |= stays(&w.parts[i]);
         facts->header_eight_bit |= w.parts[i].header_eight_bit;
     }
     free(w.parts);

@@ -168,6 +168,32 @@ int encode_qp(const uint8_t *in, size_t len, struct buf *out)
     return 0;
 }
 
+int encode_qp_strays(const uint8_t *in, size_t len, struct buf *out)
+{
+    size_t column = 0;
+
+    if (buf_reserve(out, len) != 0)
+        return -ENOMEM;
+    for (size_t i = 0; i < len; i++) {
+        bool stray = in[i] >= 0x80;
+        uint8_t escape[6] = "=\r\n", *at = escape;
+
+        /* Not behind a '=': what that means depends on what follows. */
+        if (stray && column + 3 > TEXT_CHARS && in[i - 1] != '=') {
+            at += 3;
+            column = 0;
+        }
+        at = stray ? put_escape(at, in[i]) : at;
+        if (!stray)
+            *at++ = in[i];
+        if (buf_reserve(out, (size_t)(at - escape)) != 0)
+            return -ENOMEM;
+        buf_put(out, escape, (size_t)(at - escape));
+        column = in[i] == '\n' ? 0 : column + (stray ? 3 : 1);
+    }
+    return 0;
+}
+
 static size_t count_specials(const uint8_t *in, size_t len)
 {
     size_t i = 0, n = 0;
@@ -245,5 +271,15 @@ int encode_base64(const uint8_t *in, size_t len, struct buf *out)
         base64_put(out, (struct str){(const char *)in + i, n});
     }
     ASSERT(out->len == end);
+    return 0;
+}
+
+int encode_base64_strays(const uint8_t *in, size_t len, struct buf *out)
+{
+    if (buf_reserve(out, len) != 0)
+        return -ENOMEM;
+    for (size_t i = 0; i < len; i++)
+        if (in[i] < 0x80)
+            buf_putc(out, (char)in[i]);
     return 0;
 }

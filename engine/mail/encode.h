@@ -22,4 +22,10 @@ int encode_qp_within(const uint8_t *in, size_t len, size_t max, struct buf *out)
 /* Base64 in lines of 76 with CRLF between them, none behind the last. */
 int encode_base64(const uint8_t *in, size_t len, struct buf *out) MUST_USE;
 
+/* What is quoted-printable, or base64, but for some 8-bit bytes, without them: each is escaped, on
+ * a line of its own where the line would become too long for SMTP; or left out. Appends to out; 0
+ * or -ENOMEM. */
+int encode_qp_strays(const uint8_t *in, size_t len, struct buf *out) MUST_USE;
+int encode_base64_strays(const uint8_t *in, size_t len, struct buf *out) MUST_USE;
+
 #endif

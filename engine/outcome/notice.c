@@ -350,14 +350,14 @@ static size_t header_bytes(const struct message *m, size_t header_len)
     return at;
 }
 
-/* Whether all of m may come back: a message that cannot be converted for a peer without 8BITMIME
- * comes back as its header. */
+/* Whether all of m may come back: one whose parts are too many to be converted for a peer without
+ * 8BITMIME comes back as its header. */
 static bool is_returnable(const struct message *m)
 {
     struct convert_facts facts;
 
     return !header_eight_bit(m->content, m->content_len) ||
-           (convert_examine(m->content, m->content_len, &facts) == 0 && facts.convertible);
+           convert_examine(m->content, m->content_len, &facts) == 0;
 }
 
 /* A boundary that is nowhere in what is returned. Nothing else of the notice can have "=_": the

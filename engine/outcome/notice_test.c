@@ -9,6 +9,8 @@
 #include <cmocka.h>
 #include <gmime/gmime.h>
 
+#include "mail/convert.h"
+
 #define JA_USER "\xe6\x97\xa5\xe6\x9c\xac"
 /* What golden files are compared with lies beside the script that reads them with Python. */
 #define GOLDEN TEST_SOURCE_DIR "/../../tests/notice/"
@@ -340,18 +342,21 @@ static void test_utf8_for_ascii_sender(void **state)
 /* RET=FULL of what no conversion could carry to a peer without 8BITMIME: its header. */
 static void test_not_returnable(void **state)
 {
-    struct message m =
-        make_message("Subject: x\r\nContent-Type: multipart/signed; boundary=b\r\n\r\n"
-                     "--b\r\n\r\n" JA_USER "\r\n--b--\r\n");
+    struct message m;
     struct outcome o =
         make_outcome(SMTP_STAGE_RCPT, false, 550, (struct smtp_enhanced){5, 1, 1}, STR("no"));
     struct notice_recipient r = {.address = STR("a@example.org"), .outcome = &o};
     struct notice n = make_notice(NOTICE_FAILED, &m, &r, 1);
     bool eight_bit = true, smtputf8 = true;
-    struct buf out;
+    struct buf content = {0}, out;
     struct parsed p;
 
     (void)state;
+    buf_puts(&content, "Subject: x\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n");
+    for (int i = 0; i <= CONVERT_PARTS_MAX; i++)
+        buf_puts(&content, "--b\r\n\r\n" JA_USER "\r\n");
+    buf_putc(&content, '\0');
+    m = make_message((const char *)content.data);
     m.ret = SMTP_RET_FULL;
     out = build(&n, &eight_bit, &smtputf8);
     assert_false(eight_bit || smtputf8);
@@ -359,6 +364,7 @@ static void test_not_returnable(void **state)
     check_part(&p, 2, "text/rfc822-headers", "Subject: x");
     g_object_unref(p.message);
     buf_done(&out);
+    buf_done(&content);
 }
 
 static void check_returned(uint8_t ret, bool headers_only, uint64_t max, const char *type)
