@@ -310,11 +310,12 @@ static const struct config_field listener_fields[] = {
             "reaches. Loopback is no exception: the setting says it there too."},
     {"bare_newlines", CONFIG_CHOICE, AT_LISTENER(bare_newlines), .def = "refuse",
      .choices = NEWLINES,
-     .doc = "Content with a LF without CR or a CR without LF: 'refuse' answers 554 5.6.0 and ends "
-            "the session, since such line ends are what smuggles mail through servers that read "
-            "them otherwise. 'repair' makes such a LF a CRLF and such a CR a space, for "
-            "applications that send them (Python's `sendmail(message.as_bytes())`); only CRLF.CRLF "
-            "ends the content still."},
+     .doc =
+         "Content with a LF without CR or a CR without LF: 'refuse' answers 554 5.6.0 and ends "
+         "the session, since such line ends are what smuggles mail through servers that read "
+         "them otherwise. 'repair' makes such a LF a CRLF and such a CR a space, for "
+         "applications that send them (Python's `sendmail(message.as_bytes())`), and a LF ends a "
+         "command; only CRLF.CRLF ends the content still."},
     {"clients", CONFIG_MAP, AT_LISTENER(clients),
      .offset2 = offsetof(struct config_listener, clients_len), .section = &client_schema,
      .items = &client_items},

@@ -233,7 +233,8 @@ static void inject_run(struct inject *s, struct smtp_server_input *in)
             inject_body_drop(s);
             break;
         case SMTP_SERVER_CLOSE:
-            set_state(s, in->len > 0 ? INJECT_TALKED : INJECT_BYE);
+            set_state(s,
+                      in->len > 0 || smtp_server_cut_off(&s->server) ? INJECT_TALKED : INJECT_BYE);
             break;
         case SMTP_SERVER_HELO:
         case SMTP_SERVER_AUTH:

@@ -27,6 +27,11 @@ bool smtp_server_idle(const struct smtp_server *s)
            s->pending == SMTP_SERVER_INPUT && (s->line.len == 0 || s->line_used);
 }
 
+bool smtp_server_cut_off(const struct smtp_server *s)
+{
+    return s->cut_off;
+}
+
 /* What is refused is read to its end, so that its client hears why; but not for ever. */
 #define DISCARD_BYTES_MIN (UINT64_C(64) << 20)
 
@@ -411,6 +416,7 @@ static enum smtp_server_want body_slice(struct smtp_server *s, struct str slice,
     if (!discard(s, slice.len))
         return SMTP_SERVER_INPUT;
     server_bye(s, out, "552 5.3.4 message is larger than this server takes; closing");
+    s->cut_off = true;
     s->mode = MODE_COMMAND;
     s->state = SERVER_READY;
     return SMTP_SERVER_ABORT;
@@ -447,6 +453,10 @@ static enum smtp_server_want step_data(struct smtp_server *s, struct smtp_server
     end = repair ? smtp_repair_next(&s->repair, in->data, in->len, &used, &slice)
                  : smtp_data_next(&s->decoder, in->data, in->len, &used, &slice);
     input_consume(in, used);
+    /* A client that ends lines with LF alone ends its content so too, and waits: it hears at once.
+     */
+    s->cut_off = !end && !repair && s->decoder.facts.bare_lf;
+    end |= s->cut_off;
     if (!end)
         return repair ? scan_slice(s, slice, out) : body_slice(s, slice, out);
     if (repair)
@@ -512,16 +522,23 @@ static enum smtp_server_want step_drop(struct smtp_server *s, struct smtp_server
 
 /* --- lines --- */
 
+#define BARE_LINE "500 5.5.2 lines must end in CRLF: bare CR or LF"
+
+/* Up to the CRLF of a line that was refused, perhaps for a LF in an address. A client that ends its
+ * lines with LF alone would wait for ever: its next one ends the session. */
 static void skip_line(struct smtp_server *s, struct smtp_server_input *in, struct buf *out)
 {
     const uint8_t *lf = memchr(in->data, '\n', in->len);
     size_t n = lf == NULL ? in->len : (size_t)(lf - in->data) + 1;
+    bool crlf = lf != NULL && (n > 1 ? in->data[n - 2] == '\r' : s->skip_cr);
 
-    if (lf != NULL && (n > 1 ? in->data[n - 2] == '\r' : s->skip_cr))
+    if (crlf || (lf != NULL && s->options->repair_newlines))
         s->mode = MODE_COMMAND;
+    else if (lf != NULL)
+        server_bye(s, out, BARE_LINE "; closing");
     s->skip_cr = in->data[n - 1] == '\r';
     input_consume(in, n);
-    if (discard(s, n))
+    if (discard(s, n) && !s->closing)
         server_bye(s, out, "421 4.7.0 too much input that is no mail");
 }
 
@@ -560,8 +577,7 @@ static size_t line_bytes_max(const struct smtp_server *s, const struct smtp_serv
 static bool take_line(struct smtp_server *s, struct smtp_server_input *in, struct buf *out,
                       struct str *line)
 {
-    static const char *const bare = "500 5.5.2 lines must end in CRLF: bare CR or LF";
-    bool auth = s->mode == MODE_AUTH;
+    bool auth = s->mode == MODE_AUTH, crlf;
     size_t max = line_bytes_max(s, in), room = max - s->line.len;
     size_t n = in->len < room ? in->len : room;
     const uint8_t *lf = memchr(in->data, '\n', n);
@@ -583,14 +599,15 @@ static bool take_line(struct smtp_server *s, struct smtp_server_input *in, struc
     }
     if (lf == NULL)
         return false;
-    if (line->len < 2 || line->ptr[line->len - 2] != '\r') {
-        refuse_line(s, out, bare, '\n');
+    crlf = line->len > 1 && line->ptr[line->len - 2] == '\r';
+    if (!crlf && !s->options->repair_newlines) {
+        refuse_line(s, out, BARE_LINE, '\n');
         return false;
     }
-    line->len -= 2;
+    line->len -= crlf ? 2 : 1;
     if (str_find(*line, '\r') >= 0) {
         server_auth_end(s);
-        server_refuse(s, out, bare);
+        server_refuse(s, out, BARE_LINE);
         return false;
     }
     return true;

@@ -156,6 +156,7 @@ struct smtp_server {
     struct smtp_repair repair;
     uint64_t chunk_left;
     bool chunk_last, line_used, skip_cr, closing;
+    bool cut_off;    /* by the answer that ends the session, in the midst of a content */
     struct buf line; /* a command line split over reads; the reply kept for a dropped chunk */
     struct buf helo_copy;
     struct buf secret;   /* what the client has sent in the exchange of AUTH */
@@ -188,5 +189,8 @@ void smtp_server_defer(struct smtp_server *s);
 void smtp_server_put_reply(const struct smtp_server *s, struct buf *out, const char *reply);
 /* Whether the session may be closed for idleness without breaking a transaction. */
 bool smtp_server_idle(const struct smtp_server *s);
+/* Behind SMTP_SERVER_CLOSE: the answer came in the midst of a content, of which there may be more.
+ */
+bool smtp_server_cut_off(const struct smtp_server *s);
 
 #endif

@@ -183,21 +183,23 @@ static void check(const struct smtp_server_options *options, const char *input, 
     check_len(options, input, strlen(input), want);
 }
 
-#define HELO     "HELO c\r\n"
-#define HELO_R   "[helo c]250 mx\n"
-#define MAIL     "MAIL FROM:<a@b>\r\n"
-#define MAIL_R   "[mail a@b]250 2.1.0 OK\n"
-#define RCPT     "RCPT TO:<c@d>\r\n"
-#define RCPT_R   "[rcpt c@d]250 2.1.5 OK\n"
-#define DATA_R   "[data]354 end data with <CR><LF>.<CR><LF>\n"
-#define OPEN     HELO MAIL RCPT
-#define OPEN_R   HELO_R MAIL_R RCPT_R
-#define LARGE_R  "552 5.3.4 message is larger than this server takes\n"
-#define BARE_R   "554 5.6.0 lines must end in CRLF: message has a bare CR or LF; closing\n"
-#define NONE_R   "554 5.5.1 no valid recipients\n"
-#define WORDS_R  "500 5.5.1 command not recognised\n"
-#define FIELD_R  "421 4.7.0 this is a message and no command\n[close]"
-#define BEFORE_R "503 5.5.1 send MAIL and RCPT first\n"
+#define HELO           "HELO c\r\n"
+#define HELO_R         "[helo c]250 mx\n"
+#define MAIL           "MAIL FROM:<a@b>\r\n"
+#define MAIL_R         "[mail a@b]250 2.1.0 OK\n"
+#define RCPT           "RCPT TO:<c@d>\r\n"
+#define RCPT_R         "[rcpt c@d]250 2.1.5 OK\n"
+#define DATA_R         "[data]354 end data with <CR><LF>.<CR><LF>\n"
+#define OPEN           HELO MAIL RCPT
+#define OPEN_R         HELO_R MAIL_R RCPT_R
+#define LARGE_R        "552 5.3.4 message is larger than this server takes\n"
+#define BARE_LINE_R    "500 5.5.2 lines must end in CRLF: bare CR or LF\n"
+#define BARE_CLOSING_R "500 5.5.2 lines must end in CRLF: bare CR or LF; closing\n[close]"
+#define BARE_R         "554 5.6.0 lines must end in CRLF: message has a bare CR or LF; closing\n"
+#define NONE_R         "554 5.5.1 no valid recipients\n"
+#define WORDS_R        "500 5.5.1 command not recognised\n"
+#define FIELD_R        "421 4.7.0 this is a message and no command\n[close]"
+#define BEFORE_R       "503 5.5.1 send MAIL and RCPT first\n"
 
 static const struct transcript {
     const char *in, *out;
@@ -264,13 +266,15 @@ static const struct transcript {
                           "500 5.5.1 command not recognised\n500 5.5.1 command not recognised\n"
                           "250 2.0.0 OK\n[abort]"},
     /* lines */
-    {"NOOP\nNOOP\r\nNOOP\r\n", "500 5.5.2 lines must end in CRLF: bare CR or LF\n250 2.0.0 OK\n"},
-    {"NO\rOP\r\nNOOP\r\n", "500 5.5.2 lines must end in CRLF: bare CR or LF\n250 2.0.0 OK\n"},
-    {"NOOP\r\r\nNOOP\r\n", "500 5.5.2 lines must end in CRLF: bare CR or LF\n250 2.0.0 OK\n"},
-    {"\nNOOP\r\nNOOP\r\n", "500 5.5.2 lines must end in CRLF: bare CR or LF\n250 2.0.0 OK\n"},
+    {"NOOP\nNOOP\r\nNOOP\r\n", BARE_LINE_R "250 2.0.0 OK\n"},
+    {"NO\rOP\r\nNOOP\r\n", BARE_LINE_R "250 2.0.0 OK\n"},
+    {"NOOP\r\r\nNOOP\r\n", BARE_LINE_R "250 2.0.0 OK\n"},
+    {"\nNOOP\r\nNOOP\r\n", BARE_LINE_R "250 2.0.0 OK\n"},
+    {"EHLO x\nHELO x\nMAIL FROM:<>\n", BARE_LINE_R BARE_CLOSING_R},
     /* bodies */
     {OPEN "DATA\r\na\nb\r\n.\r\nNOOP\r\n", OPEN_R DATA_R BARE_R "[abort][close]"},
     {OPEN "DATA\r\na\rb\r\n.\r\nNOOP\r\n", OPEN_R DATA_R BARE_R "[abort][close]"},
+    {OPEN "DATA\r\na\n.\n", OPEN_R DATA_R BARE_R "[abort][close]"}, /* and waits */
     {OPEN "DATA\r\n0123456789012345678901234567890123456789012345678901234567890\r\n.\r\n" MAIL,
      OPEN_R DATA_R
      "554 5.6.0 a line of the message has 63 bytes with CRLF, and 60 are the most\n[abort]" MAIL_R},
@@ -460,7 +464,7 @@ static void test_long_lines(void **state)
     }
     memset(line, 'x', sizeof(line));
     memcpy(line + 3000, "\n\r\r\n", 5);
-    check(&defaults, line, "500 5.5.2 line too long\n");
+    check(&defaults, line, "500 5.5.2 line too long\n" BARE_CLOSING_R);
 }
 
 static void test_counts(void **state)
@@ -552,7 +556,8 @@ static void test_repair(void **state)
     check_len(&o, OPEN "DATA\r\na\0\n.\r\n\r\n.\r\nNOOP\n",
               sizeof(OPEN "DATA\r\na\0\n.\r\n\r\n.\r\nNOOP\n") - 1,
               OPEN_R DATA_R "554 5.6.0 message has a NUL byte\n[abort]"
-                            "500 5.5.2 lines must end in CRLF: bare CR or LF\n");
+                            "250 2.0.0 OK\n");
+    check(&o, "HELO c\nNO\rOP\nNOOP\n", HELO_R BARE_LINE_R "250 2.0.0 OK\n");
     /* What grows beyond the largest message is too large, in a later chunk too. */
     o.message_bytes_max = 10;
     check(&o, OPEN "BDAT 10\r\n\n\n\n\n\n\n\n\n\n\nBDAT 1\r\nxNOOP\r\n",
@@ -726,10 +731,8 @@ static void test_auth(void **state)
               "dQBh\r\nZ29vZA==\r\nAUTH LOGIN dQ==\r\n\r\n",
          WITH_R SHAPE_R SHAPE_R "501 5.5.2 no user\n" LOGIN_PASS SHAPE_R LOGIN_PASS SHAPE_R},
         /* A line that ends otherwise ends the exchange. */
-        {WITH "AUTH PLAIN\r\nAH\nUA\r\nNOOP\r\n",
-         WITH_R "334 \n500 5.5.2 lines must end in CRLF: bare CR or LF\n250 2.0.0 OK\n"},
-        {WITH "AUTH PLAIN\r\nAH\rUA\r\nNOOP\r\n",
-         WITH_R "334 \n500 5.5.2 lines must end in CRLF: bare CR or LF\n250 2.0.0 OK\n"},
+        {WITH "AUTH PLAIN\r\nAH\nUA\r\nNOOP\r\n", WITH_R "334 \n" BARE_LINE_R "250 2.0.0 OK\n"},
+        {WITH "AUTH PLAIN\r\nAH\rUA\r\nNOOP\r\n", WITH_R "334 \n" BARE_LINE_R "250 2.0.0 OK\n"},
         /* What a relay says of whose mail it is. */
         {WITH "AUTH PLAIN " RIGHT "\r\nMAIL FROM:<a@b> AUTH=a+3Db@c\r\n",
          WITH_R "[auth |u|good]" DONE_R MAIL_R},

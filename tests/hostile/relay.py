@@ -5,6 +5,7 @@ relay.py [TEST...]"""
 
 import os
 import pathlib
+import re
 import sys
 import time
 
@@ -148,6 +149,11 @@ def smuggle(newlines, refused_min):
                         client.envelope(f"m{i}{int(pause)}@d1.example")
                         client.expect(client.command("DATA"), 354)
                         client.send(b"Subject: x\r\n\r\nfirst" + end)
+                        if pause and newlines == "refuse" and re.search(rb"(?<!\r)\n", end):
+                            client.expect(client.reply(), 554)  # at once: it would wait for ever
+                            assert client.ended(), end
+                            refused += 1
+                            continue
                         if pause:
                             assert client.ended(0.05) is False, (end, "ended early")
                             client.socket.settimeout(15)
@@ -180,6 +186,11 @@ def test_commands_with_wrong_ends():
                 assert reply[:1] in ("5", "2"), (line, reply)
                 if b"\r\n" not in line:
                     assert reply[:1] == "5", (line, reply)
+        with Client(engine) as client:  # LF alone each time: it hears why, and the end
+            for _ in range(2):
+                client.send(b"NOOP\n")
+                client.expect(client.reply(), 500)
+            assert client.ended()
 
 
 if __name__ == "__main__":

@@ -246,7 +246,8 @@ def test_bare_newlines():
             client.send(b"BDAT 7\r\n" + chunk[:7] + b"BDAT %d LAST\r\n" % (len(chunk) - 7) + chunk[7:])
             client.expect(client.reply(), 250)
             assert stored(engine, client.expect(client.reply(), 250)).endswith(even)
-            client.expect(client.command("NOOP"), 250)
+            client.send(b"NOOP\n")
+            client.expect(client.reply(), 250)
         assert all(r["meta"]["tenant"] == "t" for r in engine.wait_records("Reception", 2))
         with Client(engine, source=STRANGER) as client:
             client.expect(client.message("b@d.example", data=odd), 554)
