@@ -239,15 +239,15 @@ static uint32_t parse_postfix(struct parser *p)
     return p->failed ? 0 : a;
 }
 
-/* Behind '|'. */
+/* Behind '|'. Of a name that the filter does not have: a place that it does not have either. */
 static size_t argument_place(const struct filter *f, struct str name)
 {
-    struct str names = str_of(f->names == NULL ? "" : f->names);
+    struct str names = str_of(f->names);
     size_t i = 0;
 
     while (names.len > 0 && !str_eq(str_take(&names, ' '), name))
         i++;
-    return i;
+    return f->names == NULL ? TEMPLATE_ARGS_MAX : i;
 }
 
 /* A filter's arguments to their places, which they may name. */

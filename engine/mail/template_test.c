@@ -99,6 +99,8 @@ static void test_locales(void **state)
     } rows[] = {
         {"{{ d|date('ja') }}", "{{date d 'ja'}}", "2026年11月28日"},
         {"{{ d|date(l, 'full') }}", "{{date d l \"full\"}}", "Samstag, 28. November 2026"},
+        {"{{ d|date(style='full', locale=l) }}", "{{date d l 'full'}}",
+         "Samstag, 28. November 2026"},
         {"{{ s|date('en-GB','short') }}", "{{date s 'en-GB' 'short'}}", "31/12/1969"},
         {"{{ '86400'|date('sv','short') }}", "{{date '86400' 'sv' 'short'}}", "1970-01-02"},
         {"{{ n|number('de', 2) }}", "{{number n 'de' 2}}", "1.234,50"},
@@ -112,7 +114,8 @@ static void test_locales(void **state)
     static const char *const fail[] = {
         "{{ d|date('xx') }}",        "{{ l|date('de') }}",       "{{ d|date('de','x') }}",
         "{{ l|number('de') }}",      "{{ n|number('de', 10) }}", "{{ n|number('de', -1) }}",
-        "{{ n|number('de', 'x') }}", "{{ big|date('de') }}",     "{{ n|number }}"};
+        "{{ n|number('de', 'x') }}", "{{ big|date('de') }}",     "{{ n|number }}",
+        "{{ d|date(lang='de') }}",   "{{ [n]|select(x='odd') }}"};
     const char *v =
         "{\"d\": \"2026-11-28T09:00:00Z\", \"s\": -1, \"n\": 1234.5, \"t\": \"-1234.5\","
         " \"l\": \"de\", \"big\": 99999999999999, \"null\": null}";
