@@ -362,6 +362,7 @@ json_t *json_read(struct str text, unsigned depth_max, size_t values_max, size_t
                        .error = error};
     json_t *root = NULL;
 
+    *error = (struct json_read_error){.kind = JSON_READ_NOT_JSON, .why = "no memory is left"};
     skip_space(&r);
     if (r.at == r.end || (*r.at != '{' && *r.at != '['))
         fail(&r, "'{' or '[' is missing");
