@@ -268,6 +268,8 @@ static void put_file_name(struct buf *out, struct str name)
 
 void mime_put_attachment(struct buf *out, const struct mime_attachment *a)
 {
+    int err;
+
     buf_puts(out, "Content-Type: ");
     buf_put_str(out, a->type);
     buf_puts(out, "\r\nContent-Transfer-Encoding: base64\r\nContent-Disposition: ");
@@ -280,7 +282,8 @@ void mime_put_attachment(struct buf *out, const struct mime_attachment *a)
         buf_putc(out, '>');
     }
     buf_puts(out, "\r\n\r\n");
-    ASSERT(encode_base64((const uint8_t *)a->bytes.ptr, a->bytes.len, out) == 0);
+    err = encode_base64((const uint8_t *)a->bytes.ptr, a->bytes.len, out);
+    ASSERT(err == 0);
     buf_puts(out, "\r\n");
 }
 

@@ -395,6 +395,7 @@ void tls_report_put_mail(struct buf *out, const struct tls_report *r,
 {
     struct buf words = {0}, attachment = {0}, name = {0};
     char date[CLOCK_RFC5322_BYTES];
+    int err;
 
     tls_report_put_file_name(&name, r);
     put_words(&words, r);
@@ -405,7 +406,8 @@ void tls_report_put_mail(struct buf *out, const struct tls_report *r,
                           "Content-Disposition: attachment;\r\n filename=\"");
     buf_put_str(&attachment, buf_str(&name));
     buf_puts(&attachment, "\"\r\n\r\n");
-    ASSERT(encode_base64((const uint8_t *)mail->packed.ptr, mail->packed.len, &attachment) == 0);
+    err = encode_base64((const uint8_t *)mail->packed.ptr, mail->packed.len, &attachment);
+    ASSERT(err == 0);
     buf_puts(&attachment, "\r\n");
     clock_rfc5322(mail->now_ms, date);
     buf_printf(out, "From: <%s>\r\nTo: <%.*s>\r\nDate: %s\r\nMessage-ID: <%s@%s>\r\n", mail->from,

@@ -159,14 +159,17 @@ static void put_word(struct words *w, struct str charset, bool base64, bool in_p
                      struct str text)
 {
     size_t before = w->out->len;
+    int err;
 
     buf_puts(w->out, "=?");
     buf_put_str(w->out, charset);
     buf_puts(w->out, base64 ? "?B?" : "?Q?");
-    if (base64)
-        ASSERT(encode_base64((const uint8_t *)text.ptr, text.len, w->out) == 0);
-    else
+    if (base64) {
+        err = encode_base64((const uint8_t *)text.ptr, text.len, w->out);
+        ASSERT(err == 0);
+    } else {
         put_q(w->out, text, in_phrase);
+    }
     buf_puts(w->out, "?=");
     w->column += w->out->len - before;
     ASSERT(w->out->len - before <= WORD_CHARS_MAX);

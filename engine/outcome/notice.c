@@ -104,13 +104,16 @@ static void put_date_field(struct buf *out, const char *name, int64_t ms)
  */
 static void put_display_name(struct buf *out, struct str name)
 {
+    int err;
+
     if (name.len > 45) /* one encoded-word of 75 holds 45 bytes */
         name.len = 45;
     if (!str_is_ascii(name)) {
         while (name.len > 0 && !smtp_utf8_valid(name)) /* cut between characters */
             name.len--;
         buf_puts(out, "=?UTF-8?B?");
-        ASSERT(encode_base64((const uint8_t *)name.ptr, name.len, out) == 0);
+        err = encode_base64((const uint8_t *)name.ptr, name.len, out);
+        ASSERT(err == 0);
         buf_puts(out, "?=");
         return;
     }
