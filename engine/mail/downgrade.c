@@ -26,6 +26,7 @@ static struct str trim(struct str s)
 
 static struct str between(const char *from, const char *to)
 {
+    ASSERT(from <= to);
     return (struct str){from, (size_t)(to - from)};
 }
 
@@ -49,6 +50,7 @@ static struct str take_bytes(struct lexer *l, size_t n)
 {
     struct str taken = {l->left.ptr, n};
 
+    ASSERT(n > 0 && n <= l->left.len);
     l->left.ptr += n;
     l->left.len -= n;
     return taken;
@@ -66,6 +68,7 @@ static size_t quoted_len(struct str s)
 {
     size_t n = 1;
 
+    ASSERT(s.len > 0 && *s.ptr == '"');
     while (n < s.len && s.ptr[n] != '"')
         n += s.ptr[n] == '\\' && n + 1 < s.len ? 2 : 1;
     return n < s.len ? n + 1 : s.len;
@@ -266,6 +269,7 @@ static struct element take_element(struct str *s)
             break;
         }
     }
+    ASSERT(s->len == 0 || l.left.len < s->len); /* each takes something */
     *s = l.left;
     e.angled = open != NULL && close != NULL;
     e.name = e.angled ? between(start, open) : between(start, end);
@@ -279,6 +283,7 @@ static void put_mailbox(struct words *w, const struct element *e)
     struct buf bracketed = {0};
     struct words trial = {.out = &bracketed};
 
+    ASSERT(e->angled);
     put_text(w, e->name, PHRASE);
     words_need_gap(w);
     buf_putc(&bracketed, '<');
@@ -403,6 +408,7 @@ static struct parameter take_parameter(struct str *s)
     } while (t.kind != TOKEN_END &&
              (t.kind != TOKEN_SPECIAL || *t.text.ptr != ';' || l.comments > 0));
     p.raw = between(s->ptr, t.text.ptr);
+    ASSERT(s->len == 0 || l.left.len < s->len);
     *s = l.left;
     equals = str_find(p.raw, '=');
     if (equals < 0)
@@ -450,6 +456,7 @@ static void put_parameter(struct words *w, const struct parameters *all, const s
     struct buf value = {0};
     bool eight_bit, coded;
 
+    ASSERT(all->len <= PARAMETERS_MAX);
     look_at_others(all, p, &eight_bit, &coded);
     if (p->base.len == 0 || !str_is_ascii(p->base) || !str_is_ascii(p->section) || !eight_bit) {
         words_put_raw(w, STR(";"));
@@ -597,9 +604,10 @@ int downgrade_field(struct str field, bool iso2022jp, struct buf *out)
 {
     struct words w = {.out = out, .iso2022jp = iso2022jp};
     ptrdiff_t colon = str_find(field, ':');
-    struct str name = {field.ptr, colon < 0 ? 0 : (size_t)colon}, value, trimmed;
+    struct str name = {field.ptr, (size_t)colon}, value, trimmed;
     const struct field_kind *kind;
 
+    ASSERT(colon > 0 && (const void *)field.ptr != out->data);
     if (buf_reserve(out, field.len * GROWTH_MAX + 256) != 0)
         return -ENOMEM;
     kind = find_kind(trim(name));

@@ -15,6 +15,9 @@
 #define COPY_SLACK    16
 #define ONCE_BYTES    (64u << 10) /* a text of so many is written to see how long it becomes */
 
+_Static_assert(LINE_BYTES_B64 % 3 == 0 && LINE_BYTES_B64 / 3 * 4 == LINE_CHARS, "a full line");
+_Static_assert(2 * LINE_CHARS >= TEXT_CHARS + COPY_SLACK, "scratch has room behind its end");
+
 /* What is never literal. The same for sixteen bytes at a time: of each lane, all bits or none. */
 typedef uint8_t lanes __attribute__((vector_size(16)));
 typedef int8_t signed_lanes __attribute__((vector_size(16)));
@@ -39,6 +42,8 @@ static size_t first_special(const uint8_t *in)
     lanes x = specials(in);
     uint64_t half[2]; /* little-endian, as all targets are */
 
+    _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the first byte is the lowest");
+    _Static_assert(sizeof(half) == sizeof(x), "all lanes");
     memcpy(half, &x, sizeof(half));
     return half[0] != 0   ? (size_t)__builtin_ctzll(half[0]) / 8
            : half[1] != 0 ? 8 + (size_t)__builtin_ctzll(half[1]) / 8
@@ -69,6 +74,7 @@ static size_t plain_run(size_t column, const uint8_t *in, size_t len)
     size_t max = TEXT_CHARS - column < len ? TEXT_CHARS - column : len, n = 0;
     size_t found = sizeof(lanes);
 
+    ASSERT(column <= TEXT_CHARS);
     if (max == 0 || begins_badly(column, in[0]))
         return 0;
     while (found == sizeof(lanes) && n < max && n + sizeof(lanes) <= len) {
@@ -86,6 +92,7 @@ static size_t plain_run(size_t column, const uint8_t *in, size_t len)
  * much as finding it. */
 static void copy_run(uint8_t *out, const uint8_t *in, size_t len, size_t left)
 {
+    ASSERT(len <= left);
     if (left < len + COPY_SLACK) {
         memcpy(out, in, len);
         return;
@@ -159,12 +166,14 @@ size_t encode_qp_len(const uint8_t *in, size_t len)
 
 int encode_qp(const uint8_t *in, size_t len, struct buf *out)
 {
-    size_t need = encode_qp_len(in, len);
+    size_t need = encode_qp_len(in, len), written;
     int result = buf_reserve(out, need + COPY_SLACK);
 
     if (result != 0 || need == 0)
         return result;
-    out->len += qp_run(out->data + out->len, in, len);
+    written = qp_run(out->data + out->len, in, len);
+    ASSERT(written == need);
+    out->len += written;
     return 0;
 }
 
@@ -226,7 +235,7 @@ static size_t count_newlines(const uint8_t *in, size_t len)
 
 int encode_qp_within(const uint8_t *in, size_t len, size_t max, struct buf *out)
 {
-    size_t special = count_specials(in, len), ends = 2 * count_newlines(in, len), need;
+    size_t special = count_specials(in, len), ends = 2 * count_newlines(in, len), need, written;
     int result;
 
     /* At the least: a line end is two specials that stay, and soft breaks come on top. */
@@ -241,11 +250,11 @@ int encode_qp_within(const uint8_t *in, size_t len, size_t max, struct buf *out)
     result = buf_reserve(out, need + COPY_SLACK);
     if (result != 0 || len == 0)
         return result;
-    special = qp_run(out->data + out->len, in, len);
-    ASSERT(special <= need);
-    if (special > max)
+    written = qp_run(out->data + out->len, in, len);
+    ASSERT(written >= len + 2 * special && written <= need);
+    if (written > max)
         return -E2BIG;
-    out->len += special;
+    out->len += written;
     return 0;
 }
 

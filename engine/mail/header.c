@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "base/assert.h"
+
 static bool is_name_byte(uint8_t c)
 {
     return c > ' ' && c < 0x7f && c != ':';
@@ -9,8 +11,10 @@ static bool is_name_byte(uint8_t c)
 
 size_t header_line_end(const uint8_t *content, size_t len, size_t at)
 {
-    const uint8_t *newline = memchr(content + at, '\n', len - at);
+    const uint8_t *newline;
 
+    ASSERT(at <= len);
+    newline = memchr(content + at, '\n', len - at);
     return newline == NULL ? len : (size_t)(newline - content) + 1;
 }
 
@@ -44,6 +48,7 @@ struct str header_field_value(const uint8_t *content, const struct header_field 
     const char *start = (const char *)content + field->start + field->name.len;
     const char *end = (const char *)content + field->end;
 
+    ASSERT(start < end); /* the colon at least */
     start = (const char *)memchr(start, ':', (size_t)(end - start)) + 1;
     while (start < end && is_space(*start))
         start++;

@@ -35,6 +35,8 @@ static const uint16_t full[] = {
     0x30d8, 0x30db, 0x30de, 0x30df, 0x30e0, 0x30e1, 0x30e2, 0x30e4, 0x30e6, 0x30e8, 0x30e9,
     0x30ea, 0x30eb, 0x30ec, 0x30ed, 0x30ef, 0x30f3, 0x309b, 0x309c};
 
+_Static_assert(ARRAY_LEN(full) == HALF_LAST - HALF_FIRST + 1, "one for each");
+
 /* --- the codes --- */
 
 static void read_code(iconv_t cd, unsigned row, unsigned column)
@@ -154,11 +156,13 @@ void iso2022jp_put(struct buf *out, struct str text)
 {
     bool kanji = false;
 
+    ASSERT(known);
     buf_room(out, text.len + 16);
     while (text.len > 0) {
         size_t len;
         uint16_t code = code_of(take(text, &len));
 
+        ASSERT(code != 0 || *text.ptr == '\0'); /* iso2022jp_can() */
         if ((code > 0x7f) != kanji) {
             buf_puts(out, kanji ? TO_ASCII : TO_KANJI);
             kanji = !kanji;
@@ -179,6 +183,7 @@ struct str iso2022jp_fitting(struct str text, size_t bytes_max)
     bool kanji = false;
     size_t bytes = 0;
 
+    ASSERT(known);
     while (text.len > 0) {
         size_t len;
         bool is_kanji = code_of(take(text, &len)) > 0x7f;

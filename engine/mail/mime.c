@@ -14,6 +14,8 @@
 #define LINE_BYTES_MAX   998
 #define FIELD_NAME_BYTES 76
 
+_Static_assert(FIELD_NAME_BYTES + 2 + PIECE_BYTES_MAX <= LINE_BYTES_MAX, "a name and a piece");
+
 /* --- fields --- */
 
 bool mime_field_name_valid(struct str name)
@@ -66,6 +68,7 @@ int mime_put_field(struct buf *out, struct str name, struct str value, enum mime
     struct buf line = {0};
     int err = 0;
 
+    ASSERT(name.len > 0 && name.len <= FIELD_NAME_BYTES);
     value = str_trim(value);
     buf_put_str(&line, name);
     buf_puts(&line, ": ");
@@ -163,6 +166,7 @@ void mime_put_lines(struct buf *out, struct str in)
             i++;
         from = i + 1;
     }
+    ASSERT(from <= in.len);
     buf_put(out, in.ptr + from, in.len - from);
     if (from < in.len)
         buf_put(out, "\r\n", 2);
@@ -187,6 +191,7 @@ void mime_put_text(struct buf *out, struct str subtype, struct str text, enum mi
     mime_put_lines(&lines, text);
     if (iso2022jp)
         to_iso2022jp(&lines);
+    ASSERT(lines.len == 0 || lines.data[lines.len - 1] == '\n');
     buf_room(out, lines.len + 200);
     buf_puts(out, "Content-Type: text/");
     buf_put_str(out, subtype);
@@ -270,6 +275,7 @@ void mime_put_attachment(struct buf *out, const struct mime_attachment *a)
 {
     int err;
 
+    ASSERT(mime_type_valid(a->type) && (a->content_id.len == 0 || mime_id_valid(a->content_id)));
     buf_puts(out, "Content-Type: ");
     buf_put_str(out, a->type);
     buf_puts(out, "\r\nContent-Transfer-Encoding: base64\r\nContent-Disposition: ");
@@ -291,8 +297,10 @@ void mime_put_multipart(struct buf *out, const char *subtype, const struct str *
                         struct str seed)
 {
     char boundary[MIME_BOUNDARY_BYTES];
-    size_t n = seed.len < sizeof(boundary) - 3 ? seed.len : sizeof(boundary) - 3;
+    size_t n = seed.len;
 
+    /* Cut, it might be the seed of another level. */
+    ASSERT(len > 0 && n > 0 && n <= sizeof(boundary) - 3);
     boundary[0] = '='; /* "=_" is in no quoted-printable and no base64 (RFC 2045 6.7) */
     boundary[1] = '_';
     memcpy(boundary + 2, seed.ptr, n);

@@ -171,6 +171,7 @@ static void put_word(struct words *w, struct str charset, bool base64, bool in_p
         put_q(w->out, text, in_phrase);
     }
     buf_puts(w->out, "?=");
+    ASSERT(text.len > 0 && w->column + w->out->len - before < LINE_CHARS);
     w->column += w->out->len - before;
     ASSERT(w->out->len - before <= WORD_CHARS_MAX);
 }
@@ -204,6 +205,7 @@ static void put_words(struct words *w, struct str text, bool in_phrase)
 
         if (padded) /* behind a word in Q there are three bytes a character again */
             head = fitting(front_of(text, utf8), utf8, false, in_phrase, room);
+        ASSERT(head.len <= text.len && (head.len > 0 || w->column > 1)); /* or no line has room */
         if (head.len == 0) {
             put_fold(w);
             continue;
@@ -227,6 +229,7 @@ static void put_iso2022jp_words(struct words *w, struct str text)
         size_t room = w->column + 1 + frame < LINE_CHARS ? LINE_CHARS - 1 - w->column - frame : 0;
         struct str head = iso2022jp_fitting(text, room / 4 * 3);
 
+        ASSERT(head.len <= text.len && (head.len > 0 || w->column > 1));
         if (head.len == 0) {
             put_fold(w);
             continue;
@@ -313,6 +316,8 @@ void words_put_section(struct words *w, struct str base, struct str section, str
 {
     size_t frame = base.len + section.len + 2 + (charset.len > 0 ? charset.len + 2 : 0);
 
+    ASSERT(base.len > 0 && (section.len == 0 || *section.ptr == '*'));
+    ASSERT(!is_coded || charset.len == 0); /* value has its own */
     begin_parameter(w, frame + percent_len(value, is_coded));
     put_counted(w, base);
     put_counted(w, section);
@@ -357,6 +362,7 @@ void words_put_parameter(struct words *w, struct str base, struct str value)
         size_t frame = base.len + s.len + charset.len + 6;
         struct str head = percent_fitting(value, utf8, frame < LINE_CHARS ? LINE_CHARS - frame : 0);
 
+        ASSERT(head.len > 0 && head.len <= value.len);
         words_put_section(w, base, s, n == 0 ? charset : STR(""), false, head);
         value.ptr += head.len;
         value.len -= head.len;
