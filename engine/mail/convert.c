@@ -212,6 +212,7 @@ static size_t eight_bit_from(struct walk *w, size_t from)
     uint64_t word;
     size_t i;
 
+    ASSERT(from <= w->len);
     if (from <= w->eight_bit_at && w->eight_bit_at > 0)
         return w->eight_bit_at;
     for (i = from; i + sizeof(word) <= w->len; i += sizeof(word)) {
@@ -233,6 +234,7 @@ static enum delimiter delimiter_at(const uint8_t *p, size_t at, size_t end, cons
     enum delimiter found = DELIMITER_NEXT;
     struct str line = {(const char *)p + at, end - at};
 
+    ASSERT(open->boundary_len > 0); /* or a message would end at any "--" */
     if (line.len < open->boundary_len + 2 ||
         memcmp(line.ptr + 2, open->boundary, open->boundary_len) != 0)
         return DELIMITER_NONE;
@@ -252,6 +254,7 @@ static enum delimiter delimiter_at(const uint8_t *p, size_t at, size_t end, cons
 /* The outermost multipart whose delimiter the line is: what is inside ends with it. */
 static enum delimiter find_delimiter(const struct walk *w, size_t at, size_t end, size_t *level)
 {
+    ASSERT(at <= end && end <= w->len && w->depth <= CONVERT_DEPTH_MAX);
     if (end - at < 3 || w->p[at] != '-' || w->p[at + 1] != '-')
         return DELIMITER_NONE;
     for (size_t i = 0; i < w->depth; i++) {
@@ -297,6 +300,7 @@ static bool parse_fields(struct walk *w, struct part *part, struct open *open)
     else if (at < w->len &&
              find_delimiter(w, at, header_line_end(w->p, w->len, at), &level) == DELIMITER_NONE)
         clear = false;
+    ASSERT(part->start <= part->fields_end && part->body <= w->len);
     return clear;
 }
 
@@ -305,6 +309,7 @@ static int grow(struct walk *w)
     size_t cap = w->parts_cap == 0 ? 16 : w->parts_cap * 2;
     struct part *parts;
 
+    ASSERT(w->parts_len <= CONVERT_PARTS_MAX + 1 && w->parts_len <= w->parts_cap);
     if (w->parts_len == CONVERT_PARTS_MAX + 1)
         return -EILSEQ;
     if (w->parts_len < w->parts_cap)
@@ -343,8 +348,10 @@ static int begin_part(struct walk *w, size_t start, bool is_message, bool in_dig
         nested = part->kind == KIND_MESSAGE;
         if (nested)
             open.boundary_len = 0;
-        if (part->kind != KIND_LEAF && part->kind != KIND_CLOSED)
+        if (part->kind != KIND_LEAF && part->kind != KIND_CLOSED) {
+            ASSERT(w->depth < CONVERT_DEPTH_MAX && nested == (open.boundary_len == 0));
             w->open[w->depth++] = open;
+        }
         *at = start = part->body;
         is_message = true;
         in_digest = false;
@@ -357,11 +364,13 @@ static void end_part(struct walk *w, size_t index, size_t end)
 {
     struct part *part = &w->parts[index];
 
+    ASSERT(index < w->parts_len && end <= w->len);
     part->end = end < part->start ? part->start : end;
     if (part->fields_end > part->end) /* the CRLF before a delimiter is the delimiter's */
         part->fields_end = part->end;
     if (part->body > part->end)
         part->body = part->end;
+    ASSERT(part->start <= part->fields_end && part->fields_end <= part->body);
     part->header_eight_bit = part->header_first < part->fields_end;
     part->body_eight_bit = part->body_first < part->end && part->body < part->end;
 }
@@ -369,6 +378,7 @@ static void end_part(struct walk *w, size_t index, size_t end)
 /* All from level on, and the part that is open in the last of them, end. */
 static void end_from(struct walk *w, size_t level, size_t end)
 {
+    ASSERT(level <= w->depth && w->parts_len > 0);
     for (size_t i = level; i < w->depth; i++) {
         const struct open *open = &w->open[i];
         struct part *part = &w->parts[open->part];
@@ -392,6 +402,7 @@ static int take_delimiter(struct walk *w, size_t level, enum delimiter d, size_t
     struct part *part = &w->parts[open->part];
     bool crlf = at >= 2 && p[at - 2] == '\r' && p[at - 1] == '\n';
 
+    ASSERT(level < w->depth && d != DELIMITER_NONE && !open->closed);
     if (open->inside)
         end_from(w, level + 1, crlf ? at - 2 : at);
     else
@@ -417,6 +428,7 @@ static int find_parts(struct walk *w)
         d = find_delimiter(w, at, next, &level);
         if (d != DELIMITER_NONE)
             err = take_delimiter(w, level, d, at, &next);
+        ASSERT(next > at && next <= w->len);
     }
     if (err == 0)
         end_from(w, 0, w->len);
@@ -446,8 +458,10 @@ static int emit_text(struct output *o, const char *text)
 
 static int copy_until(struct output *o, size_t end)
 {
-    int r = emit(o, o->p + o->copied, end - o->copied);
+    int r;
 
+    ASSERT(o->copied <= end); /* nothing is copied twice */
+    r = emit(o, o->p + o->copied, end - o->copied);
     o->copied = end;
     return r;
 }
@@ -491,6 +505,7 @@ static int emit_fields(struct output *o, const struct part *part, const char *en
     struct header_field f;
     int r = 0;
 
+    ASSERT(o->copied <= part->start);
     for (size_t at = part->start;
          r == 0 && at < part->fields_end && header_field_next(o->p, part->fields_end, at, &f);
          at = f.end) {
@@ -516,6 +531,7 @@ static int emit_strays(struct output *o, const struct part *part)
     size_t len = part->end - part->body;
     int r = emit_fields(o, part, NULL);
 
+    ASSERT(part->kind == KIND_LEAF);
     r = r == 0 ? copy_until(o, part->body) : r;
     if (r == 0)
         r = part->encoding == ENCODING_QP ? encode_qp_strays(body, len, o->out)
@@ -531,6 +547,7 @@ static int emit_body(struct output *o, const struct part *part)
     bool base64 = encode_base64_len(len) < encode_qp_len(body, len);
     int r = emit_fields(o, part, base64 ? "base64" : "quoted-printable");
 
+    ASSERT(part->kind == KIND_LEAF && part->encoding <= ENCODING_8BIT);
     r = r == 0 ? emit_text(o, missing_fields(part)) : r;
     r = r == 0 ? copy_until(o, part->body) : r;
     if (r == 0)
@@ -552,6 +569,7 @@ static int emit_part(struct output *o, const struct part *part, enum convert wha
 
     if (what == CONVERT_HEADERS || !part->body_eight_bit || stays(part))
         return part->header_eight_bit ? emit_fields(o, part, NULL) : 0;
+    ASSERT(part->kind != KIND_CLOSED);
     if (part->kind != KIND_LEAF) /* "8bit" on 7-bit text says nothing wrong */
         return emit_fields(o, part, label ? "7bit" : NULL);
     if (part->encoding == ENCODING_QP || part->encoding == ENCODING_BASE64)
@@ -574,6 +592,7 @@ int convert_message(const uint8_t *content, size_t len, enum convert what, struc
     size_t before = out->len;
     int r = find_parts(&w);
 
+    ASSERT(len == 0 || content != out->data); /* which may move */
     for (size_t i = 0; r == 0 && i < w.parts_len; i++) {
         some_stay |= stays(&w.parts[i]);
         text_eight_bit |= w.parts[i].text_eight_bit;

@@ -10,6 +10,7 @@ bool international_content(const uint8_t *content, size_t len, const struct trac
 {
     struct convert_facts parts;
 
+    ASSERT(facts->header_len <= facts->body_offset && facts->body_offset <= len);
     if (!eight_bit || facts->eight_bit)
         return eight_bit;
     return convert_examine(content, len, &parts) < 0 || parts.header_eight_bit;
@@ -20,6 +21,7 @@ bool international_put_address(struct buf *out, const struct smtp_address *addre
     size_t before = address->text.len - address->domain.len; /* the local part and '@' */
     struct dns_name domain;
 
+    ASSERT(address->domain.len <= address->text.len);
     if (!address->utf8 || !str_is_ascii(address->local_part) ||
         dns_name_parse(&domain, address->domain) < 0 || before + domain.len > SMTP_PATH_MAX - 2) {
         buf_put_str(out, address->text);
@@ -83,6 +85,7 @@ void international_put_ascii_address(struct buf *out, struct str address)
 
 static void put_point(struct buf *out, uint32_t point)
 {
+    ASSERT(point <= 0x10ffff);
     if (point < 0x80) {
         buf_putc(out, (char)point);
         return;
