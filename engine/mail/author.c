@@ -25,6 +25,7 @@ static void skip_quoted(struct reader *r)
     for (; i < s.len && s.ptr[i] != '"'; i++)
         if (s.ptr[i] == '\\')
             i++;
+    ASSERT(r->at < s.len && s.ptr[r->at] == '"');
     r->unclear |= i >= s.len;
     r->at = i < s.len ? i + 1 : s.len;
 }
@@ -34,6 +35,7 @@ static void skip_comment(struct reader *r)
     struct str s = r->value;
     size_t depth = 0;
 
+    ASSERT(r->at < s.len && s.ptr[r->at] == '('); /* which makes the depth 1 */
     for (size_t i = r->at; i < s.len; i++) {
         if (s.ptr[i] == '\\')
             i++;
@@ -142,6 +144,7 @@ static bool reader_run(struct reader *r)
         }
         r->at++;
     }
+    ASSERT(r->at == r->value.len);
     reader_note_end(r);
     return r->domain != 0;
 }
@@ -150,6 +153,7 @@ static bool reader_domain(const struct reader *r, struct dns_name *out)
 {
     struct str text = {r->value.ptr + r->domain, r->domain_end - r->domain};
 
+    ASSERT(r->domain > 0 && r->domain_end <= r->value.len);
     return r->domain_end > r->domain && text.ptr[0] != '[' && dns_name_parse(out, text) == 0;
 }
 
@@ -170,6 +174,7 @@ static enum authors field_check(struct str value, author_fn *may, const void *ar
         struct str local = {value.ptr + r.local, r.domain - 1 - r.local};
         struct dns_name domain;
 
+        ASSERT(r.local < r.domain);
         if (*left == 0 || !reader_domain(&r, &domain))
             return AUTHORS_UNCLEAR;
         --*left;
@@ -178,6 +183,7 @@ static enum authors field_check(struct str value, author_fn *may, const void *ar
         result = AUTHORS_GOOD;
         r.domain = r.domain_end = 0;
     }
+    ASSERT(*left <= AUTHORS_MAX);
     return r.unclear || r.angle ? AUTHORS_UNCLEAR : result;
 }
 

@@ -21,9 +21,10 @@ bool body_hash_look(struct body_hash *h, const uint8_t *bytes, size_t from, size
 
 int body_hash_begin(struct body_hash *h, bool relaxed)
 {
-    int err = dkim_body_begin(&h->body, relaxed);
+    int err;
 
-    ASSERT(h->start > 0 && h->at == h->start);
+    ASSERT(h->start > 0 && h->at == h->start && h->body.hash == NULL);
+    err = dkim_body_begin(&h->body, relaxed);
     if (err < 0)
         *h = (struct body_hash){.at = 0};
     return err;

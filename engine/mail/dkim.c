@@ -84,6 +84,7 @@ static int fields_read(struct fields *f, const uint8_t *content, size_t len)
     }
     if (len - at >= 2 && content[at] == '\r' && content[at + 1] == '\n')
         at += 2;
+    ASSERT(at <= len && f->len <= f->room);
     f->body = at;
     return 0;
 }
@@ -163,6 +164,7 @@ static int cover_add(struct cover *c, const struct header_field *one)
         c->list = list;
         c->room = room;
     }
+    ASSERT(c->len < c->room);
     c->list[c->len++] = one;
     return 0;
 }
@@ -181,6 +183,7 @@ static int cover_field(struct cover *c, struct str name, bool always)
     const struct fields *f = &c->fields;
     size_t n = 0;
 
+    ASSERT(name.len > 0 && name.len <= DKIM_NAME_BYTES_MAX);
     for (size_t i = f->len; i > 0; i--) {
         const struct header_field *one = &f->list[i - 1];
         int err;
@@ -218,6 +221,7 @@ static int cover_body(struct cover *c, size_t len, struct str kept, bool relaxed
     struct dkim_body b;
     int err;
 
+    ASSERT(c->fields.body <= len);
     if (body_hash_kept(kept, relaxed, len - c->fields.body, c->body_hash))
         return 0;
     err = dkim_body_begin(&b, relaxed);
@@ -290,6 +294,7 @@ static void put_number(struct writer *w, const char *tag, int64_t v)
 /* RFC 6376 3.5: white space may stand around the colons of h=. */
 static void put_names(struct writer *w, struct str names)
 {
+    ASSERT(names.len > 0); /* From at the least */
     fold(w);
     buf_puts(w->out, "h=");
     w->column += 2;
@@ -312,6 +317,7 @@ static void put_signature(struct writer *w, struct str base64)
     while (base64.len > 0) {
         size_t n = COLUMN_MAX - w->column;
 
+        ASSERT(w->column < COLUMN_MAX);
         n = n < base64.len ? n : base64.len;
         buf_put(w->out, base64.ptr, n);
         base64 = (struct str){base64.ptr + n, base64.len - n};
@@ -376,6 +382,7 @@ static int sign_one(const struct cover *c, const struct dkim_options *options,
         err = dkim_key_sign(signer->key, hash, signature, &signature_len);
     if (err != 0)
         return err;
+    ASSERT(signature_len > 0 && signature_len <= sizeof(signature));
     base64_put(&base64, (struct str){(const char *)signature, signature_len});
     put_signature(&w, buf_str(&base64));
     buf_done(&base64);
@@ -389,6 +396,7 @@ int dkim_sign(const uint8_t *content, size_t len, struct str body_hash,
     struct cover c;
     int err = cover_read(&c, content, len, body_hash, options);
 
+    ASSERT(signers_len <= DKIM_SIGNERS_MAX && (len == 0 || content != out->data));
     for (size_t i = 0; i < signers_len && err == 0; i++)
         err = sign_one(&c, options, &signers[i], now_s, out);
     cover_done(&c);

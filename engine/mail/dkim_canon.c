@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/assert.h"
+
 /* --- the body --- */
 
 int dkim_body_begin(struct dkim_body *b, bool relaxed)
@@ -31,6 +33,7 @@ static void byte_put(struct dkim_body *b, uint8_t byte)
 /* What was held back counts: something follows. */
 static void put_held(struct dkim_body *b)
 {
+    ASSERT(b->relaxed || !b->space);
     for (; b->empty_lines > 0; b->empty_lines--) {
         byte_put(b, '\r');
         byte_put(b, '\n');
@@ -86,6 +89,7 @@ static size_t simple_run(const uint8_t *bytes, size_t len)
 
 /* The compiler makes of these what the machine has for them. */
 #define LANES 16
+_Static_assert(LANES == 2 * sizeof(uint64_t), "two halves");
 typedef uint8_t lanes __attribute__((vector_size(LANES)));
 
 /* Whether LANES bytes are hashed as they are, whatever stands behind the byte that follows them:
@@ -128,6 +132,7 @@ static size_t relaxed_run(const uint8_t *bytes, size_t len)
 /* Short runs are gathered first. */
 static void add_run(struct dkim_body *b, const uint8_t *bytes, size_t n)
 {
+    ASSERT(!b->cr && !b->space && b->empty_lines == 0); /* nothing is held back */
     if (n > sizeof(b->room) - b->room_len)
         flush(b);
     if (n > sizeof(b->room)) {
@@ -141,11 +146,13 @@ static void add_run(struct dkim_body *b, const uint8_t *bytes, size_t n)
 
 void dkim_body_add(struct dkim_body *b, const uint8_t *bytes, size_t len)
 {
+    ASSERT(b->hash != NULL);
     while (len > 0) {
         size_t n = 0;
 
         if (!b->cr && !b->space && b->empty_lines == 0)
             n = b->relaxed ? relaxed_run(bytes, len) : simple_run(bytes, len);
+        ASSERT(n <= len);
         if (n > 0) {
             add_run(b, bytes, n);
         } else {
@@ -163,6 +170,7 @@ int dkim_body_end(struct dkim_body *b, uint8_t out[DKIM_HASH_BYTES])
 {
     struct dkim_hash *hash = b->hash;
 
+    ASSERT(hash != NULL);
     if (b->cr)
         put_held(b);
     if (b->any || !b->relaxed) {
@@ -193,6 +201,7 @@ static void line_put(struct line *l, char c)
 
 static void line_put_run(struct line *l, const char *bytes, size_t len)
 {
+    ASSERT(l->len <= sizeof(l->bytes));
     if (len <= sizeof(l->bytes) - l->len) {
         memcpy(l->bytes + l->len, bytes, len);
         l->len += len;
@@ -215,6 +224,7 @@ static void relaxed_field(struct line *l, struct str name, struct str bytes)
         line_put(l, ascii_lower(name.ptr[i]));
     while (at < bytes.len && bytes.ptr[at] != ':')
         at++;
+    ASSERT(at < bytes.len);
     line_put(l, ':');
     for (at++; at < bytes.len;) {
         size_t n = 0;
