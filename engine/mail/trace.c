@@ -17,6 +17,10 @@
 #define FIXED_BYTES_MAX  576 /* of a stamp: all but the three names */
 #define BORDER_BYTES     2
 
+_Static_assert(FIXED_BYTES_MAX + HELO_BYTES_MAX + 2 * HOST_BYTES_MAX + FOR_BYTES_MAX <=
+                   TRACE_STAMP_BYTES_MAX,
+               "the longest stamp");
+
 static const char private_prefix[] = "x-hayauma-";
 #define PRIVATE_PREFIX_BYTES (sizeof(private_prefix) - 1)
 
@@ -178,6 +182,7 @@ size_t trace_lead(const uint8_t *content, size_t len)
 
     while (lead < len && (n = skip_lead(content + lead, len - lead)) > 0)
         lead += n;
+    ASSERT(lead <= len);
     if (lead == 0)
         return 0;
     trace_scan(content + lead, len - lead, NULL, 0, &facts);
@@ -209,6 +214,7 @@ void trace_scan(const uint8_t *content, size_t len, const struct str *names, siz
     if (at + 1 < len && content[at] == '\r' && content[at + 1] == '\n')
         at += 2;
     facts->body_offset = at;
+    ASSERT(facts->header_len <= at && at <= len);
 }
 
 size_t trace_strip(uint8_t *content, struct trace_facts *facts)
@@ -233,6 +239,7 @@ size_t trace_strip(uint8_t *content, struct trace_facts *facts)
         memmove(content + kept, content + colon, f.end - colon);
         kept += f.end - colon;
     }
+    ASSERT(kept < facts->header_len); /* wants_strip */
     removed = facts->header_len - kept;
     memmove(content + removed, content, kept);
     facts->header_len = kept;
@@ -245,6 +252,7 @@ size_t trace_border(uint8_t *content, size_t len, struct trace_facts *facts)
 {
     size_t at = facts->header_len;
 
+    ASSERT(at <= facts->body_offset && facts->body_offset <= len);
     if (facts->body_offset != at || (at > 0 && at == len))
         return 0;
     memmove(content - BORDER_BYTES, content, at);
@@ -359,6 +367,7 @@ static void put_received(struct out *o, const struct trace_stamp *s, const char 
         size_t given;
         struct str local = smtp_address_local(s->recipient, room, &given);
 
+        ASSERT(given <= s->recipient.len && local.len <= sizeof(room));
         PUT(o, "\r\n\tfor <");
         out_put(o, local.ptr, local.len);
         out_put(o, s->recipient.ptr + given, s->recipient.len - given);
@@ -404,13 +413,14 @@ uint8_t *trace_prepend(uint8_t *end, const struct trace_stamp *stamp,
         out_put(&o, date, date_len);
         PUT(&o, "\r\n");
     }
-    ASSERT(o.len <= trace_stamp_room(stamp));
+    ASSERT(o.len + BORDER_BYTES <= trace_stamp_room(stamp)); /* trace_border() has its part of it */
     return memcpy(end - o.len, o.bytes, o.len);
 }
 
 uint8_t *trace_finish(uint8_t *start, const uint8_t *end, const struct trace_stamp *stamp,
                       struct trace_facts *facts)
 {
+    ASSERT(start <= end && facts->body_offset <= (size_t)(end - start));
     start += facts->wants_strip ? trace_strip(start, facts) : 0;
     start -= trace_border(start, (size_t)(end - start), facts);
     return trace_prepend(start, stamp, facts);

@@ -82,6 +82,7 @@ static int name_index(struct str name, const char *const *names, int names_len)
 
 static const char *const month_names[] = {"jan", "feb", "mar", "apr", "may", "jun",
                                           "jul", "aug", "sep", "oct", "nov", "dec"};
+_Static_assert(ARRAY_LEN(month_names) == 12, "one for each");
 
 /* +hhmm, or a name of RFC 5322 4.3. Unknown names mean -0000, as that section wants. */
 static bool take_zone(struct str *s, int64_t *offset_min)
@@ -92,6 +93,7 @@ static bool take_zone(struct str *s, int64_t *offset_min)
     int64_t value;
     int named;
 
+    _Static_assert(ARRAY_LEN(names) == ARRAY_LEN(hours), "one for each");
     if (minus || take_char(s, '+')) {
         if (!take_number(s, 4, 4, 2359, &value) || value % 100 > 59)
             return false;
@@ -108,6 +110,7 @@ static bool day_exists(int64_t year, int month, int64_t day)
     static const uint8_t days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
     bool leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
 
+    ASSERT(month >= 0 && (size_t)month < ARRAY_LEN(days));
     return day >= 1 && day <= days[month] + (leap && month == 1);
 }
 
