@@ -10,11 +10,15 @@
 #include "base/suggest.h"
 #include "mail/json_read.h"
 
+#define PATH_MAX_SHOWN 60 /* of a path, in front of a name */
+#define NAME_MAX_SHOWN 40
+
 void json_mistake(struct json_mistake *m, unsigned status, const char *field, const char *format,
                   ...)
 {
     va_list args;
 
+    ASSERT(status == 400 || status == 422);
     m->status = status;
     snprintf(m->field, sizeof(m->field), "%s", field);
     va_start(args, format);
@@ -72,6 +76,7 @@ static unsigned type_of(const json_t *v)
     case JSON_NULL:
         return JSON_MAY_MISS;
     }
+    ASSERT(false);
     return 0;
 }
 
@@ -99,8 +104,10 @@ static const char *type_names(unsigned types)
 
 const char *json_path(char out[JSON_PATH_BYTES], const char *path, const char *name)
 {
-    size_t len = strnlen(path, 60), more = strnlen(name, 40);
+    size_t len = strnlen(path, PATH_MAX_SHOWN), more = strnlen(name, NAME_MAX_SHOWN);
 
+    _Static_assert(PATH_MAX_SHOWN + 1 + NAME_MAX_SHOWN < JSON_PATH_BYTES, "both, a dot and a NUL");
+    ASSERT(out != path && out != name);
     /* By hand: paths are made for all fields, and nearly none is told. */
     memcpy(out, path, len);
     if (len > 0)

@@ -120,6 +120,7 @@ static bool take_character(struct reader *r)
     } else if (c == 0) {
         return fail(r, "\\u0000 is not taken");
     }
+    ASSERT(c <= 0x10ffff);
     buf_put(&r->text, bytes, (size_t)g_unichar_to_utf8(c, bytes));
     return true;
 }
@@ -130,6 +131,7 @@ static bool take_escape(struct reader *r)
     static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
     const char *found;
 
+    ASSERT(r->at > r->begin && r->at[-1] == '\\');
     if (r->at == r->end || *r->at == '\0')
         return fail(r, "a string does not end");
     if (char_take(r, 'u'))
@@ -149,6 +151,7 @@ static bool take_string(struct reader *r, struct str *out)
     bool escaped = false;
     uint64_t all = 0;
 
+    ASSERT(r->at > r->begin && r->at[-1] == '"');
     buf_clear(&r->text);
     for (;;) {
         skip_plain(r, &all);
@@ -193,6 +196,7 @@ static json_t *number_of(struct reader *r, bool real)
     json_int_t integer;
     double value;
 
+    ASSERT(r->text.len > 1 && text[r->text.len - 1] == '\0');
     errno = 0;
     if (!real) {
         integer = strtoll(text, NULL, 10);
@@ -277,7 +281,7 @@ static json_t *take_all(struct reader *r, json_t *all, char end,
 {
     bool goes_on = ++r->depth <= r->depth_max, ended;
 
-    ASSERT(all != NULL);
+    ASSERT(all != NULL && r->depth <= r->depth_max + 1);
     if (!goes_on) {
         fail(r, "nested too deep");
         r->error->kind = JSON_READ_TOO_DEEP;
@@ -376,6 +380,7 @@ json_t *json_read(struct str text, unsigned depth_max, size_t values_max, size_t
             root = NULL;
         }
     }
+    ASSERT(r.depth == 0 && r.at <= r.end);
     if (root == NULL)
         find_place(&r);
     buf_done(&r.text);

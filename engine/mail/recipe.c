@@ -49,6 +49,7 @@ static struct template *compile(struct reading *r, const json_t *source, enum te
     struct template_error why;
     struct template *t;
 
+    ASSERT(json_is_string(source));
     t = r->literal ? template_literal(json_str(source))
                    : template_compile(json_str(source), r->language, place, r->partials,
                                       r->partials_len, &why);
@@ -80,6 +81,7 @@ static int read_texts(struct reading *r, json_t *content)
                  {"amp_html_body", "content.amp_html_body", "x-amp-html", TEMPLATE_HTML},
                  {"html_body", "content.html_body", "html", TEMPLATE_HTML}};
 
+    _Static_assert(ARRAY_LEN(texts) == LETTER_TEXTS_MAX, "room for each");
     for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
         json_t *source = json_member(content, texts[i].name);
         struct template *t;
@@ -106,6 +108,7 @@ static int read_mailbox(struct reading *r, json_t *content, const char *name,
     json_t *box = json_member(content, name), *display;
     char path[JSON_PATH_BYTES], at[JSON_PATH_BYTES];
 
+    ASSERT(out->email == NULL && out->name == NULL);
     if (box == NULL)
         return 0;
     json_path(path, "content", name);
@@ -145,6 +148,7 @@ static int add_field(struct reading *r, const char *name, const json_t *value, c
     struct recipe *in = r->in;
     struct letter_field *f = &in->fields[in->fields_len];
 
+    ASSERT(in->fields_len <= json_object_size(in->headers)); /* and the subject */
     f->name = str_of(name);
     f->path = json_member(r->in->headers, name) == NULL ? path : NULL;
     f->value = compile(r, value, TEMPLATE_TEXT, path);
@@ -250,6 +254,7 @@ static int read_attachment(struct reading *r, json_t *one, const char *path)
         }
         a.bytes = buf_str(&decoded);
     }
+    ASSERT(in->inlined_len + in->attached_len < ATTACHED_MAX);
     part = id != NULL ? &in->inlined[in->inlined_len++] : &in->attached[in->attached_len++];
     mime_put_attachment(part, &a);
     buf_done(&decoded);
@@ -410,6 +415,7 @@ static int read_partials(struct reading *r, const json_t *root)
                          TEMPLATE_PARTIAL_NAME_MAX);
             return -EINVAL;
         }
+        ASSERT(r->partials_len < TEMPLATE_PARTIALS_MAX);
         bytes += json_string_length(text);
         r->partials[r->partials_len++] =
             (struct template_partial){.name = str_of(name), .text = json_str(text)};
@@ -432,6 +438,7 @@ int recipe_read(json_t *root, struct recipe **out, struct json_mistake *mistake)
         recipe_free(in);
         return -EINVAL;
     }
+    ASSERT((in->message != NULL) == (in->texts_len == 0)); /* one of the two */
     in->substitutions = json_incref(substitutions);
     *out = in;
     return 0;
@@ -589,6 +596,7 @@ void recipe_fingerprint(const json_t *root, char out[static RECIPE_FINGERPRINT_B
     uint8_t sum[DIGEST_BYTES];
     char *text;
 
+    _Static_assert(RECIPE_FINGERPRINT_BYTES / 2 <= DIGEST_BYTES, "a part of the digest");
     update(object, more);
     text = json_dumps(object, JSON_COMPACT | JSON_SORT_KEYS);
     ASSERT(text != NULL);
@@ -628,6 +636,7 @@ int recipe_parse(struct str text, struct recipe **out, struct json_mistake *mist
         err = json_fields_check(marks, "marks", marks_fields, ARRAY_LEN(marks_fields), mistake);
     if (err == 0)
         err = recipe_read(root, out, mistake);
+    ASSERT(err < 0 || ((*out)->marks == NULL && (*out)->sender_rule == NULL));
     if (err == 0)
         (*out)->marks = json_incref(marks);
     rule = json_member(root, "sender_rule");

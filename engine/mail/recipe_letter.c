@@ -2,6 +2,7 @@
  */
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "mail/convert.h"
 #include "mail/header.h"
@@ -152,6 +153,7 @@ static void put_unsubscribe(struct letter *l)
 {
     bool one_click = l->marks.unsubscribe.len > 0;
 
+    ASSERT(one_click || l->marks.unsubscribe_mailto.len > 0); /* there is a token */
     buf_puts(l->out, "List-Unsubscribe: ");
     if (one_click)
         buf_printf(l->out, "<%.*s%.*s>", STR_FMT(l->marks.unsubscribe), STR_FMT(l->token));
@@ -236,7 +238,7 @@ static void combine(const struct letter *l, const char *subtype, struct buf *par
 
     if (more_len == 0)
         return;
-    ASSERT(more_len < ARRAY_LEN(parts));
+    ASSERT(part->len > 0 && more_len < ARRAY_LEN(parts));
     parts[len++] = buf_str(part);
     for (size_t i = 0; i < more_len; i++)
         parts[len++] = buf_str(&more[i]);
@@ -252,6 +254,7 @@ static int put_parts(struct letter *l)
     struct buf texts[LETTER_TEXTS_MAX] = {0}, rendered = {0};
     int err = 0;
 
+    ASSERT(in->texts_len > 0 && in->texts_len <= LETTER_TEXTS_MAX);
     for (size_t i = 0; err == 0 && i < in->texts_len; i++) {
         enum mime_charset charset = MIME_UTF8;
 
@@ -305,6 +308,7 @@ static int put_message(struct letter *l)
     if (err == 0) {
         size_t lead = trace_lead(lines.data, lines.len);
 
+        ASSERT(lead <= lines.len);
         buf_consume(&lines, lead);
         if (!header_field_next(lines.data, lines.len, 0, &field)) {
             json_mistake(l->error, 422, "content", "does not begin with a header field");
@@ -335,6 +339,7 @@ int recipe_letter(const struct recipe *r, const struct recipe_order *order, stru
                        .out = out,
                        .error = mistake};
     json_t *name = json_object_get(order->one, "name");
+    size_t began = out->len;
     int err;
 
     ASSERT((order->token.len > 0) == recipe_wants_token(r));
@@ -349,5 +354,6 @@ int recipe_letter(const struct recipe *r, const struct recipe_order *order, stru
             err = put_parts(&l);
     }
     json_decref(l.variables);
+    ASSERT(err < 0 || (out->len > began + 2 && memcmp(out->data + out->len - 2, "\r\n", 2) == 0));
     return err;
 }
