@@ -10,6 +10,9 @@
 #define NAMED_BYTES       (MSGID_BYTES + 4) /* campaign and index */
 #define RETURN_BYTES      (NAMED_BYTES + RETURN_CODE_BYTES)
 
+_Static_assert(LETTER_MARK_RETURN_CHARS == (RETURN_BYTES * 8 + 4) / 5, "five bits a character");
+_Static_assert(RETURN_CODE_BYTES <= MAC_BYTES && TOKEN_CODE_BYTES <= MAC_BYTES, "parts of a code");
+
 static const char base32[] = "abcdefghijklmnopqrstuvwxyz234567";
 
 static void put_named(struct buf *out, const struct msgid *campaign, uint32_t index)
@@ -28,6 +31,7 @@ static void code_of(const uint8_t key[MAC_KEY_BYTES], enum letter_mark_kind kind
 {
     struct buf text = {0};
 
+    ASSERT(kind == LETTER_MARK_TOKEN || (kind == LETTER_MARK_RETURN && address.len == 0));
     buf_puts(&text, kind == LETTER_MARK_RETURN ? "bounce" : "unsubscribe");
     put_named(&text, campaign, index);
     buf_put_str(&text, address);
@@ -77,12 +81,14 @@ void letter_mark_put_return(struct buf *out, const uint8_t key[MAC_KEY_BYTES],
 {
     uint8_t code[MAC_BYTES];
     struct buf bytes = {0};
+    size_t began = out->len;
 
     code_of(key, LETTER_MARK_RETURN, campaign, index, STR(""), code);
     put_named(&bytes, campaign, index);
     buf_put(&bytes, code, RETURN_CODE_BYTES);
     ASSERT(bytes.len == RETURN_BYTES);
     put_base32(out, bytes.data, bytes.len);
+    ASSERT(out->len - began == LETTER_MARK_RETURN_CHARS);
     buf_done(&bytes);
 }
 
@@ -103,6 +109,7 @@ void letter_mark_put_token(struct buf *out, const uint8_t key[MAC_KEY_BYTES],
     buf_done(&bytes);
     while (out->data[out->len - 1] == '=')
         out->len--;
+    ASSERT(out->len > began);
     for (size_t i = began; i < out->len; i++)
         out->data[i] = out->data[i] == '+' ? '-' : out->data[i] == '/' ? '_' : out->data[i];
 }

@@ -149,6 +149,7 @@ static int64_t day_number(const struct locale_date *d)
     int64_t year = d->year - (d->month <= 2), of_era = year % 400, era = year / 400;
     int64_t month = (d->month + 9) % 12, of_year = (153 * month + 2) / 5 + d->day - 1;
 
+    ASSERT(year >= 0 && month < 12); /* a division rounds down */
     return era * 146097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719468;
 }
 
@@ -163,6 +164,7 @@ struct locale_date locale_date_of(int64_t unix_s)
                             .month = (unsigned)(month < 10 ? month + 3 : month - 9),
                             .day = (unsigned)(of_year - (153 * month + 2) / 5 + 1)};
 
+    ASSERT(of_era >= 0 && of_era < 146097 && d.month >= 1 && d.month <= 12);
     d.year += d.month <= 2;
     return d;
 }
@@ -170,7 +172,7 @@ struct locale_date locale_date_of(int64_t unix_s)
 void locale_put_date(struct buf *out, const struct locale *l, const struct locale_date *date,
                      enum locale_style style)
 {
-    ASSERT(locale_date_valid(date));
+    ASSERT(locale_date_valid(date) && style < LOCALE_STYLES);
     for (const char *p = l->dates[style]; *p != '\0'; p++) {
         switch (*p) {
         case 'd':
@@ -191,8 +193,10 @@ void locale_put_date(struct buf *out, const struct locale *l, const struct local
             buf_puts(out, l->days[(day_number(date) + 4 + 7 * 200000) % 7]);
             break;
         case '\'':
-            while (*++p != '\'')
+            while (*++p != '\'') {
+                ASSERT(*p != '\0');
                 buf_putc(out, *p);
+            }
             break;
         default:
             buf_putc(out, *p);
@@ -217,6 +221,7 @@ static void add_one(struct buf *text)
 {
     size_t at = text->len;
 
+    ASSERT(at > 0);
     while (at > 0 && text->data[at - 1] == '9')
         text->data[--at] = '0';
     if (at > 0) {
@@ -272,6 +277,7 @@ int locale_put_number(struct buf *out, const struct locale *l, struct str number
         add_one(&text);
     if (negative && !is_zero(&text))
         buf_putc(out, '-');
+    ASSERT(text.len > kept && kept <= wanted); /* a digit stands in front of the point */
     put_grouped(out, l, (char *)text.data, text.len - kept);
     if (wanted > 0)
         buf_puts(out, l->point);

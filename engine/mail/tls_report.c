@@ -20,6 +20,7 @@ const char *tls_report_policy_name(enum tls_report_policy_type type)
                                                            [TLS_REPORT_STS] = "sts",
                                                            [TLS_REPORT_TLSA] = "tlsa"};
 
+    ASSERT(type < TLS_REPORT_POLICIES);
     return names[type];
 }
 
@@ -39,6 +40,7 @@ const char *tls_report_result_name(enum tls_report_result result)
         [TLS_REPORT_STS_INVALID] = "sts-policy-invalid",
         [TLS_REPORT_STS_WEBPKI] = "sts-webpki-invalid"};
 
+    ASSERT(result < TLS_REPORT_RESULTS);
     return names[result];
 }
 
@@ -158,6 +160,7 @@ struct reading {
 
 static struct str placed(const struct tls_report_targets *out, struct place p)
 {
+    ASSERT(p.at <= out->text.len && p.len <= out->text.len - p.at);
     return (struct str){(const char *)out->text.data + p.at, p.len};
 }
 
@@ -180,6 +183,7 @@ static void read_target(struct reading *r, struct str uri)
     struct place *first = &r->first[out->len], *second = &r->second[out->len];
     bool good = false;
 
+    ASSERT(out->len < TLS_REPORT_TARGETS_MAX);
     uri = str_trim(uri);
     *target = (struct tls_report_target){.https = false};
     *second = (struct place){0, 0};
@@ -275,6 +279,7 @@ static void put_policy_itself(struct buf *out, const struct tls_report_policy *p
     const char *domain = p->texts.ptr, *end = p->texts.ptr + p->texts.len;
     const char *strings = next_text(domain);
 
+    ASSERT(strings <= end && end[-1] == '\0'); /* each has its NUL */
     buf_puts(out, "{\"policy\":{");
     put_text(out, "policy-type", tls_report_policy_name(p->type));
     if (strings < end)
@@ -348,6 +353,7 @@ int tls_report_pack(struct buf *out, struct str json)
     z_stream z = {.next_in = (Bytef *)(uintptr_t)json.ptr, .avail_in = (uInt)json.len};
     int result;
 
+    ASSERT(json.len <= UINT32_MAX / 2); /* zlib counts in so many bits */
     if (deflateInit2(&z, Z_DEFAULT_COMPRESSION, Z_DEFLATED, GZIP_WINDOW, 8, Z_DEFAULT_STRATEGY) !=
         Z_OK)
         return -ENOMEM;
@@ -355,7 +361,7 @@ int tls_report_pack(struct buf *out, struct str json)
     z.next_out = out->data + out->len;
     z.avail_out = (uInt)(out->cap - out->len);
     result = deflate(&z, Z_FINISH);
-    ASSERT(result == Z_STREAM_END);
+    ASSERT(result == Z_STREAM_END && z.avail_in == 0);
     out->len = out->cap - z.avail_out;
     (void)deflateEnd(&z);
     return 0;
@@ -397,6 +403,7 @@ void tls_report_put_mail(struct buf *out, const struct tls_report *r,
     char date[CLOCK_RFC5322_BYTES];
     int err;
 
+    ASSERT(r->begin_s >= 0 && r->begin_s <= r->end_s);
     tls_report_put_file_name(&name, r);
     put_words(&words, r);
     /* The name whole, however long: it is of letters that need no other form, and receivers look at
