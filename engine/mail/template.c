@@ -11,9 +11,11 @@ uint32_t template_node(struct parser *p, struct node node)
     struct template *t = p->t;
     uint32_t below[] = {node.a, node.b, node.c, node.d};
 
-    for (size_t i = 0; i < ARRAY_LEN(below); i++)
+    for (size_t i = 0; i < ARRAY_LEN(below); i++) {
+        ASSERT(below[i] < t->nodes_len); /* what is below is made first: there is no circle */
         if (t->nodes[below[i]].depth >= node.depth)
             node.depth = (uint16_t)(t->nodes[below[i]].depth + 1);
+    }
     if (node.depth > TEMPLATE_DEPTH_MAX)
         template_fail(p, node.at, "nested more than %d deep", TEMPLATE_DEPTH_MAX);
     if (t->nodes_len >= TEMPLATE_NODES_MAX)
@@ -25,6 +27,7 @@ uint32_t template_node(struct parser *p, struct node node)
         t->nodes = realloc(t->nodes, t->nodes_cap * sizeof(*t->nodes));
         ASSERT(t->nodes != NULL);
     }
+    ASSERT(t->nodes_len < t->nodes_cap && node.depth <= TEMPLATE_DEPTH_MAX && node.next == 0);
     t->nodes[t->nodes_len] = node;
     return t->nodes_len++;
 }
@@ -166,6 +169,7 @@ static uint32_t parse_macro(struct parser *p, uint32_t at)
     unsigned len = 0;
 
     node.text = parse_target(p, "macro");
+    ASSERT(p->macros_len <= TEMPLATE_MACROS_MAX);
     if (p->macros_len == TEMPLATE_MACROS_MAX)
         template_fail(p, at, "more than %d macros", TEMPLATE_MACROS_MAX);
     else
@@ -229,6 +233,7 @@ static uint32_t parse_raw(struct parser *p, uint32_t at)
         return 0;
     while (p->trims && from < to && template_is_space(p->source.ptr[from]))
         from++;
+    ASSERT(p->at <= to && to + 4 <= end && end <= p->source.len);
     p->trims = p->source.ptr[end - 3] == '-';
     p->at = end;
     end = to;
@@ -355,6 +360,8 @@ void template_append(struct parser *p, struct template_list *list, uint32_t node
 
     if (node == 0)
         return;
+    /* In the order in which they are made, and at the end: else what follows it would be lost. */
+    ASSERT(node > list->last && nodes[list->last].next == 0);
     if (list->first == 0)
         list->first = node;
     else
@@ -430,6 +437,7 @@ static void append_part(struct template *t, struct str name, struct str text)
     part->name = name;
     part->from = append_source(t, text);
     part->to = (uint32_t)t->source_len;
+    ASSERT(t->source + t->source_len < t->strings);
     t->source[t->source_len++] = '\n'; /* nothing of one part belongs to a line of another */
 }
 
@@ -456,6 +464,7 @@ static struct template *template_new(struct str source, const struct template_pa
     append_part(t, STR(""), source);
     for (size_t i = 0; i < partials_len; i++)
         append_part(t, partials[i].name, partials[i].text);
+    ASSERT(t->parts_len == partials_len + 1 && t->source_len <= bytes);
     return t;
 }
 
@@ -501,6 +510,7 @@ static void compile_part(struct parser *p, struct template_part *part)
 {
     struct template *t = p->t;
 
+    ASSERT(part->wanted && !part->compiled && part->from <= part->to);
     p->at = part->from;
     p->source = (struct str){t->source, part->to};
     p->trims = false;
@@ -560,6 +570,7 @@ struct template *template_compile(struct str source, enum template_language lang
                 more = true;
             }
     }
+    ASSERT(p.depth == 0 && p.braces == 0); /* whatever was wrong on the way */
     check_calls(&p);
     if (!p.failed)
         return t;

@@ -167,6 +167,7 @@ struct value block_eval(struct render *r, const struct node *node)
     case NODE_TEXT ... NODE_CHOICE:
         break;
     }
+    ASSERT(false); /* render_eval() */
     return (struct value){0};
 }
 
@@ -174,8 +175,10 @@ struct value block_eval(struct render *r, const struct node *node)
 
 static void run_in(struct render *r, const struct node *node, struct frame *frame)
 {
+    ASSERT(frame->outer == r->frame);
     r->frame = frame;
     render_run(r, node->b);
+    ASSERT(r->frame == frame);
     r->frame = frame->outer;
 }
 
@@ -185,6 +188,7 @@ static bool run_each(struct render *r, const struct node *node, json_t *of)
     struct frame frame = {.outer = r->frame, .name = node->text, .loop = true};
     void *at = NULL;
 
+    ASSERT(json_is_array(of) || json_is_object(of));
     frame.len = json_is_array(of) ? json_array_size(of) : json_object_size(of);
     if (json_is_object(of))
         at = json_object_iter(of);

@@ -163,6 +163,7 @@ static struct value slice(struct render *r, const struct node *node)
     from = slice_end(r, node->b, len, 0);
     to = slice_end(r, node->c, len, len);
     to = to < from ? from : to;
+    ASSERT(from <= len && to <= len);
     if (of.kind == VALUE_STRING) {
         from = chars_end(of.string, from);
         to = chars_end(of.string, to);
@@ -198,7 +199,9 @@ static struct value method(struct render *r, const struct node *node)
     struct value of = render_eval(r, node->a);
     struct arguments args;
 
+    ASSERT(node->which < template_methods_len);
     arguments(r, node->b, &args);
+    ASSERT(r->failed || (args.len >= m->args_min && args.len <= m->args_max)); /* compiled so */
     for (size_t i = 0; i < args.len && !r->failed; i++)
         if (args.names[i].len > 0)
             render_fail(r, node->at, "the method '%s' takes no named arguments", m->name);
@@ -316,6 +319,7 @@ static struct value call_macro(struct render *r, const struct node *node, const 
     r->frame = &own;
     parameters(r, macro, args);
     v = render_capture(r, node->at, macro->b);
+    ASSERT(r->frame == &own);
     r->nested--;
     r->frame = frame;
     r->sets = sets;
@@ -365,6 +369,7 @@ void unpack_run(struct render *r, const struct node *node)
     struct value of = node->a != 0 ? render_eval(r, node->a) : r->frame->value;
     size_t i = 0, len = 0;
 
+    ASSERT(node->b != 0); /* parse_targets() */
     for (uint32_t n = node->b; n != 0; n = r->t->nodes[n].next)
         len++;
     if (!r->failed &&
@@ -382,6 +387,7 @@ void set_member_run(struct render *r, const struct node *node)
     if (of.kind != VALUE_NAMESPACE)
         render_fail(r, node->at, "what has members that can be set is made by 'namespace()'");
     else if (!r->failed) {
+        ASSERT(r->made != NULL); /* it has the namespace */
         /* What is evaluated at present may have the old value, a text: a macro runs within it. */
         (void)json_array_append(r->made, json_object_getn(of.json, node->text.ptr, node->text.len));
         (void)render_put(r, node->at, of.json, node->text, v);

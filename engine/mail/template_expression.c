@@ -12,6 +12,7 @@ void template_expect_sign(struct parser *p, const char *sign)
 /* Whether p may go one level deeper. */
 bool template_descend(struct parser *p)
 {
+    ASSERT(p->depth <= TEMPLATE_DEPTH_MAX); /* who may not go deeper does not */
     if (p->depth++ >= TEMPLATE_DEPTH_MAX)
         template_fail(p, p->token.at, "nested more than %d deep", TEMPLATE_DEPTH_MAX);
     return !p->failed;
@@ -105,6 +106,7 @@ static uint32_t parse_object(struct parser *p, uint32_t at)
         if (!token_take_sign(p, ","))
             break;
     }
+    ASSERT(p->braces > 0);
     p->braces--;
     template_expect_sign(p, "}");
     return template_node(p, (struct node){.kind = NODE_OBJECT, .at = at, .b = list.first});
@@ -178,6 +180,7 @@ static uint32_t parse_method(struct parser *p, uint32_t at, struct str name, uin
     const struct filter *m;
     size_t len;
 
+    ASSERT(template_methods_len <= UINT8_MAX && template_tests_len <= UINT8_MAX);
     while (node.which < template_methods_len &&
            !str_eq(name, str_of(template_methods[node.which].name)))
         node.which++;
@@ -256,6 +259,7 @@ static void place_arguments(struct parser *p, const struct filter *f, uint32_t f
 {
     size_t next = 0;
 
+    ASSERT(f->args_min <= f->args_max && f->args_max <= TEMPLATE_ARGS_MAX);
     for (uint32_t n = first; n != 0 && !p->failed; n = p->t->nodes[n].next) {
         const struct node *one = &p->t->nodes[n];
         size_t place = one->text.len == 0 ? next++ : argument_place(f, one->text);
@@ -279,6 +283,7 @@ static uint32_t parse_filter(struct parser *p, uint32_t a)
     const struct filter *f;
     size_t len;
 
+    ASSERT(template_filters_len <= UINT8_MAX); /* node.which */
     if (token_take_name(p, "format")) {
         template_expect_sign(p, "(");
         return p->failed ? 0 : parse_method(p, node.at, STR(TEMPLATE_FORMAT), a);
@@ -370,6 +375,7 @@ static uint32_t parse_filtered(struct parser *p)
 static const char *const math_signs[] = {
     [MATH_ADD] = "+",    [MATH_SUBTRACT] = "-", [MATH_MULTIPLY] = "*",
     [MATH_FLOOR] = "//", [MATH_DIVIDE] = "/",   [MATH_MODULO] = "%"};
+_Static_assert(ARRAY_LEN(math_signs) == MATH_MODULO + 1, "one for each");
 
 /* Operands that inner reads, with the signs from first to last between them. */
 static uint32_t parse_math(struct parser *p, enum math first, enum math last,
@@ -422,6 +428,7 @@ static uint32_t parse_compare(struct parser *p)
     static const char *const signs[] = {"==", "!=", "<", "<=", ">", ">="};
     uint32_t a = parse_sum(p), at = (uint32_t)p->token.at;
 
+    _Static_assert(ARRAY_LEN(signs) == COMPARE_GE + 1, "one for each");
     for (uint8_t i = 0; i < ARRAY_LEN(signs); i++)
         if (token_take_sign(p, signs[i]))
             return template_node(

@@ -50,6 +50,7 @@ static size_t char_len(struct str s)
 {
     size_t n = 1;
 
+    ASSERT(s.len > 0);
     while (n < s.len && ((unsigned char)s.ptr[n] & 0xc0) == 0x80)
         n++;
     return n;
@@ -60,8 +61,10 @@ static size_t last_char(struct str s)
 {
     size_t n = s.len - 1;
 
-    while (((unsigned char)s.ptr[n] & 0xc0) == 0x80)
+    while (((unsigned char)s.ptr[n] & 0xc0) == 0x80) {
+        ASSERT(n > 0); /* valid UTF-8 */
         n--;
+    }
     return n;
 }
 
@@ -245,7 +248,7 @@ static FILTER(filter_replace)
     struct buf out = {0};
     size_t i = 0;
 
-    (void)args_len;
+    ASSERT(args_len == 2);
     v = value_text(r, at, v);
     if (r->failed || from.string.len == 0)
         return r->failed ? v : render_fail(r, at, "'replace' of nothing");
@@ -291,6 +294,7 @@ static FILTER(filter_urlencode)
         room[len++] = hex[(unsigned char)c >> 4];
         room[len++] = hex[(unsigned char)c & 15];
     }
+    ASSERT(len <= 3 * v.string.len);
     return (struct value){.kind = VALUE_STRING, .string = {room, len}};
 }
 
@@ -452,6 +456,7 @@ static FILTER(filter_truncate)
     if (chars_end(v.string, max < INT64_MAX - 5 ? max + 5 : max) >= v.string.len)
         return v;
     end = chars_end(v.string, max - dots_len);
+    ASSERT(end < v.string.len);
     for (blank = end; words && blank > 0; blank--)
         if (v.string.ptr[blank - 1] == ' ') {
             end = blank - 1;
@@ -486,6 +491,7 @@ static bool style_of(struct render *r, uint32_t at, struct value name, enum loca
     static const char *const styles[] = {
         [LOCALE_SHORT] = "short", [LOCALE_LONG] = "long", [LOCALE_FULL] = "full"};
 
+    _Static_assert(ARRAY_LEN(styles) == LOCALE_STYLES, "one for each");
     name = value_text(r, at, name);
     for (size_t i = 0; i < ARRAY_LEN(styles) && !r->failed; i++)
         if (str_eq(name.string, str_of(styles[i]))) {
@@ -525,6 +531,7 @@ static FILTER(filter_date)
     struct locale_date date;
     struct buf out = {0};
 
+    ASSERT(args_len == 1 || args_len == 2);
     v = some_text(r, at, v);
     if (l == NULL || r->failed || (args_len > 1 && !style_of(r, at, args[1], &style)))
         return v;
@@ -544,6 +551,7 @@ static FILTER(filter_number)
         args_len > 1 ? args[1] : (struct value){.kind = VALUE_INTEGER, .integer = -1};
     struct buf out = {0};
 
+    ASSERT(args_len == 1 || args_len == 2);
     v = some_text(r, at, v);
     if (l == NULL || r->failed || v.string.len == 0 ||
         !render_spend(r, at, v.string.len / LOOKED_PER_STEP))
@@ -647,6 +655,7 @@ const size_t template_filters_len = ARRAY_LEN(template_filters);
 /* "loop.cycle('odd', 'even')" */
 static FILTER(method_cycle)
 {
+    ASSERT(args_len > 0);
     if (v.kind != VALUE_LOOP)
         return render_fail(r, at, "only 'loop' has 'cycle'");
     return args[v.loop->index % args_len];

@@ -56,6 +56,7 @@ static bool begins_name(char c)
 
 struct str template_between(const struct parser *p, size_t from, size_t to)
 {
+    ASSERT(from <= to && to <= p->source.len);
     return (struct str){p->source.ptr + from, to - from};
 }
 
@@ -63,6 +64,7 @@ static bool looking_at(const struct parser *p, size_t at, const char *what)
 {
     size_t len = strlen(what);
 
+    ASSERT(at <= p->source.len);
     return p->source.len - at >= len && memcmp(p->source.ptr + at, what, len) == 0;
 }
 
@@ -84,6 +86,7 @@ static void take_number(struct parser *p, struct token *t)
         template_fail(p, t->at, "a number of more than 18 digits");
         return;
     }
+    ASSERT(end > t->at && end - t->at < sizeof(text));
     memcpy(text, p->source.ptr + t->at, end - t->at);
     text[end - t->at] = '\0';
     t->kind = real ? TOKEN_REAL : TOKEN_INTEGER;
@@ -120,6 +123,7 @@ static void take_string(struct parser *p, struct token *t)
         }
         room[len++] = c;
     }
+    ASSERT(room + len <= p->t->strings + p->t->source_len); /* each byte is read once */
     if (i >= p->source.len) {
         template_fail(p, t->at, "a string without its closing %c", quote);
         return;
@@ -153,6 +157,7 @@ void template_next(struct parser *p)
                                         "|",  "~",  "-",  "+",  "*",  "/", "%", "="};
     struct token t = {.kind = TOKEN_END};
 
+    ASSERT((p->close == '}' || p->close == '%') && p->at <= p->source.len);
     while (p->at < p->source.len && template_is_space(p->source.ptr[p->at]))
         p->at++;
     t.at = p->at;

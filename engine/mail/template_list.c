@@ -1,5 +1,6 @@
 /* Filters and methods of lists and objects, and numbers in texts ("%.2f"), as Jinja and Python have
  * them. */
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -145,6 +146,7 @@ FILTER(filter_get)
 {
     struct value found = {0};
 
+    ASSERT(args_len == 1 || args_len == 2);
     if (!is_object(r, at, &v))
         return v;
     if (args[0].kind == VALUE_STRING)
@@ -200,6 +202,7 @@ static struct value sorted(struct sorting *s, json_t *list, bool reverse)
     json_t *made = render_make(s->r, s->at, false);
     struct sorted *all;
 
+    ASSERT(json_is_array(list));
     if (made == NULL || !render_spend(s->r, s->at, 20 * len))
         return (struct value){0};
     all = calloc(len + 1, sizeof(*all));
@@ -404,6 +407,7 @@ FILTER(filter_batch)
     json_t *list = items_of(r, at, v), *made = render_make(r, at, false), *row = NULL;
     size_t len = json_array_size(list), n;
 
+    ASSERT(args_len == 1 || args_len == 2);
     if (args[0].kind != VALUE_INTEGER || args[0].integer < 1)
         return render_fail(r, at, "'batch' takes a number of 1 or more");
     n = (uint64_t)args[0].integer > len ? len : (size_t)args[0].integer;
@@ -428,6 +432,7 @@ FILTER(filter_groupby)
     struct value in_order = filter_sort(r, at, v, order, ARRAY_LEN(order)), last = {0}, key;
     json_t *made = render_make(r, at, false), *group = NULL;
 
+    ASSERT(args_len == 1);
     for (size_t i = 0; !r->failed && i < json_array_size(in_order.json); i++) {
         json_t *one = json_array_get(in_order.json, i);
         struct value shown = attribute_of(r, at, one, path);
@@ -487,7 +492,7 @@ FILTER(method_join)
 {
     size_t n = template_filter_find(STR("join"));
 
-    (void)args_len;
+    ASSERT(n < template_filters_len && args_len == 1);
     v = value_text(r, at, v);
     return r->failed ? v : template_filters[n].run(r, at, args[0], &v, 1);
 }
@@ -496,7 +501,7 @@ FILTER(method_startswith)
 {
     struct value with = value_text(r, at, args[0]);
 
-    (void)args_len;
+    ASSERT(args_len == 1);
     v = value_text(r, at, v);
     return (struct value){.kind = VALUE_BOOL,
                           .boolean = with.string.len == 0 ||
@@ -509,7 +514,7 @@ FILTER(method_endswith)
     struct value with = value_text(r, at, args[0]);
     size_t len = with.string.len;
 
-    (void)args_len;
+    ASSERT(args_len == 1);
     v = value_text(r, at, v);
     return (struct value){
         .kind = VALUE_BOOL,
@@ -557,6 +562,7 @@ static void put_number(struct render *r, uint32_t at, struct buf *out, const str
 {
     char text[400], *number = text + 1;
 
+    _Static_assert(sizeof(text) > DBL_MAX_10_EXP + 4 + FORMAT_CHARS_MAX, "sign, digits, point");
     if (!value_is_number(v)) {
         render_fail(r, at,
                     "a number is wanted for this format; 'int' and 'float' make one of a text");
@@ -590,6 +596,7 @@ static void put_formatted(struct render *r, uint32_t at, struct buf *out, const 
     bool is_text = f->kind == 's' || (f->kind == '\0' && !value_is_number(&v));
     size_t width = (size_t)f->width, chars;
 
+    ASSERT(r->failed || (width <= FORMAT_CHARS_MAX && f->decimals <= FORMAT_CHARS_MAX));
     if (is_text || (f->kind == '\0' && f->decimals < 0 && !f->commas)) {
         v = value_text(r, at, v);
         buf_put_str(&one, v.string);

@@ -35,6 +35,7 @@ static char here(const struct mustache *m)
 
 static bool looking_at(const struct mustache *m, struct str what)
 {
+    ASSERT(m->p->at <= m->p->source.len && what.len > 0);
     return m->p->source.len - m->p->at >= what.len &&
            memcmp(m->p->source.ptr + m->p->at, what.ptr, what.len) == 0;
 }
@@ -66,6 +67,7 @@ static void cut_text(struct mustache *m, size_t end)
     struct node *text = &m->p->t->nodes[m->text];
     size_t from = m->text == 0 ? 0 : (size_t)(text->text.ptr - m->p->source.ptr);
 
+    ASSERT(m->text == 0 || (text->kind == NODE_TEXT && from + text->text.len <= m->tag));
     if (m->text != 0 && end < from + text->text.len)
         text->text.len = end > from ? end - from : 0;
 }
@@ -83,6 +85,7 @@ static bool cut_line(struct mustache *m)
     const struct parser *p = m->p;
     size_t from = m->tag, to = p->at;
 
+    ASSERT(from < to);
     while (from > 0 && is_blank(p->source.ptr[from - 1]))
         from--;
     while (to < p->source.len && is_blank(p->source.ptr[to]))
@@ -347,10 +350,12 @@ static uint32_t parse_call(struct mustache *m)
         template_fail(m->p, m->p->at, "'%s' takes %d arguments", h->name, h->args_min);
     if (m->p->failed)
         return 0;
+    ASSERT(len <= h->args_max && h->args_max <= TEMPLATE_ARGS_MAX);
     node.kind = h->kind;
     if (str_eq(word, STR("len")))
         word = STR("length");
     node.which = h->kind == NODE_FILTER ? (uint8_t)template_filter_find(word) : h->which;
+    ASSERT(h->kind != NODE_FILTER || node.which < template_filters_len);
     node.a = h->kind == NODE_AND || h->kind == NODE_OR || h->kind == NODE_NOT ? truth(m, args[0])
                                                                               : args[0];
     node.b = h->kind == NODE_AND || h->kind == NODE_OR ? truth(m, args[1]) : args[1];

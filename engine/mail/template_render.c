@@ -73,6 +73,7 @@ static void *room_of(struct render *r, uint32_t at, struct scratch_block **block
         *blocks = b;
     }
     b->used += len;
+    ASSERT(b->used <= b->size);
     return b->bytes + b->used - len;
 }
 
@@ -114,6 +115,7 @@ struct value value_of_json(json_t *json)
     case JSON_ARRAY:
         return (struct value){.kind = VALUE_JSON, .json = json};
     }
+    ASSERT(false);
     return (struct value){0};
 }
 
@@ -144,6 +146,7 @@ bool value_true(const struct value *v)
     case VALUE_MACRO:
         return true;
     }
+    ASSERT(false);
     return false;
 }
 
@@ -238,6 +241,7 @@ struct value value_text(struct render *r, uint32_t at, struct value v)
     case VALUE_MACRO:
         return render_fail(r, at, "a macro is no text; behind its name stand parentheses");
     }
+    ASSERT(false);
     return (struct value){0};
 }
 
@@ -261,9 +265,10 @@ static struct str html_of(char c)
 
 struct value value_escaped(struct render *r, uint32_t at, struct value v)
 {
-    size_t len = v.string.len;
+    size_t len = v.string.len, need;
     char *room;
 
+    ASSERT(r->failed || v.kind == VALUE_STRING);
     if (v.safe)
         return v;
     if (!render_spend(r, at, v.string.len / LOOKED_PER_STEP))
@@ -277,6 +282,7 @@ struct value value_escaped(struct render *r, uint32_t at, struct value v)
     room = render_scratch(r, at, len);
     if (room == NULL)
         return (struct value){0};
+    need = len;
     len = 0;
     for (size_t i = 0; i < v.string.len; i++) {
         struct str html = html_of(v.string.ptr[i]);
@@ -284,6 +290,7 @@ struct value value_escaped(struct render *r, uint32_t at, struct value v)
         memcpy(room + len, html.len > 0 ? html.ptr : v.string.ptr + i, html.len > 0 ? html.len : 1);
         len += html.len > 0 ? html.len : 1;
     }
+    ASSERT(len == need);
     v.string = (struct str){room, len};
     return v;
 }
@@ -408,6 +415,7 @@ static struct value loop_attribute(const struct frame *f, struct str name)
         {"length", {.kind = VALUE_INTEGER, .integer = (int64_t)f->len}},
     };
 
+    ASSERT(f->index < f->len && !f->macro); /* its turn */
     for (size_t i = 0; i < ARRAY_LEN(all); i++)
         if (str_eq(name, str_of(all[i].name)))
             return all[i].value;
@@ -455,6 +463,7 @@ static struct value filtered(struct render *r, const struct node *node)
     uint32_t nodes[TEMPLATE_ARGS_MAX] = {node->b, node->c, node->d};
     size_t len = 0;
 
+    ASSERT(node->which < template_filters_len);
     /* One that is not given, in front of one that is, is as a variable that is not given. */
     for (size_t i = 0; i < TEMPLATE_ARGS_MAX; i++) {
         args[i] = nodes[i] != 0 ? render_eval(r, nodes[i]) : (struct value){0};
@@ -465,6 +474,7 @@ static struct value filtered(struct render *r, const struct node *node)
 
 static double number(const struct value *v)
 {
+    ASSERT(value_is_number(v));
     return v->kind == VALUE_REAL   ? v->real
            : v->kind == VALUE_BOOL ? (double)v->boolean
                                    : (double)v->integer;
@@ -472,6 +482,7 @@ static double number(const struct value *v)
 
 static int64_t integer(const struct value *v)
 {
+    ASSERT(v->kind == VALUE_BOOL || v->kind == VALUE_INTEGER);
     return v->kind == VALUE_BOOL ? v->boolean : v->integer;
 }
 
@@ -566,6 +577,7 @@ static struct value compared(struct render *r, const struct node *node)
     struct value a = render_eval(r, node->a), b = render_eval(r, node->b);
     int by;
 
+    ASSERT(node->which <= COMPARE_GE);
     if (node->which == COMPARE_EQ || node->which == COMPARE_NE)
         return boolean(value_equal(r, node->at, &a, &b) == (node->which == COMPARE_EQ));
     if (!value_order(r, node->at, &a, &b, &by))
@@ -629,6 +641,7 @@ static bool math_integers(enum math which, int64_t a, int64_t b, int64_t *out)
 {
     int64_t rest;
 
+    ASSERT(b != 0 || which < MATH_FLOOR);
     switch (which) {
     case MATH_ADD:
         return !__builtin_add_overflow(a, b, out);
@@ -651,6 +664,7 @@ static bool math_integers(enum math which, int64_t a, int64_t b, int64_t *out)
     case MATH_DIVIDE:
         break;
     }
+    ASSERT(false); /* what it makes has a fraction */
     return false;
 }
 
@@ -678,6 +692,7 @@ static double math_reals(enum math which, double a, double b)
             return rest;
         return a - rest == 0 ? copysign(0, a / b) : round((a - rest) / b);
     }
+    ASSERT(false);
     return 0;
 }
 
@@ -768,6 +783,7 @@ static struct value tested(struct render *r, const struct node *node)
 {
     struct value v = render_eval(r, node->a), with = {0};
 
+    ASSERT(node->which < template_tests_len);
     if (node->b != 0)
         with = render_eval(r, node->b);
     return boolean(!r->failed && template_tests[node->which].holds(r, node->at, &v, &with));
@@ -775,6 +791,7 @@ static struct value tested(struct render *r, const struct node *node)
 
 static struct value constant(enum constant which)
 {
+    ASSERT(which <= CONSTANT_TRUE);
     return which == CONSTANT_NONE ? (struct value){.kind = VALUE_NONE}
                                   : boolean(which == CONSTANT_TRUE);
 }
@@ -872,6 +889,7 @@ void render_set(struct render *r, uint32_t at, struct str name, struct value v)
         s = room_of(r, at, &r->kept, sizeof(*s));
         if (s == NULL)
             return;
+        ASSERT((uintptr_t)s % _Alignof(struct set) == 0); /* texts there are of whole words */
         *s = (struct set){.older = r->sets, .frame = r->frame, .nested = r->nested, .name = name};
         r->sets = s;
     }
@@ -893,6 +911,7 @@ struct value render_capture(struct render *r, uint32_t at, uint32_t statements)
     r->in_header = false;
     render_run(r, statements);
     blocks_free(&r->scratch);
+    ASSERT(r->out == &made);
     r->scratch = scratch;
     r->out = out;
     r->in_header = in_header;
@@ -933,6 +952,7 @@ static struct value chosen(struct render *r, const struct node *node, struct fra
                 (void)render_append(r, node->at, made, frame->value);
         }
     }
+    ASSERT(r->frame == frame);
     frame->macro = false;
     r->frame = frame->outer;
     return (struct value){.kind = VALUE_JSON, .json = made};
@@ -971,6 +991,7 @@ static void run_for(struct render *r, const struct node *node)
         }
         r->frame = &frame;
         render_run(r, node->b);
+        ASSERT(r->frame == &frame);
         r->frame = frame.outer;
         r->sets = sets;
     }
@@ -999,6 +1020,7 @@ static void run_partial(struct render *r, const struct node *node)
     struct set *sets = r->sets;
     struct buf hidden = {0};
 
+    ASSERT(node->part > 0 && node->part < r->t->parts_len && r->t->parts[node->part].compiled);
     if (r->nested >= TEMPLATE_NESTED_MAX)
         render_fail(r, node->at, "partials within one another more than %d deep",
                     TEMPLATE_NESTED_MAX);
@@ -1021,6 +1043,7 @@ static void run_partial(struct render *r, const struct node *node)
         buf_done(&r->indent);
         r->indent = hidden;
     } else {
+        ASSERT(r->indent.len == outer + node->text.len);
         r->indent.len = outer;
     }
 }
@@ -1086,7 +1109,9 @@ int template_render(const struct template *t, struct json_t *variables,
                        .error = error,
                        .in_header = t->place == TEMPLATE_MESSAGE};
 
+    ASSERT(variables == NULL || json_is_object(variables));
     render_run(&r, t->parts[0].first);
+    ASSERT(r.nested == 0 && r.frame == NULL && r.out == out && (r.failed || !r.spent));
     blocks_free(&r.scratch);
     blocks_free(&r.kept);
     json_decref(r.made);
