@@ -384,6 +384,8 @@ static bool is_progress(const struct delivery *d, enum delivery_event event, uin
 {
     if (d->state == DELIVERY_PROXYING)
         return event == EVENT_CONNECTED;
+    if (event == EVENT_SENT && d->unhurried) /* as of when it was sent */
+        return false;
     return event != EVENT_DATA || smtp_client_replies(d->client) != replies;
 }
 
@@ -475,7 +477,8 @@ static void delivery_flush(struct delivery *d, uint32_t *unsent_left)
     n = output(d);
     if (n == 0)
         return;
-    err = stream_send(&d->stream, d->iov, n);
+    d->unhurried = d->state != DELIVERY_PROXYING && !smtp_client_output_cut(d->client);
+    err = (d->unhurried ? stream_send_unhurried : stream_send)(&d->stream, d->iov, n);
     if (err < 0)
         delivery_advance(d, EVENT_LOST, NULL, err);
     else if (d->state != DELIVERY_PROXYING) /* of which all has one deadline */

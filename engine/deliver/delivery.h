@@ -76,6 +76,7 @@ struct delivery {
     uint64_t started_ms, connected_ms;
     uint64_t idle_ms; /* monotonic: since then it is without work */
     struct iovec iov[DELIVERY_IOV_MAX];
+    bool unhurried;        /* the send of iov: only a reply of the peer follows */
     struct message **held; /* messages that a send under way may still read from */
     size_t held_len;
     char id[SESSION_ID_BYTES];

@@ -361,7 +361,8 @@ static void on_sent(struct stream *stream, int32_t result)
     } else if (s->state != INJECT_OPEN) {
         mark_dirty(s);
     } else {
-        touch(s);
+        if (!s->unhurried) /* else it was sent when it was said */
+            touch(s);
         inject_process(s, NULL, 0); /* the session may have waited for the client to read */
     }
 }
@@ -440,7 +441,8 @@ static void inject_flush(struct inject *s)
     s->out = empty;
     inject_watched_said(s);
     s->iov = (struct iovec){s->sending.data, s->sending.len};
-    if (stream_send(&s->stream, &s->iov, 1) < 0)
+    s->unhurried = s->state == INJECT_OPEN && s->input != INJECT_ENDED && pending_len(s) == 0;
+    if ((s->unhurried ? stream_send_unhurried : stream_send)(&s->stream, &s->iov, 1) < 0)
         inject_end(s);
 }
 

@@ -69,6 +69,7 @@ struct inject {
     struct tls_facts tls;           /* of an encrypted session */
     struct tls_shown *shown; /* the certificate of its client, or NULL: inject_certificate.c */
     struct buf out, sending; /* replies: being written, being sent */
+    bool unhurried;          /* the latter: nothing but the client's answer follows */
     struct iovec iov;
     struct list answers; /* of struct inject_answer, awaited: inject_reply.c */
     uint32_t answers_len;

@@ -135,6 +135,12 @@ void io_recv_once(struct io *io, struct io_op *op, int fd);
 /* Sends everything or fails (short sends continue inside). iov and its bytes must live until the
  * event. */
 void io_send(struct io *io, struct io_op *op, int fd, struct iovec *iov, size_t iov_len);
+/* The same for a send whose end nobody waits for: its event ends no sleep, but comes in the next
+ * turn, before the events of that turn. A turn that only hears of sends is spared so. Where the
+ * socket has no room, or there is much to send, it is a send as any. */
+void io_send_unhurried(struct io *io, struct io_op *op, int fd, struct iovec *iov, size_t iov_len);
+/* Somebody waits for op's end after all: the turn that comes does not sleep. */
+void io_hurry(struct io *io, struct io_op *op);
 /* Level-triggered: an event per turn for as long as fd is ready, until cancelled. POLLERR, POLLHUP
  * and POLLRDHUP are always reported. */
 void io_poll(struct io *io, struct io_op *op, int fd, uint32_t poll_events);

@@ -9,6 +9,10 @@
  * and 3.5 us of CPU at its two ends without and 4.1 and 3.6 with it, and each session would cost
  * two more system calls.
  *
+ * An unhurried send posts a completion only if it did not go whole at once: it may not wait for
+ * room (MSG_DONTWAIT), so once the kernel has taken it, no completion is a success. A session that
+ * says a word and waits for the answer takes one io_uring_enter() so, not two.
+ *
  * SQEs run in the order in which they were queued. That makes io_cancel() safe: when an op ends,
  * and its memory starts a new op before the cancel was submitted, the cancel still runs first. */
 #include "io/uring.h"
@@ -34,11 +38,16 @@
 #define PREFETCH_AHEAD       4
 #define SUBMIT_TRIES_MAX     1000
 #define NS_PER_MS            1000000
+/* What a socket with little under way has room for: larger sends would often be cut. */
+#define UNHURRIED_BYTES_MAX 16384
+/* In user_data, beside an op's address: of an unhurried send. */
+#define UNHURRIED UINT64_C(1)
 
 /* io_op.flags */
 #define OP_CANCELLED 0x01 /* io_cancel() was called: do not re-arm */
 #define OP_PARKED    0x02 /* a receive without a buffer, in io.parked; no request in the kernel */
 #define OP_ONCE      0x04 /* a receive of one buffer */
+#define OP_UNHURRIED 0x08 /* a send in io.unhurried */
 
 static struct io_uring_sqe *next_sqe(struct io *io)
 {
@@ -85,17 +94,33 @@ static void submit_recv(struct io *io, struct io_op *op)
 }
 
 /* MSG_WAITALL: the kernel itself waits for room and goes on; a short result is the exception. */
-static void submit_send(struct io *io, struct io_op *op)
+static struct io_uring_sqe *prep_send(struct io *io, struct io_op *op, int flags)
 {
     struct io_uring_sqe *sqe = next_sqe(io);
     const struct msghdr *msg = &op->msg;
 
+    flags |= MSG_WAITALL | MSG_NOSIGNAL;
     if (msg->msg_iovlen == 1) /* a message header less to copy and check */
-        io_uring_prep_send(sqe, op->fd, msg->msg_iov->iov_base, msg->msg_iov->iov_len,
-                           MSG_WAITALL | MSG_NOSIGNAL);
+        io_uring_prep_send(sqe, op->fd, msg->msg_iov->iov_base, msg->msg_iov->iov_len, flags);
     else
-        io_uring_prep_sendmsg(sqe, op->fd, msg, MSG_WAITALL | MSG_NOSIGNAL);
+        io_uring_prep_sendmsg(sqe, op->fd, msg, (unsigned)flags);
     set_op(sqe, op);
+    return sqe;
+}
+
+static void submit_send(struct io *io, struct io_op *op)
+{
+    (void)prep_send(io, op, 0);
+}
+
+static void submit_unhurried(struct io *io, struct io_op *op)
+{
+    struct io_uring_sqe *sqe = prep_send(io, op, MSG_DONTWAIT);
+
+    op->flags |= OP_UNHURRIED;
+    sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
+    sqe->user_data |= UNHURRIED;
+    list_push_back(&io->unhurried, &op->node);
 }
 
 /* Not the kernel's multishot poll, which is edge-triggered: a reader that leaves bytes behind would
@@ -181,7 +206,8 @@ static size_t iov_bytes(const struct msghdr *msg)
     return bytes;
 }
 
-void io_send(struct io *io, struct io_op *op, int fd, struct iovec *iov, size_t iov_len)
+/* How many bytes there are. */
+static size_t begin_send(struct io *io, struct io_op *op, int fd, struct iovec *iov, size_t iov_len)
 {
     size_t bytes;
 
@@ -191,7 +217,33 @@ void io_send(struct io *io, struct io_op *op, int fd, struct iovec *iov, size_t 
     bytes = iov_bytes(&op->msg);
     ASSERT(bytes > 0 && bytes <= INT32_MAX);
     op->priv = (void *)(uintptr_t)bytes;
+    return bytes;
+}
+
+void io_send(struct io *io, struct io_op *op, int fd, struct iovec *iov, size_t iov_len)
+{
+    (void)begin_send(io, op, fd, iov, iov_len);
     submit_send(io, op);
+}
+
+void io_send_unhurried(struct io *io, struct io_op *op, int fd, struct iovec *iov, size_t iov_len)
+{
+    if (begin_send(io, op, fd, iov, iov_len) <= UNHURRIED_BYTES_MAX)
+        submit_unhurried(io, op);
+    else
+        submit_send(io, op);
+}
+
+/* Its completion ends the sleep, behind the submission of all that was queued before. */
+void io_hurry(struct io *io, struct io_op *op)
+{
+    struct io_uring_sqe *sqe;
+
+    if (op->in_flight == 0 || (op->flags & OP_UNHURRIED) == 0)
+        return;
+    sqe = next_sqe(io);
+    io_uring_prep_nop(sqe);
+    io_uring_sqe_set_data64(sqe, 0);
 }
 
 void io_poll(struct io *io, struct io_op *op, int fd, uint32_t poll_events)
@@ -211,6 +263,10 @@ void io_cancel(struct io *io, struct io_op *op)
     if (op->flags & OP_PARKED) { /* the kernel does not have it: its end comes from us */
         list_remove(&op->node);
         list_push_back(&io->cancelled, &op->node);
+        return;
+    }
+    if (op->flags & OP_UNHURRIED) { /* the kernel tries it once and keeps nothing of it */
+        io_hurry(io, op);
         return;
     }
     sqe = next_sqe(io);
@@ -318,13 +374,15 @@ static void iov_advance(struct msghdr *msg, size_t sent)
 static void on_send(struct io *io, struct io_op *op, const struct completion *c)
 {
     size_t bytes = (uintptr_t)op->priv;
-    struct io_event event = {.result = c->result};
+    bool full = (op->flags & OP_UNHURRIED) && c->result == -EAGAIN; /* from here on it waits */
+    struct io_event event = {.result = full ? 0 : c->result};
 
-    if (c->result >= 0 && (size_t)c->result != bytes) {
-        size_t left = iov_bytes(&op->msg) - (size_t)c->result;
+    op->flags &= (uint8_t)~OP_UNHURRIED;
+    if (event.result >= 0 && (size_t)event.result != bytes) {
+        size_t left = iov_bytes(&op->msg) - (size_t)event.result;
 
         if (left > 0 && !(op->flags & OP_CANCELLED)) {
-            iov_advance(&op->msg, (size_t)c->result);
+            iov_advance(&op->msg, (size_t)event.result);
             submit_send(io, op);
             return;
         }
@@ -390,12 +448,33 @@ static void collect(struct io *io)
     {
         if (n == io->done_max)
             break;
-        io->done[n++] = (struct completion){.op = (struct io_op *)(uintptr_t)cqe->user_data,
-                                            .result = cqe->res,
-                                            .flags = cqe->flags};
+        struct io_op *op = (struct io_op *)(uintptr_t)(cqe->user_data & ~UNHURRIED);
+
+        if (cqe->user_data & UNHURRIED)
+            list_remove(&op->node);
+        io->done[n++] = (struct completion){.op = op, .result = cqe->res, .flags = cqe->flags};
     }
     io_uring_cq_advance(&io->ring, n);
     io->done_len = n;
+}
+
+/* Unhurried sends that the kernel has taken and says nothing of. */
+static void end_unhurried(struct io *io)
+{
+    struct list whole;
+    struct list_node *node;
+
+    if (list_empty(&io->unhurried) || io_uring_sq_ready(&io->ring) > 0 ||
+        io_uring_cq_has_overflow(&io->ring))
+        return;
+    list_init(&whole);
+    list_splice_back(&whole, &io->unhurried);
+    while ((node = list_pop_front(&whole)) != NULL) {
+        struct io_op *op = LIST_ENTRY(node, struct io_op, node);
+
+        op->flags &= (uint8_t)~OP_UNHURRIED;
+        finish(io, op, &(struct io_event){.result = (int32_t)(uintptr_t)op->priv});
+    }
 }
 
 static void dispatch_all(struct io *io)
@@ -403,6 +482,7 @@ static void dispatch_all(struct io *io)
     struct list cancelled;
     struct list_node *node;
 
+    end_unhurried(io);
     for (uint32_t i = 0; i < io->done_len; i++) {
         if (i + PREFETCH_AHEAD < io->done_len)
             __builtin_prefetch(io->done[i + PREFETCH_AHEAD].op);
@@ -586,6 +666,7 @@ int io_open(struct io **out, const struct io_options *options)
     io->wake_op.fd = -1;
     list_init(&io->parked);
     list_init(&io->cancelled);
+    list_init(&io->unhurried);
     sample_time(io);
     wheel_init(&io->wheel, io->now_ns / NS_PER_MS);
     rc = open_ring(io);

@@ -289,6 +289,104 @@ static void test_send_to_dying_peer(void **state)
     free(bytes);
 }
 
+/* Its end ends no sleep and comes with the next turn; unless somebody asks for it. */
+static void test_send_unhurried(void **state)
+{
+    struct probe *sender = new_probe();
+    uint64_t before_ns;
+    char got[8];
+    int fds[2];
+
+    (void)state;
+    open_io(0, 0, 0);
+    tcp_pair(fds);
+    sender->iov[0] = (struct iovec){"220 ", 4};
+    sender->iov[1] = (struct iovec){"x\r\n", 3};
+    for (uint32_t pieces = 1; pieces <= 2; pieces++) {
+        io_send_unhurried(io, &sender->op, fds[0], sender->iov, pieces);
+        before_ns = clock_mono_ns();
+        assert_int_equal(io_turn(io, 30), 0);
+        assert_true(clock_mono_ns() - before_ns >= 29000000);
+        assert_int_equal(sender->ends, 1);
+        assert_int_equal(sender->last, pieces == 1 ? 4 : 7);
+        assert_int_equal(recv(fds[1], got, sizeof(got), 0), sender->last);
+        assert_memory_equal(got, "220 x\r\n", (size_t)sender->last);
+        sender->ends = 0;
+    }
+    for (int cancel = 0; cancel <= 1; cancel++) {
+        io_send_unhurried(io, &sender->op, fds[0], sender->iov, 2);
+        (cancel ? io_cancel : io_hurry)(io, &sender->op);
+        before_ns = clock_mono_ns();
+        assert_int_equal(io_turn(io, 10000), 0);
+        assert_true(clock_mono_ns() - before_ns < 5000000000);
+        assert_int_equal(sender->ends, 1);
+        assert_int_equal(sender->last, 7);
+        assert_int_equal(recv(fds[1], got, sizeof(got), 0), 7);
+        sender->ends = 0;
+    }
+    io_close_fd(io, fds[0], false);
+    close(fds[1]);
+    close_io();
+    free(sender);
+}
+
+/* What the socket has no room for, or for a part, waits as any send; and the end of the peer is an
+ * error. */
+static void test_send_unhurried_waits(void **state)
+{
+    enum { BYTES = 16384, SENDS = 2000 };
+    uint8_t *bytes = pattern(BYTES), *got = malloc(BYTES);
+
+    (void)state;
+    open_io(0, 0, 0);
+    for (int full = 0; full <= 1; full++) {
+        struct probe *sender = new_probe();
+        ssize_t before = 0, n;
+        int fds[2];
+
+        tcp_pair(fds);
+        while (full && (n = send(fds[0], bytes, BYTES, MSG_DONTWAIT)) > 0)
+            before += n;
+        for (int i = 0; i < SENDS; i++) {
+            sender->iov[0] = (struct iovec){bytes, 1};
+            sender->iov[1] = (struct iovec){bytes + 1, BYTES - 1};
+            io_send_unhurried(io, &sender->op, fds[0], sender->iov, 2);
+            turns(2);
+            if (sender->ends == 0)
+                break;
+            assert_int_equal(sender->last, BYTES);
+            sender->ends = 0;
+            before += BYTES;
+        }
+        assert_true(io_op_busy(&sender->op));
+        while (before > 0) {
+            n = recv(fds[1], got, before < BYTES ? (size_t)before : BYTES, 0);
+            assert_true(n > 0);
+            before -= n;
+            turns(1);
+        }
+        RUN_UNTIL(sender->ends == 1);
+        assert_int_equal(sender->last, BYTES);
+        assert_int_equal(recv(fds[1], got, BYTES, MSG_WAITALL), BYTES);
+        assert_memory_equal(got, bytes, BYTES);
+        assert_int_equal(recv(fds[1], got, 1, MSG_DONTWAIT), -1);
+
+        close(fds[1]);
+        for (int i = 0; i < 1000 && sender->last >= 0; i++) {
+            sender->ends = 0;
+            sender->iov[0] = (struct iovec){bytes, 1};
+            io_send_unhurried(io, &sender->op, fds[0], sender->iov, 1);
+            RUN_UNTIL(sender->ends == 1);
+        }
+        assert_true(sender->last == -ECONNRESET || sender->last == -EPIPE);
+        io_close_fd(io, fds[0], false);
+        free(sender);
+    }
+    close_io();
+    free(bytes);
+    free(got);
+}
+
 static void test_recv_reset(void **state)
 {
     static const struct linger reset = {1, 0};
@@ -607,6 +705,8 @@ int main(void)
         cmocka_unit_test(test_address_free),
         cmocka_unit_test(test_abort_is_reset),
         cmocka_unit_test(test_send_to_dying_peer),
+        cmocka_unit_test(test_send_unhurried),
+        cmocka_unit_test(test_send_unhurried_waits),
         cmocka_unit_test(test_recv_reset),
         cmocka_unit_test(test_recv_once),
         cmocka_unit_test(test_cancel),

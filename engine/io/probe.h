@@ -55,6 +55,7 @@ static inline void close_io(void)
 {
     assert_int_equal(io->ops, 0);
     assert_true(list_empty(&io->parked) && list_empty(&io->cancelled));
+    assert_true(list_empty(&io->unhurried));
     assert_int_equal(io->buffers.spare_len + io->buffers.circulating, io->options.buffers);
     io_close(io);
     io = NULL;

@@ -50,6 +50,7 @@ struct io {
     struct buffers buffers;
     struct list parked;    /* receives that wait for a buffer, oldest first */
     struct list cancelled; /* cancelled while parked: end in the next dispatch */
+    struct list unhurried; /* sends that went whole, unless a completion says otherwise */
     struct io_op wake_op;
     uint64_t wake_count;
     bool woken;

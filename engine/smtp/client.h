@@ -247,6 +247,9 @@ enum smtp_event_kind smtp_client_next_event(struct smtp_client *c, struct smtp_e
  * smtp_client_sent(), which says that all of them went to the kernel. Only one output at a time. */
 size_t smtp_client_output(struct smtp_client *c, struct iovec *iov, size_t iov_max);
 void smtp_client_sent(struct smtp_client *c);
+/* Whether that output left something out for want of room: the next one follows its end, and no
+ * reply. */
+bool smtp_client_output_cut(const struct smtp_client *c);
 /* Of a piece of that output: the commands that it is; empty where it is content, or where the
  * output has the password in it. */
 struct str smtp_client_said(const struct smtp_client *c, const struct iovec *piece);

@@ -76,7 +76,7 @@ struct smtp_client {
     uint32_t auth_refused;                      /* mechanisms, by the server */
     struct buf auth_text;                       /* the challenge, then the response to it */
     bool command_out;                           /* the session's own, EHLO or the like */
-    bool quit, rset_needed, output_busy, lost;
+    bool quit, rset_needed, output_busy, output_cut, lost;
     bool reply_taken; /* the parser's reply is dealt with */
     uint32_t replies; /* so many were */
     struct smtp_peer peer;

@@ -469,9 +469,16 @@ size_t smtp_client_output(struct smtp_client *c, struct iovec *iov, size_t iov_m
     case SESSION_CLOSED:
         break;
     }
+    c->output_cut = c->sending != NULL && states[c->sending->state].send != NULL &&
+                    (!has_room(c) || c->iov_max - c->iov_len < 2 || c->content_left == 0);
     c->iov = NULL;
     c->output_busy = c->iov_len != 0;
     return c->iov_len;
+}
+
+bool smtp_client_output_cut(const struct smtp_client *c)
+{
+    return c->output_cut;
 }
 
 void client_contents_sent(struct smtp_client *c)

@@ -78,8 +78,8 @@ static bool is_small(const struct stream *s)
     return true;
 }
 
-/* Fills the wire's buffer. Its length, or -errno. */
-static ssize_t wire_fill(struct stream *s, size_t wire_max)
+/* Fills the wire's buffer. Its length, or -errno; *all: the filter has nothing more now. */
+static ssize_t wire_fill(struct stream *s, size_t wire_max, bool *all)
 {
     char gathered[STREAM_SLICE_BYTES];
     size_t len = 0;
@@ -99,22 +99,34 @@ static ssize_t wire_fill(struct stream *s, size_t wire_max)
         slice_taken(s, slice.len - left.len);
         len += (size_t)n;
     } while (n > 0 && wire_max - len > 2 * STREAM_FILTER_BYTES);
+    *all = n == 0;
     return (ssize_t)len;
+}
+
+/* Whether somebody waits for the end of what is sent next. */
+static bool is_urgent(const struct stream *s)
+{
+    return s->cancelled || s->end_sending || (s->owed && !s->unhurried);
 }
 
 /* Sends what the filter has, unless something is on its way. 0 or -errno. */
 static int pump(struct stream *s)
 {
+    bool all = true;
     ssize_t len;
 
-    if (s->filter == NULL || io_op_busy(&s->send))
+    if (s->filter == NULL)
         return 0;
+    if (io_op_busy(&s->send)) {
+        io_hurry(s->all->io, &s->send); /* it keeps the rest back */
+        return 0;
+    }
     ASSERT(s->wire == NULL && s->fd >= 0);
     s->wire_pool = is_small(s) ? &s->all->small_wires : &s->all->wires;
     s->wire = pool_get(s->wire_pool);
     if (s->wire == NULL)
         return -ENOMEM;
-    len = wire_fill(s, s->wire_pool->object_bytes);
+    len = wire_fill(s, s->wire_pool->object_bytes, &all);
     if (len <= 0) {
         wire_drop(s);
         if (len == 0 && s->end_sending)
@@ -122,7 +134,10 @@ static int pump(struct stream *s)
         return (int)len;
     }
     s->wire_iov = (struct iovec){s->wire, (size_t)len};
-    io_send(s->all->io, &s->send, s->fd, &s->wire_iov, 1);
+    if (all && s->wire_pool == &s->all->small_wires && !is_urgent(s))
+        io_send_unhurried(s->all->io, &s->send, s->fd, &s->wire_iov, 1);
+    else
+        io_send(s->all->io, &s->send, s->fd, &s->wire_iov, 1);
     return 0;
 }
 
@@ -149,8 +164,10 @@ static void on_send(struct io_op *op, const struct io_event *event)
         s->handed_bytes += (uint64_t)event->result;
     if (s->cancelled)
         return;
-    if (result < 0) /* the session may go on to receive, and does not keep these bytes */
+    if (result < 0) { /* the session may go on to receive, and does not keep these bytes */
         s->iov_len = 0;
+        s->broken = true;
+    }
     if (told)
         s->owed = false;
     if (result == 0)
@@ -166,19 +183,30 @@ static void on_send(struct io_op *op, const struct io_event *event)
     }
 }
 
-int stream_send(struct stream *s, struct iovec *iov, size_t iov_len)
+static int send_iov(struct stream *s, struct iovec *iov, size_t iov_len, bool unhurried)
 {
     ASSERT(!stream_sending(s) && !s->end_sending && !s->cancelled);
     ASSERT(s->fd >= 0 && iov_len > 0);
     if (s->filter == NULL) {
-        io_send(s->all->io, &s->send, s->fd, iov, iov_len);
+        (unhurried ? io_send_unhurried : io_send)(s->all->io, &s->send, s->fd, iov, iov_len);
         return 0;
     }
+    s->unhurried = unhurried;
     s->iov = iov;
     s->iov_len = iov_len;
     s->iov_at = 0;
     s->owed = true;
     return pump(s);
+}
+
+int stream_send(struct stream *s, struct iovec *iov, size_t iov_len)
+{
+    return send_iov(s, iov, iov_len, false);
+}
+
+int stream_send_unhurried(struct stream *s, struct iovec *iov, size_t iov_len)
+{
+    return send_iov(s, iov, iov_len, true);
 }
 
 bool stream_sending(const struct stream *s)
@@ -263,6 +291,7 @@ static void on_recv(struct io_op *op, const struct io_event *event)
 
     if (s->cancelled || s->ended)
         return;
+    s->broken = event->result < 0 && event->result != -ECANCELED;
     if (event->result <= 0 && event->result != -ECANCELED && filter_busy(s)) {
         s->late_end = true; /* behind what the filter is about to give */
         s->late_result = event->result;
@@ -350,8 +379,8 @@ static bool farewell_may_go(const struct stream *s)
 {
     struct io_progress p;
 
-    if (s->filter == NULL || s->filter->kind->end == NULL || filter_busy(s) || stream_sending(s) ||
-        io_op_busy(&s->send))
+    if (s->broken || s->filter == NULL || s->filter->kind->end == NULL || filter_busy(s) ||
+        stream_sending(s) || io_op_busy(&s->send))
         return false;
     stream_progress(s, &p);
     return p.left_bytes <= FAREWELL_LEFT_MAX;

@@ -71,7 +71,9 @@ void streams_done(struct streams *all);
 struct stream { /* only fd and handed_bytes are for others to read */
     int fd;     /* -1: none */
     bool once, ended, cancelled, end_sending, late_end;
-    bool owed; /* an on_sent(), with a filter */
+    bool broken;    /* the connection: nothing that is sent arrives */
+    bool owed;      /* an on_sent(), with a filter */
+    bool unhurried; /* the on_sent() that is owed */
     int32_t late_result;
     uint64_t handed_bytes; /* to the kernel, by sends that have ended */
     struct streams *all;
@@ -99,6 +101,9 @@ bool stream_receiving(const struct stream *s);
 /* Sends, one iov at a time; iov and its bytes live until on_sent(). 0, or -errno: the filter is
  * broken, and no event follows. */
 int stream_send(struct stream *s, struct iovec *iov, size_t iov_len) MUST_USE;
+/* The same for what is small and only to be answered by the peer: its on_sent() may come as late as
+ * the thread's next turn, whatever that is for; see io_send_unhurried(). */
+int stream_send_unhurried(struct stream *s, struct iovec *iov, size_t iov_len) MUST_USE;
 /* Whether an on_sent() is to come, so that iov is read from. */
 bool stream_sending(const struct stream *s);
 /* Ends our sending: the peer reads the end, and may talk on. Not while stream_sending(). */

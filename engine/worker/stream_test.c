@@ -309,6 +309,53 @@ static void test_opening(void **state)
 }
 
 /* One buffer at a time: what is nothing for the session yet does not end the receive. */
+/* A turn that sleeps for as long as the test may wait, or ends since it has heard something. */
+static void long_turn(void)
+{
+    uint64_t before_ns = clock_mono_ns();
+
+    assert_int_equal(io_turn(io, LIMIT_NS / 1000000), 0);
+    assert_true(clock_mono_ns() - before_ns < LIMIT_NS / 2);
+}
+
+/* The end of such a send wakes nobody; but what is kept back until then is sent at once. */
+static void test_unhurried(void **state)
+{
+    struct end a, b;
+    struct iovec iov = {"220\r\n", 5};
+    uint64_t before_ns;
+
+    (void)state;
+    for (int filtered = 0; filtered <= 1; filtered++) {
+        begin();
+        pair(&a, &b);
+        if (filtered) {
+            cutter_set(&a, 100)->open =
+                true; /* its hello is on its way, and no more in this turn */
+            assert_int_equal(stream_send_unhurried(&a.stream, &iov, 1), 0);
+            long_turn();
+        } else {
+            assert_int_equal(stream_send_unhurried(&a.stream, &iov, 1), 0);
+        }
+        assert_int_equal(a.sents, 0);
+        before_ns = clock_mono_ns();
+        assert_int_equal(io_turn(io, 30), 0);
+        assert_true(clock_mono_ns() - before_ns >= 29000000);
+        assert_int_equal(a.sents, 1);
+        assert_int_equal(a.sent, 0);
+        stream_recv(&b.stream);
+        RUN_UNTIL(b.got.len == (filtered ? 11 : 5));
+        if (filtered) {
+            assert_int_equal(stream_send(&a.stream, &iov, 1), 0); /* somebody waits for this one */
+            long_turn();
+            assert_int_equal(a.sents, 2);
+        }
+        end_done(&a);
+        end_done(&b);
+        finish();
+    }
+}
+
 static void test_once(void **state)
 {
     static const uint8_t halves[] = {'h', CUT_MARK, 'x', CUT_MARK, 'y'};
@@ -462,9 +509,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_plain),   cmocka_unit_test(test_filtered),
-        cmocka_unit_test(test_opening), cmocka_unit_test(test_once),
-        cmocka_unit_test(test_stopped), cmocka_unit_test(test_end),
-        cmocka_unit_test(test_broken),  cmocka_unit_test(test_busy),
+        cmocka_unit_test(test_opening), cmocka_unit_test(test_unhurried),
+        cmocka_unit_test(test_once),    cmocka_unit_test(test_stopped),
+        cmocka_unit_test(test_end),     cmocka_unit_test(test_broken),
+        cmocka_unit_test(test_busy),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -309,6 +309,17 @@ void io_send(struct io *io, struct io_op *op, int fd, struct iovec *iov, size_t 
     op->msg = (struct msghdr){.msg_iov = iov, .msg_iovlen = iov_len};
 }
 
+/* These sends need no turn of their own to be told of; here all go in the next turn. */
+void io_send_unhurried(struct io *io, struct io_op *op, int fd, struct iovec *iov, size_t iov_len)
+{
+    io_send(io, op, fd, iov, iov_len);
+}
+
+void io_hurry(struct io *io, struct io_op *op)
+{
+    (void)io, (void)op;
+}
+
 void io_cancel(struct io *io, struct io_op *op)
 {
     if (op->in_flight == 0)
