@@ -138,6 +138,17 @@ static void calendar_set(struct warmup *w, const struct config *c)
     w->zone = zone;
     w->calendar = (struct warmup_calendar){
         .zone = zone, .day_hour = c->warmup.day_hour, .quiet_hours = c->warmup.quiet_hours};
+    w->hour = (struct warmup_hour){0};
+}
+
+/* The hour at wall_ms, under the lock. It is worked out once an hour: to do so at each look cost a
+ * worker that has little to do a tenth of its time. */
+static const struct warmup_hour *hour_at(struct warmup *w, int64_t wall_ms)
+{
+    ASSERT(w->configured);
+    if (wall_ms < w->hour.begins_ms || wall_ms >= w->hour.ends_ms)
+        warmup_hour_at(&w->calendar, wall_ms, &w->hour);
+    return &w->hour;
 }
 
 /* Under the lock. */
@@ -520,7 +531,7 @@ static void stream_turn(struct warmup *w, struct warmup_stream *s, int64_t wall_
         return;
     ASSERT(s->policy.steps_len > 0 && w->configured);
     atomic_store(&s->shared.missed, 0);
-    warmup_hour_at(&w->calendar, wall_ms, &put->now);
+    put->now = *hour_at(w, wall_ms);
     if (!s->begun)
         stream_begin(s, &put->now);
     if (tells_answers(s, &put->now)) {
@@ -575,20 +586,18 @@ bool warmup_next(struct warmup *w, int64_t wall_ms, struct warmup_put *put)
 void warmup_look(struct warmup *w, int64_t wall_ms)
 {
     struct map_node *n = NULL;
-    struct warmup_hour now;
     size_t bucket = 0;
+    int32_t today;
 
     pthread_mutex_lock(&w->lock);
-    if (w->configured)
-        warmup_hour_at(&w->calendar, wall_ms, &now);
-    if (w->configured && now.day != w->looked) {
-        w->looked = now.day;
+    if (w->configured && (today = hour_at(w, wall_ms)->day) != w->looked) {
+        w->looked = today;
         while ((n = map_walk(&w->streams, &bucket, n)) != NULL) {
             struct warmup_stream *s = CONTAINER_OF(n, struct warmup_stream, node);
 
             bool asked = atomic_load(&s->shared.asked);
 
-            if (!s->configured || !s->begun || s->state.used == 0 || s->state.day >= now.day)
+            if (!s->configured || !s->begun || s->state.used == 0 || s->state.day >= today)
                 continue;
             ask_locked(w, s, false, 0);
             s->looks = !asked;

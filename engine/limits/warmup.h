@@ -66,6 +66,7 @@ struct warmup {
     uint64_t generation; /* of the configuration */
     struct zone *zone;
     struct warmup_calendar calendar;
+    struct warmup_hour hour; /* the last that was asked for; it may be of another time */
     int32_t looked;          /* the day of the last warmup_look() */
     bool ended;              /* nothing more is leased */
     void (*wake)(void *arg); /* some stream asks; any thread */

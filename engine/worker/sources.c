@@ -423,14 +423,29 @@ static bool is_due(const struct worker *w, const struct source *s, enum source_p
            atomic_load_explicit(&s->shared.sessions, memory_order_relaxed) > 0;
 }
 
+/* Once for each configuration: to find a source by its name and addresses costs more than to look
+ * at it, which is done once a second. */
+static void find_all(struct worker *w)
+{
+    if (w->sources_looked != NULL && w->sources_generation == w->config->generation)
+        return;
+    free(w->sources_looked);
+    w->sources_looked = calloc(w->config->sources_len + 1, sizeof(struct source *));
+    ASSERT(w->sources_looked != NULL);
+    w->sources_generation = w->config->generation;
+    for (size_t i = 0; i < w->config->sources_len; i++)
+        w->sources_looked[i] = sources_get(&w->shared->sources, &w->config->sources[i]);
+}
+
 /* Whether there is an address or a proxy that may be away. */
 static bool look_at(struct worker *w, enum look which)
 {
     bool any = false;
 
+    find_all(w);
     for (size_t i = 0; i < w->config->sources_len; i++) {
         const struct config_source *of = &w->config->sources[i];
-        struct source *s = sources_get(&w->shared->sources, of);
+        struct source *s = w->sources_looked[i];
 
         for (enum source_part part = SOURCE_IPV4; part < SOURCE_PARTS; part++) {
             /* Behind a proxy the addresses are that machine's. */
@@ -474,4 +489,6 @@ void sources_look_end(struct worker *w)
         io_close_fd(w->io, w->addresses_fd, false);
     w->addresses_watched = false;
     proxy_looks_end(w);
+    free(w->sources_looked);
+    w->sources_looked = NULL;
 }

@@ -160,7 +160,9 @@ struct worker {
     struct timer sources_timer;        /* only in the worker that owns shard 0: sources_look() */
     bool addresses_watched;            /* the same: by ... */
     int addresses_fd;
-    struct list proxy_looks; /* the same: looks at proxies of sources */
+    struct source **sources_looked; /* the same: of each of config->sources, in this ... */
+    uint64_t sources_generation;    /* ... configuration */
+    struct list proxy_looks;        /* the same: looks at proxies of sources */
     struct list supplies_dirty, channels_dirty, sites_dead, deliveries_dirty, deliveries_dead;
     struct list conversions; /* under way */
     struct {
