@@ -220,6 +220,13 @@ static const struct {
               {"Expiration", FINAL_EXPIRATION},
               {"AdminBounce", FINAL_CANCELLED}};
 
+static void rcpt_final(struct ledger_rcpt *r, enum ledger_final final)
+{
+    if (r->finals++ > 0)
+        sim_fail("one outcome", "%s has two final records", r->key);
+    r->final = final;
+}
+
 static void record_final(const json_t *json, enum ledger_final final)
 {
     const char *recipient = json_string_value(json_object_get(json, "recipient"));
@@ -239,19 +246,36 @@ static void record_final(const json_t *json, enum ledger_final final)
         }
         r = ledger_notice(str_of(id));
     }
-    if (r->finals++ > 0)
-        sim_fail("one outcome", "%s has two final records", recipient);
-    r->final = final;
+    rcpt_final(r, final);
+}
+
+/* In worlds of some 300,000 recipients nearly all records are of two types. To parse them took an
+ * eighth of the time; other worlds do. */
+static bool record_is_plain(const char *line)
+{
+    static const char reception[] = "{\"type\":\"Reception\"",
+                      delivery[] = "{\"type\":\"Delivery\"", recipient[] = "\"recipient\":\"";
+    struct ledger_rcpt *r;
+    const char *at;
+
+    if (strncmp(line, reception, sizeof(reception) - 1) == 0)
+        return true; /* no news */
+    if (strncmp(line, delivery, sizeof(delivery) - 1) != 0 ||
+        (at = strstr(line, recipient)) == NULL)
+        return false;
+    at += sizeof(recipient) - 1;
+    r = ledger_find((struct str){at, strcspn(at, "\"")});
+    if (r != NULL)
+        rcpt_final(r, FINAL_DELIVERY);
+    return r != NULL;
 }
 
 static void record_line(const char *line, size_t len)
 {
-    static const char reception[] = "{\"type\":\"Reception\"";
     json_t *json;
     const char *type;
 
-    /* Of 300,000 recipients: no news, and most of the time. */
-    if (world_warmup && str_starts_nocase((struct str){line, len}, STR(reception)))
+    if (world_warmup && record_is_plain(line))
         return;
     json = json_loadb(line, len, 0, NULL);
     type = json_string_value(json_object_get(json, "type"));

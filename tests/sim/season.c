@@ -57,6 +57,9 @@ static const struct {
                   [BOUNCES] = {90, 16, SEASON_REFUSES}, [BAD] = {100, 3, SEASON_DEFERS},
                   [COMPLAINS] = {80, 0, SEASON_TAKES},  [RATES] = {90, 0, SEASON_TAKES}};
 #define FEW 100 /* of a smaller cap some percent are no three: it has good and bad days only */
+/* No provider takes more a day from a source: the next day is bad. Else a lucky source would have
+ * most of the season's mail, and a seed several times that of another. */
+#define MANY 1500
 
 /* A source at a provider: the model's state, and the book of its present day. */
 struct stream {
@@ -244,6 +247,8 @@ static void day_begin(struct stream *s, uint32_t provider, int32_t today)
         luck -= moods[s->mood++].per_mille;
     if ((s->mood == RATES && provider != 0) || (cap_of(s, provider) < FEW && s->mood != BAD))
         s->mood = GOOD;
+    if (cap_of(s, provider) > MANY)
+        s->mood = BAD;
 }
 
 /* The stream, on the day that it is. */

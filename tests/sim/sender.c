@@ -181,8 +181,6 @@ static void sender_close(struct sender *s, bool abort)
         net_close(s->end, abort);
     s->end = NULL;
     smtp_client_free(s->client);
-    if (s->client != NULL)
-        pool_done(&s->outputs);
     s->client = NULL;
     s->outputting = s->ready = s->quitting = false;
     buf_clear(&s->out);
@@ -303,7 +301,6 @@ static void sender_connect(struct sender *s)
         s->options.pipeline_max = (uint16_t)sim_between(1, BURST_MAX);
         s->options.no_chunking = sim_chance(100);
     }
-    pool_init(&s->outputs, "output", SMTP_CLIENT_OUTPUT_BYTES, 1);
     s->client = smtp_client_new(&s->options);
     s->end = net_connect((struct sockaddr *)&from, (struct sockaddr *)&to, sizeof(to),
                          &world.sender_path);
@@ -378,6 +375,7 @@ void senders_open(void)
 
         s->next.run = on_next;
         s->patience.run = on_patience;
+        pool_init(&s->outputs, "output", SMTP_CLIENT_OUTPUT_BYTES, 1);
         sim_in(&s->next, sim_draw(SIM_S));
     }
 }
@@ -395,6 +393,7 @@ void senders_close(void)
         if (s->client != NULL)
             sender_close(s, true);
         sim_cancel(&s->next);
+        pool_done(&s->outputs);
         buf_done(&s->out);
     }
 }

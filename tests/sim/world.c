@@ -308,7 +308,7 @@ static void season_make(void)
     world.workers = 1;
     world.shards = 2;
     world.window = 10;
-    world.senders = 4;
+    world.senders = 2;
     world.messages = UINT32_MAX; /* until the season is over */
     world.load_ns = season_days * UINT64_C(86400) * SIM_S;
     world.lifetime_s = 5 * 86400;
