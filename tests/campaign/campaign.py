@@ -690,7 +690,7 @@ def test_command():
         check("show", f"id           {spring}\n" in engine.command("campaign", "show", "spring"), True)
         said = engine.command("campaign", "start", spring, "--at",
                               time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(time.time() + 3600)))
-        check("start", said, "spring@acme is scheduled: 100 of 100 recipients are queued\n")
+        check("start", said, "spring@acme is scheduled: 100 of 100 recipients queued\n")
         check("pause", engine.rows("campaign", "pause", "spring")[0]["state"], "paused")
         told = engine.command("why", "--campaign", "spring")
         check(f"why {told}", ": campaign spring@acme: it is paused\n" in told.replace(".\n", "\n"), True)

@@ -174,6 +174,12 @@ def test_config():
     bad.write_text("listeners: [{listen: '0.0.0.0:25', relay_networks: 0.0.0.0/0}]\n")
     done = run("config", "check", bad)
     assert "warning: listener 0.0.0.0:25: " in done.stderr and "anybody may relay" in done.stderr
+    bad.write_text("listeners: [{listen: '192.0.2.99:25'}]\nqueue: {path: /none/such/queue}\n"
+                   f"records: {{path: {good}}}\n")
+    said = run("config", "check", bad).stderr  # what serve would refuse here
+    assert "listener 192.0.2.99:25: this machine has no such address" in said, said
+    assert f"{bad}:2: queue.path: there is no directory /none/such" in said, said
+    assert f"{bad}:3: records.path: {good} is no directory" in said, said
     bad.write_text("user: no-such-user\ngroup: no-such-group\n")
     said = run("config", "check", bad, status=1).stderr
     assert f"{bad}:1:7: user: 'no-such-user' is no user" in said, said

@@ -125,8 +125,7 @@ static void put_header(struct buf *out, const struct figures *f)
     buf_puts(out, "\">");
     put_html(out, state);
     buf_puts(out, "</span><p>");
-    put_count(out, f->recipients);
-    buf_puts(out, " recipients");
+    put_counted(out, f->recipients, "recipient");
     if (starts_s != 0) {
         buf_puts(out, strcmp(state, "scheduled") == 0 ? " &#183; starts " : " &#183; started ");
         put_local_time(out, starts_s, LOCAL_WHOLE);

@@ -205,8 +205,8 @@ static void print_change(const json_t *one, const json_t *suspension)
     buf_printf(&out, " is %s: ", reply_text(one, "state"));
     put_count(&out, (uint64_t)reply_number(one, "queued"));
     buf_puts(&out, " of ");
-    put_count(&out, (uint64_t)reply_number(one, "recipients"));
-    buf_puts(&out, " recipients are queued");
+    put_counted(&out, (uint64_t)reply_number(one, "recipients"), "recipient");
+    buf_puts(&out, " queued");
     if (*reply_text(one, "rate") != 0)
         buf_printf(&out, "; rate %s", reply_text(one, "rate"));
     if (suspension != NULL) {
@@ -343,8 +343,8 @@ static bool agreed(const struct campaign_options *o, const json_t *one)
 
     if (strcmp(o->action, "cancel") != 0 || o->yes)
         return true;
-    fprintf(stderr, "%lld recipients will get no letter. Go on? [y/N] ",
-            reply_number(one, "queued"));
+    fprintf(stderr, "%lld recipient%s will get no letter. Go on? [y/N] ",
+            reply_number(one, "queued"), PLURAL(reply_number(one, "queued")));
     return fgets(answer, sizeof(answer), stdin) != NULL && (*answer == 'y' || *answer == 'Y');
 }
 

@@ -3,9 +3,14 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <grp.h>
+#include <libgen.h>
+#include <netinet/in.h>
 #include <pwd.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -14,8 +19,11 @@
 #include "config/config.h"
 #include "tools/commands/commands.h"
 #include "tools/commands/options.h"
+#include "tools/commands/screen.h"
 #include "worker/keyring.h"
 #include "worker/trust.h"
+
+#define STATE_DIRECTORY "/var/lib/hayauma" /* the unit of docs/examples makes it */
 
 static const char help[] =
     "usage: hayauma config check [FILE]   say what is wrong with a file\n"
@@ -149,6 +157,64 @@ static void warn_as_user(const struct config *c)
     _exit(EXIT_OK);
 }
 
+/* --- what serve would find missing on this machine --- */
+
+/* Only warnings, as the file may be another machine's, or the address a floating one. */
+static void warn_of_address(const struct config_address *a, const char *what)
+{
+    struct sockaddr_storage addr = a->addr;
+    int fd;
+
+    if (a->len == 0 || addr.ss_family == AF_UNIX)
+        return;
+    if (addr.ss_family == AF_INET6)
+        ((struct sockaddr_in6 *)(void *)&addr)->sin6_port = 0;
+    else
+        ((struct sockaddr_in *)(void *)&addr)->sin_port = 0;
+    fd = socket(addr.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return;
+    if (bind(fd, (const struct sockaddr *)&addr, a->len) < 0 && errno == EADDRNOTAVAIL)
+        fprintf(
+            stderr,
+            "warning: %s %s: this machine has no such address, and serve would not start here\n",
+            what, a->text);
+    close(fd);
+}
+
+/* serve makes the last part of a path, and no more. */
+static void warn_of_directory(const struct config *c, const char *key, const char *path)
+{
+    char *copy = strdup(path);
+    const char *parent = copy == NULL ? "/" : dirname(copy);
+    bool there = access(path, F_OK) == 0;
+    struct buf out = {0};
+    struct stat st;
+
+    buf_puts(&out, "warning: ");
+    config_place_put(c, key, &out);
+    if (there && stat(path, &st) == 0 && !S_ISDIR(st.st_mode))
+        fprintf(stderr, "%.*s: %s is no directory, and serve would not start here\n",
+                STR_FMT(buf_str(&out)), path);
+    else if (!there && strcmp(parent, STATE_DIRECTORY) != 0 &&
+             (stat(parent, &st) < 0 ? errno == ENOENT : !S_ISDIR(st.st_mode)))
+        fprintf(stderr,
+                "%.*s: there is no directory %s, and serve would not start here; make it, or have "
+                "the unit do so\n",
+                STR_FMT(buf_str(&out)), parent);
+    buf_done(&out);
+    free(copy);
+}
+
+static void warn_of_machine(const struct config *c)
+{
+    for (size_t i = 0; i < c->listeners_len; i++)
+        warn_of_address(&c->listeners[i].address, "listener");
+    warn_of_address(&c->http.listen, "http.listen");
+    warn_of_directory(c, "queue.path", c->queue.path);
+    warn_of_directory(c, "records.path", c->records.path);
+}
+
 static int check(const struct options *o)
 {
     struct config *c = load(o);
@@ -161,14 +227,15 @@ static int check(const struct options *o)
         return EXIT_FAILED;
     }
     warn_as_user(c);
+    warn_of_machine(c);
     config_warnings(c, geteuid() == 0, &warnings);
     fprintf(stderr, "%.*s", STR_FMT(buf_str(&warnings)));
     buf_done(&warnings);
     if (!o->quiet)
         printf("%s: good (%zu listener%s, %zu route%s, %zu destination%s)\n",
-               o->defaults ? "the defaults" : o->file, c->listeners_len,
-               c->listeners_len == 1 ? "" : "s", c->routes_len, c->routes_len == 1 ? "" : "s",
-               c->destinations_len, c->destinations_len == 1 ? "" : "s");
+               o->defaults ? "the defaults" : o->file, c->listeners_len, PLURAL(c->listeners_len),
+               c->routes_len, PLURAL(c->routes_len), c->destinations_len,
+               PLURAL(c->destinations_len));
     config_unref(c);
     return EXIT_OK;
 }

@@ -101,8 +101,8 @@ static bool confirm(const struct action *a, uint64_t matched)
     char answer[16] = "";
 
     buf_printf(&text, "%s ", a->op);
-    put_count(&text, matched);
-    buf_printf(&text, " %s%s? %s [y/N] ", a->noun, matched == 1 ? "" : "s", a->warning);
+    put_counted(&text, matched, a->noun);
+    buf_printf(&text, "? %s [y/N] ", a->warning);
     flush_text(&text, stderr);
     buf_done(&text);
     return fgets(answer, sizeof(answer), stdin) != NULL && (answer[0] == 'y' || answer[0] == 'Y');
@@ -176,7 +176,7 @@ static void print_outcome(const struct action *a, const json_t *done)
             buf_puts(&text, " of ");
             put_count(&text, matched);
         }
-        buf_printf(&text, " %s%s %s", a->noun, matched == 1 ? "" : "s", a->past);
+        buf_printf(&text, " %s%s %s", a->noun, PLURAL(matched), a->past);
         if (changed < matched)
             buf_printf(&text, "; %s", a->others);
         buf_putc(&text, '\n');

@@ -327,12 +327,6 @@ static const json_t *find_named(const json_t *list, const char *name)
     return NULL;
 }
 
-static void put_noun(struct buf *out, uint64_t n, const char *noun)
-{
-    put_count(out, n);
-    buf_printf(out, " %s%s", noun, n == 1 ? "" : "s");
-}
-
 /* "a1, weight 3: ok, 2 sessions, 1,200 messages". source: NULL where a reload took it away. */
 static void print_member(const json_t *member, const json_t *source)
 {
@@ -342,9 +336,9 @@ static void print_member(const json_t *member, const json_t *source)
                reply_number(member, "weight"));
     if (source != NULL) {
         buf_printf(&text, ": %s, ", reply_text(source, "state"));
-        put_noun(&text, (uint64_t)reply_number(source, "sessions"), "session");
+        put_counted(&text, (uint64_t)reply_number(source, "sessions"), "session");
         buf_puts(&text, ", ");
-        put_noun(&text, (uint64_t)reply_number(source, "messages"), "message");
+        put_counted(&text, (uint64_t)reply_number(source, "messages"), "message");
     }
     buf_putc(&text, '\0');
     print_field("source", (const char *)text.data);

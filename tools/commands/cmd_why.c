@@ -45,8 +45,8 @@ static void put_recipients(struct buf *out, const json_t *hold, const char *one,
 
     if (strcmp(reply_text(hold, "state"), "waits") == 0 && flight < n)
         n -= flight;
-    put_count(out, (uint64_t)n);
-    buf_printf(out, " recipient%s %s", n == 1 ? "" : "s", n == 1 ? one : many);
+    put_counted(out, (uint64_t)n, "recipient");
+    buf_printf(out, " %s", n == 1 ? one : many);
 }
 
 /* ": 450 4.2.0 later (mx.example.com, 5m ago); rule greylisting reads that". */
@@ -84,8 +84,8 @@ static void put_ceiling(struct buf *out, const json_t *hold)
         span++;
     whole = (uint64_t)(most * spans[span].hours + 0.01);
     buf_puts(out, "  The settings let ");
-    put_count(out, whole);
-    buf_printf(out, " message%s %s through to this site", whole == 1 ? "" : "s", spans[span].name);
+    put_counted(out, whole, "message");
+    buf_printf(out, " %s through to this site", spans[span].name);
     if (hours > 0) {
         buf_puts(out, ": what is queued takes ");
         put_age(out, (int64_t)(hours * 3600e3));
@@ -248,7 +248,7 @@ static void put_head(struct buf *out, const json_t *why)
     else
         put_count(out, (uint64_t)n);
     if (n > 0)
-        buf_printf(out, " recipient%s queued", n == 1 ? "" : "s");
+        buf_printf(out, " recipient%s queued", PLURAL(n));
     if (flight > 0)
         buf_printf(out, ", %lld in transactions now", flight);
     if (json_is_true(json_object_get(why, "counting")))

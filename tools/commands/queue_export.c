@@ -204,13 +204,14 @@ static void print_result(const struct exporter *e, const struct queue_options *o
                e->kind->counted, (unsigned long long)e->rows, (unsigned long long)e->lost);
         return;
     }
-    put_count(&text, e->messages);
-    buf_printf(&text, " message%s and ", e->messages == 1 ? "" : "s");
-    put_count(&text, e->rows);
-    buf_printf(&text, " %s%s in %s\n", e->kind->noun, e->rows == 1 ? "" : "s", o->to);
-    if (e->lost != 0)
-        buf_printf(&text, "%llu message%s had ended in between\n", (unsigned long long)e->lost,
-                   e->lost == 1 ? "" : "s");
+    put_counted(&text, e->messages, "message");
+    buf_puts(&text, " and ");
+    put_counted(&text, e->rows, e->kind->noun);
+    buf_printf(&text, " in %s\n", o->to);
+    if (e->lost != 0) {
+        put_counted(&text, e->lost, "message");
+        buf_puts(&text, " had ended in between\n");
+    }
     flush_text(&text, stderr);
     buf_done(&text);
 }

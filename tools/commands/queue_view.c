@@ -40,10 +40,10 @@ static void print_total(const json_t *done, const char *what)
 {
     struct buf text = {0};
 
-    put_count(&text, (uint64_t)reply_number(done, "matched"));
-    buf_printf(&text, " %s%s%s\n", what, reply_number(done, "matched") == 1 ? "" : "s",
-               json_is_true(json_object_get(done, "truncated")) ? " seen; --limit stopped there"
-                                                                : "");
+    put_counted(&text, (uint64_t)reply_number(done, "matched"), what);
+    buf_puts(&text, json_is_true(json_object_get(done, "truncated"))
+                        ? " seen; --limit stopped there\n"
+                        : "\n");
     flush_text(&text, stderr);
     buf_done(&text);
 }
@@ -293,8 +293,7 @@ static void print_recipient(const json_t *row)
         put_due(&line, "in ", row);
         buf_puts(&line, ", ");
     }
-    buf_printf(&line, "%lld attempt%s", reply_number(row, "attempts"),
-               reply_number(row, "attempts") == 1 ? "" : "s");
+    put_counted(&line, (uint64_t)reply_number(row, "attempts"), "attempt");
     clock_rfc3339(reply_number(row, "expires_ms"), expires);
     buf_printf(&line, ", expires %s", expires);
     if (wait_holds(row)) {

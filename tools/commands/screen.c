@@ -45,6 +45,12 @@ static void put_scaled(struct buf *out, double v, const char *unit)
     buf_printf(out, "%.*f%s", v < 9.995 ? 2 : v < 99.95 ? 1 : 0, v, unit);
 }
 
+void put_counted(struct buf *out, uint64_t n, const char *noun)
+{
+    put_count(out, n);
+    buf_printf(out, " %s%s", noun, PLURAL(n));
+}
+
 void put_short_count(struct buf *out, uint64_t v)
 {
     if (v < 10000)

@@ -14,6 +14,10 @@ unsigned screen_height(void);
 
 /* "1,234,567". */
 void put_count(struct buf *out, uint64_t v);
+/* What the noun behind n ends in: "1 message", "2 messages". */
+#define PLURAL(n) ((n) == 1 ? "" : "s")
+/* "1,234 messages". */
+void put_counted(struct buf *out, uint64_t n, const char *noun);
 /* "1,234", "12.3k", "4.56M": at most six characters. */
 void put_short_count(struct buf *out, uint64_t v);
 /* "512 B", "12.3 KiB". */

@@ -143,13 +143,12 @@ static void put_queue(const struct frame *f)
     struct buf text = {0}, *out = &text;
 
     buf_puts(out, "queue     ");
-    put_count(out, rows);
-    buf_printf(out, " recipient%s%s, ", rows == 1 ? "" : "s",
-               json_is_false(json_object_get(json_object_get(f->now, "queue"), "rows_complete"))
-                   ? " (still counting)"
-                   : "");
-    put_count(out, messages);
-    buf_printf(out, " message%s, ", messages == 1 ? "" : "s");
+    put_counted(out, rows, "recipient");
+    if (json_is_false(json_object_get(json_object_get(f->now, "queue"), "rows_complete")))
+        buf_puts(out, " (still counting)");
+    buf_puts(out, ", ");
+    put_counted(out, messages, "message");
+    buf_puts(out, ", ");
     put_size(out, used > reusable ? used - reusable : 0);
     if (map != 0)
         buf_printf(out, " (%.0f%% of the map)",
@@ -190,9 +189,8 @@ static void put_sessions(const struct frame *f)
     buf_puts(out, " connecting; ");
     put_count(out, number(f->now, "counters", "connect_failures"));
     buf_puts(out, " connects failed), ");
-    put_count(out, number(f->now, "gauges", "in_memory"));
-    buf_printf(out, " recipient%s in memory",
-               number(f->now, "gauges", "in_memory") == 1 ? "" : "s");
+    put_counted(out, number(f->now, "gauges", "in_memory"), "recipient");
+    buf_puts(out, " in memory");
     if (number(f->now, "gauges", "lanes_absent") > 0) {
         buf_puts(out, ", ");
         put_count(out, number(f->now, "gauges", "lanes_absent"));

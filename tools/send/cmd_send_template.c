@@ -15,6 +15,7 @@
 #include "tools/commands/commands.h"
 #include "tools/commands/options.h"
 #include "tools/commands/quantity.h"
+#include "tools/commands/screen.h"
 #include "tools/send/campaign_client.h"
 #include "tools/send/mailing.h"
 #include "tools/send/send_message.h"
@@ -521,7 +522,7 @@ static int print_findings(const struct mailing_findings *f, bool has_config)
     printf("%lu recipient%s; lines without one: %lu, that name one again: %lu; letters that cannot "
            "be made: %lu, with missing variables: %lu, with the Message-ID of another: %lu; the "
            "largest has %lu bytes%s\n",
-           f->recipients, f->recipients == 1 ? "" : "s", f->invalid, f->twice, f->without_letter,
+           f->recipients, PLURAL(f->recipients), f->invalid, f->twice, f->without_letter,
            f->with_missing, f->same_id, f->letter_bytes_max,
            f->has_unsubscribe || f->letter_bytes_max == 0 ? "" : "; no List-Unsubscribe field");
     if (!has_config)
