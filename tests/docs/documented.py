@@ -1,11 +1,15 @@
 """The documents are true as far as a program can tell: commands and options in them exist, YAML in
 them passes its check, links, sections, paths and functions lead somewhere."""
 
+import http.server
+import json
 import pathlib
 import re
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "lib"))
@@ -145,6 +149,57 @@ class Documented(unittest.TestCase):
                 if "://" not in target and other in titles:
                     with self.subTest(page=page.name, link=f"{target}#{anchor}"):
                         self.assertEqual(titles[other].count(anchor), 1)
+
+    def test_records_to_webhook(self):
+        """The example posts whole lines of the types that it is asked for, once more after a refusal, and goes on
+        where it was, over compression too."""
+        took, refusals = [], [503]
+
+        class Application(http.server.BaseHTTPRequestHandler):
+            def do_POST(self):
+                events = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                status = refusals.pop() if refusals else 204
+                if status == 204:
+                    took.extend(event["id"] for event in events)
+                self.send_response(status)
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        def until(ids):
+            ends = time.monotonic() + 20
+            while took != ids:
+                self.assertLess(time.monotonic(), ends, took)
+                time.sleep(0.05)
+
+        def line(kind, name):
+            return json.dumps({"type": kind, "id": name}) + "\n"
+
+        with tempfile.TemporaryDirectory() as place, \
+                http.server.ThreadingHTTPServer(("127.0.0.1", 0), Application) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            records = pathlib.Path(place, "records")
+            records.mkdir()
+            first = records / "10-0-9.jsonl"
+            first.write_text(line("Bounce", "a") + line("Reception", "b") + line("Delivery", "c")[:10])
+            command = [TREE / "docs/examples/records-to-webhook", records, f"http://127.0.0.1:{server.server_port}/",
+                       pathlib.Path(place, "state")]
+            with subprocess.Popen(command, stderr=subprocess.PIPE) as follower:
+                until(["a"])
+                with first.open("a") as f:
+                    f.write(line("Delivery", "c")[10:])
+                until(["a", "c"])
+                time.sleep(0.2)  # its state is written behind the answer
+                follower.kill()
+                self.assertIn(b"again in 1 s", follower.stderr.read())
+            first.write_text(first.read_text() + line("Expiration", "d"))
+            subprocess.run(["zstd", "-q", "--rm", first], check=True)
+            (records / "10-0-10.jsonl").write_text(line("Unsubscription", "e"))
+            with subprocess.Popen(command) as follower:
+                until(["a", "c", "d", "e"])
+                follower.kill()
+            server.shutdown()
 
     def test_functions(self):
         """Where a page says to look at function(), there is one."""
