@@ -34,6 +34,40 @@ static unsigned edit_distance(struct str a, struct str b)
     return last[b.len];
 }
 
+static struct str next_word(struct str *rest)
+{
+    struct str word = {rest->ptr, 0};
+
+    while (word.len < rest->len && word.ptr[word.len] != '_' && word.ptr[word.len] != '-')
+        word.len++;
+    rest->ptr += word.len;
+    rest->len -= word.len;
+    if (rest->len > 0) { /* the mark between */
+        rest->ptr++;
+        rest->len--;
+    }
+    return word;
+}
+
+static bool has_word(struct str s, struct str word)
+{
+    while (s.len > 0)
+        if (str_eq_nocase(next_word(&s), word))
+            return true;
+    return false;
+}
+
+/* "max_sessions", "sessions_max": the words are right, their order is not. */
+static bool same_words(struct str a, struct str b)
+{
+    if (a.len != b.len || a.len == 0)
+        return false;
+    while (a.len > 0)
+        if (!has_word(b, next_word(&a)))
+            return false;
+    return true;
+}
+
 void suggest_init(struct suggest *s, struct str word)
 {
     /* A third of the word may be wrong; below three letters everything resembles everything. */
@@ -50,6 +84,8 @@ void suggest_offer(struct suggest *s, const char *candidate)
     if (s->word.len > SUGGEST_WORD_MAX || c.len > SUGGEST_WORD_MAX)
         return;
     distance = edit_distance(s->word, c);
+    if (distance > 1 && same_words(s->word, c))
+        distance = 1;
     /* What was left off at the end is one slip, however long. */
     if (distance > 1 && s->word.len >= WORD_BEGUN_MIN && str_starts_nocase(c, s->word))
         distance = 1;

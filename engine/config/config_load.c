@@ -25,8 +25,14 @@ static struct str line_at(struct str text, int line)
 /* What YAML takes for an alias, or for a list with something behind it, and was meant otherwise. */
 static const char *hint_of_line(struct str line)
 {
+    static const char *const alike[] = {"\xef\xbc\x9a" /* a full-width colon */,
+                                        "\xe3\x80\x80" /* and blank */,
+                                        "\xc2\xa0" /* a blank that keeps words together */};
     struct str text = str_trim(line);
 
+    for (size_t i = 0; i < ARRAY_LEN(alike); i++)
+        if (memmem(line.ptr, line.len, alike[i], strlen(alike[i])) != NULL)
+            return "; this line has a full-width or no-break blank or colon: write those of ASCII";
     if (text.len != 0 && text.ptr[0] == '*')
         return "; a pattern that starts with * needs quotes: \"*.example.com\"";
     for (size_t i = 0; i + 2 < text.len; i++)
@@ -44,6 +50,7 @@ static const char *hint_of_error(const char *error, struct str line)
          "; all keys of an item begin in the column of its first one"},
         {"invalid multiline plain key",
          "; a key lacks its ': ', or the line below is indented too far"},
+        {"could not find expected ':'", "; a key lacks its ': ', a colon with a blank behind it"},
         {"invalid value after mapping", "; a key lacks its ': ', a colon with a blank behind it"},
         {"invalid indentation in mapping", "; keys of a section begin in the same column"},
         {"in flow mapping", "; a '{' before it lacks its '}', or a comma lacks between keys"},

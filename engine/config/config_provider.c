@@ -399,7 +399,9 @@ static void check_provider(const struct config_checker *k, const struct config_p
     for (size_t i = 0; i < shipped_providers_len; i++)
         suggest_offer(&near, shipped_providers[i].name);
     config_mistake(k, line, "providers['%s'] is not shipped and lacks 'mx'; %s%s%s", p->name,
-                   near.best != NULL ? "did you mean '" : "write mx: [mx.example.net]",
+                   near.best != NULL ? "did you mean '"
+                                     : "write mx: [mx.example.net], or one of those that "
+                                       "'hayauma warmup providers' lists",
                    near.best != NULL ? near.best : "", near.best != NULL ? "'?" : "");
 }
 

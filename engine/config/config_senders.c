@@ -17,7 +17,8 @@ static char *normal_address(struct config *c, struct str text, struct buf *why)
     char *domain, *out;
 
     if (smtp_address_parse(text, true, &address) < 0) {
-        buf_printf(why, "'%.*s' is no address", STR_FMT(text));
+        buf_printf(why, "'%.*s' is no address%s", STR_FMT(text),
+                   text.len > 0 && text.ptr[0] == '@' ? "; a domain stands without @" : "");
         return NULL;
     }
     domain = config_pattern_normal(c, address.domain, false, why);

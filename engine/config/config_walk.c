@@ -260,25 +260,42 @@ static void complain_with_keys(struct config_loader *l, const struct config_sect
 
 /* What other mail servers call it: whoever comes from one begins with these. */
 static const char *const foreign[][2] = {
+    {"always_allow_relaying", "relay_networks, of a listener"},
+    {"bounce_after", "lifetime, of destinations"},
     {"connection_limit", "sessions_max (of each source), total_sessions_max (of all)"},
+    {"default_destination_concurrency_limit", "sessions_max, of destinations"},
+    {"default_destination_recipient_limit", "recipients_max, of destinations"},
+    {"domain_key", "dkim: {keys: [...]}"},
+    {"egress_pool", "pools"},
+    {"egress_source", "sources"},
     {"inet_interfaces", "listeners: [{listen: ...}]"},
     {"max_age", "lifetime, of destinations"},
+    {"max_connect_rate", "connect_rate (of each source), total_connect_rate (of all)"},
     {"max_connection_rate", "connect_rate, of destinations"},
     {"max_deliveries_per_connection", "session_messages_max, of destinations"},
     {"max_message_rate", "rate (of each source), total_rate (of all)"},
-    {"message_size_limit", "message_size_max, of a listener"},
+    {"max_msg_per_connection", "session_messages_max, of destinations"},
+    {"max_msg_rate", "rate (of each source), total_rate (of all)"},
+    {"max_rcpt_per_message", "recipients_max, of destinations"},
+    {"max_smtp_out", "sessions_max (of each source), total_sessions_max (of all)"},
     {"maximal_queue_lifetime", "lifetime, of destinations"},
+    {"message_size_limit", "message_size_max, of a listener"},
+    {"minimal_backoff_time", "retry, of destinations"},
     {"mydestination", "nothing: no mail is local"},
     {"myhostname", "host_name"},
     {"mynetworks", "relay_networks, of a listener"},
-    {"egress_pool", "pools"},
-    {"egress_source", "sources"},
+    {"queue_directory", "queue: {path: ...}"},
     {"relay_hosts", "relay_networks, of a listener"},
     {"relayhost", "routes: {\"*\": \"[host]:port\"}"},
+    {"retry_after", "retry, of destinations"},
     {"smtp_bind_address", "sources: {NAME: {ipv4: ...}}"},
     {"smtp_helo_name", "sources: {NAME: {ehlo_name: ...}}"},
+    {"smtp_sasl_password_maps", "credentials_file"},
+    {"smtp_source_host", "sources: {NAME: {ipv4: ..., ehlo_name: ...}}"},
     {"smtp_tls_security_level", "tls, of destinations"},
+    {"smtpd_sasl_auth_enable", "auth, of a listener"},
     {"smtpd_tls_cert_file", "certificates"},
+    {"smtpd_tls_security_level", "tls, of a listener"},
     {"transport_maps", "routes"},
     {"virtual_mta", "sources"},
     {"virtual_mta_pool", "pools"},
@@ -322,6 +339,8 @@ static void unknown_key(struct config_loader *l, const struct config_target *t, 
              name.ptr, *t->path == 0 ? "" : " in ", t->path);
     if (ours != NULL)
         config_complain(l, at, "%s; here it is %s", text, ours);
+    else if (name.len > 3 && memcmp(name.ptr, "\xe3\x80\x80", 3) == 0)
+        config_complain(l, at, "%s; it begins with a full-width blank: indent with spaces", text);
     else if (s.best != NULL && s.distance == 0)
         config_complain(l, at, "%s; keys are written in lower case: '%s'", text, s.best);
     else if (s.best != NULL && s.distance <= 1)
