@@ -513,17 +513,23 @@ static void test_reload_schema(void **state)
 static void test_warnings(void **state)
 {
     static const char want[] =
-        "warning: listener 0.0.0.0:25: with 0.0.0.0/0 in relay_networks anybody may relay\n"
-        "warning: listener [::]:25: with ::/0 in relay_networks anybody may relay\n"
-        "warning: listener 0.0.0.0:26: with 0.0.0.0/0 in proxy_from anybody may relay\n"
-        "warning: listener 0.0.0.0:26: with ::/0 in xclient_from anybody may relay\n"
-        "warning: listener unix:/t: xclient_from does nothing here: clients of a Unix socket have "
+        "warning: test.yaml:1: listener 0.0.0.0:25: with 0.0.0.0/0 in relay_networks anybody may "
+        "relay\n"
+        "warning: test.yaml:1: listener [::]:25: with ::/0 in relay_networks anybody may relay\n"
+        "warning: test.yaml:1: listener 0.0.0.0:26: with 0.0.0.0/0 in proxy_from anybody may "
+        "relay\n"
+        "warning: test.yaml:1: listener 0.0.0.0:26: with ::/0 in xclient_from anybody may relay\n"
+        "warning: test.yaml:1: listener unix:/t: xclient_from does nothing here: clients of a Unix "
+        "socket have "
         "no address\n"
-        "warning: listener 0.0.0.0:587: takes mail without a login, and port 587 is for users: "
+        "warning: test.yaml:1: listener 0.0.0.0:587: takes mail without a login, and port 587 is "
+        "for users: "
         "write auth: required\n"
-        "warning: listener [::]:465: takes mail without a login, and port 465 is for users: "
+        "warning: test.yaml:1: listener [::]:465: takes mail without a login, and port 465 is for "
+        "users: "
         "write auth: required\n"
-        "warning: listener [::]:465: clients begin with TLS at port 465, and here they cannot: "
+        "warning: test.yaml:1: listener [::]:465: clients begin with TLS at port 465, and here "
+        "they cannot: "
         "set 'certificates', and tls: implicit\n";
     struct config *c = NULL;
     struct buf got = {0};
@@ -560,11 +566,12 @@ static void test_warnings_of_host(void **state)
         {"user: root", true, ""},
         {"dns: {servers: [127.0.0.1, '127.0.0.53:53', '[::1]:5353', '::1']}", false, ""},
         {"dns: {servers: [127.0.0.1, 192.0.2.53]}", false,
-         "warning: dns.servers: 192.0.2.53 is beyond loopback"},
+         "warning: test.yaml:1: dns.servers: 192.0.2.53 is beyond loopback"},
         {"dns: {servers: ['[2001:db8::53]:53']}", false,
-         "warning: dns.servers: [2001:db8::53]:53 is beyond loopback"},
-        {"host_name: mx1", false, "warning: host_name: 'mx1' has no dot"},
-        {"routes: {x.example: '[localhost]:2525'}", false, "routes: 'localhost' has no dot: names"},
+         "warning: test.yaml:1: dns.servers: [2001:db8::53]:53 is beyond loopback"},
+        {"host_name: mx1", false, "warning: test.yaml:1: host_name: 'mx1' has no dot"},
+        {"routes: {x.example: '[localhost]:2525'}", false,
+         "warning: test.yaml:1: routes: 'localhost' has no dot: names"},
         {"routes: {x.example: '[::1]:2525', '*': '[r.example]'}", false, ""},
         {"routes: {x.example: '[192.0.2.1]', '*': '[r.example]'}\n"
          "destinations: {x.example: {tls: verify}}",
@@ -573,10 +580,15 @@ static void test_warnings_of_host(void **state)
          "routes['*']: with tls: verify mail waits"},
         {"routes: {'*': '[192.0.2.1]:587'}\ndestinations: {'*': {tls: encrypt}}", false, ""},
         {"host_name: mx1.example.com", false, ""},
-        {"host_name: 192.0.2.1", false, "warning: host_name: '192.0.2.1' is an address"},
-        {"destinations: {google: {rate: 1/s}}", false, "stands in providers['google']"},
+        {"host_name: 192.0.2.1", false,
+         "warning: test.yaml:1: host_name: '192.0.2.1' is an address"},
+        {"sources: {a: {ipv4: 192.0.2.1, ehlo_name: mx_1}}", false,
+         "warning: test.yaml:1: ehlo_name: 'mx_1' has no dot"},
+        {"sources: {a: {ipv4: 192.0.2.1, ehlo_name: mx1.example.com}}", false, ""},
+        {"destinations: {google: {rate: 1/s}}", false,
+         "warning: test.yaml:1: destinations['google'] is for"},
         {"destinations: {google.com: {rate: 1/s}}", false, ""},
-        {"dns: {ipv4: no, ipv6: no}", false, "warning: dns: with neither"},
+        {"dns: {ipv4: no, ipv6: no}", false, "warning: test.yaml:1: dns: with neither"},
     };
 
     (void)state;

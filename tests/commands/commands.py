@@ -173,7 +173,7 @@ def test_config():
     assert "workers: auto" in run("config", "show", "--defaults").stdout
     bad.write_text("listeners: [{listen: '0.0.0.0:25', relay_networks: 0.0.0.0/0}]\n")
     done = run("config", "check", bad)
-    assert "warning: listener 0.0.0.0:25: " in done.stderr and "anybody may relay" in done.stderr
+    assert f"warning: {bad}:1: listener 0.0.0.0:25: " in done.stderr and "anybody may relay" in done.stderr
     bad.write_text("listeners: [{listen: '192.0.2.99:25'}]\nqueue: {path: /none/such/queue}\n"
                    f"records: {{path: {good}}}\n")
     said = run("config", "check", bad).stderr  # what serve would refuse here
@@ -205,7 +205,7 @@ def test_config():
         assert said.count(f"tls_certificate: {own}: root can read it") == 1, said
     good.write_text("dns: {servers: [127.0.0.1, 192.0.2.53]}\n")
     said = run("config", "check", good).stderr
-    assert "warning: dns.servers: 192.0.2.53 is beyond loopback" in said, said
+    assert f"warning: {good}:1: dns.servers: 192.0.2.53 is beyond loopback" in said, said
     assert ("warning: no 'user': started by root" in said) == (os.geteuid() == 0), said
     bad.write_text("auth: {users_file: /none/users}\ncredentials_file: /none/credentials\n"
                    "dkim: {keys: [{domain: a.example, selector: s, file: /none/key}]}\n"
