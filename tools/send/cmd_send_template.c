@@ -486,6 +486,8 @@ static int finish(struct order *o, const char *id)
     printf("%s: %s, %lld of %lld delivered, %lld failed, %lld expired, %lld cancelled\n", o->name,
            id, count(campaign, "delivered"), count(campaign, "recipients"),
            count(campaign, "failed"), count(campaign, "expired"), count(campaign, "cancelled"));
+    if (count(campaign, "failed") + count(campaign, "expired") > 0)
+        fprintf(stderr, "hayauma send: 'hayauma campaign report %s' says why\n", o->name);
     all = count(campaign, "delivered") == count(campaign, "recipients");
     json_decref(campaign);
     return all ? EXIT_OK : EXIT_FAILED;
