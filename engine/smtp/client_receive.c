@@ -291,23 +291,35 @@ static void on_body_lmtp(struct smtp_client *c, struct expected *e, const struct
     }
 }
 
+/* A server, or a box in front of it, that takes BDAT for nothing, for DATA, or at the wrong time:
+ * what it says is not about the message. */
+static bool is_no_bdat(const struct smtp_client *c, const struct smtp_transaction *t,
+                       const struct smtp_reply *reply)
+{
+    if (!client_is_chunking(c))
+        return false;
+    if (reply->code >= 501 && reply->code <= 504 && reply->code != 502) /* in LMTP: a recipient's */
+        return t->rcpts_accepted > 0 && !c->options->lmtp;
+    return reply_class(reply) == 3 || reply->code == 500 || reply->code == 502;
+}
+
 static void on_body(struct smtp_client *c, struct expected *e, const struct smtp_reply *reply)
 {
     struct smtp_transaction *t = e->transaction;
 
-    if (reply_class(reply) == 3) {
-        client_protocol_error(c, "unexpected reply to the message");
-        return;
-    }
     if (reply_class(reply) == 2 && t->state == TRANSACTION_BODY) {
         client_protocol_error(c, "message accepted before it was sent");
         return;
     }
     /* A BDAT that is no command: what followed it was taken for commands, and the replies to those
      * must not pass for replies to ours. */
-    if (client_is_chunking(c) && (reply->code == 500 || reply->code == 502)) {
+    if (is_no_bdat(c, t, reply)) {
         c->chunking_refused = c->close_not_sent = true;
         client_start_close(c, SMTP_STAGE_BODY, reply);
+        return;
+    }
+    if (reply_class(reply) == 3) {
+        client_protocol_error(c, "unexpected reply to the message");
         return;
     }
     t->end_refused |= reply_class(reply) != 2;

@@ -76,7 +76,7 @@ class Server(Listener):
                 return False
             self.say(peer, "dot")
             self.take(peer, b"".join(content))
-        elif verb in ("MAIL", "RCPT", "RSET", "QUIT"):
+        elif verb in ("MAIL", "RCPT", "RSET", "QUIT") or verb in self.answers:
             self.say(peer, verb)
         else:
             peer.sendall(b"500 what?\r\n")
@@ -290,9 +290,14 @@ def test_who_is_to_blame():
 
 def test_chunking_that_is_not_there():
     """CHUNKING is offered, BDAT unknown, content obeyed: nothing counts as delivered by the replies to
-    it, and the next session goes without."""
-    deaf = Server({"EHLO": b"250-deaf\r\n250-PIPELINING\r\n250 CHUNKING\r\n"})
-    world = World({"deaf": deaf}, retry="1h")
+    it, and the next session goes without. So it does where BDAT is taken for DATA, or never fits."""
+    offers = {"EHLO": b"250-deaf\r\n250-PIPELINING\r\n250 CHUNKING\r\n"}
+    deaf, wrong = Server(offers), {f"is{code}": Server({**offers, "BDAT": b"%d 5.5.1 no\r\n" % code})
+                                   for code in (354, 501, 503, 504)}
+    world = World({"deaf": deaf, **wrong}, retry="1h")
+    for name, server in wrong.items():
+        world.send(name)
+        wait_until(f"the mail of {name}", lambda s=server: s.taken, 20)
     data = b"X: y\r\n\r\n" + b"RSET\r\nMAIL FROM:<x@x.example>\r\nRCPT TO:<x@x.example>\r\n" * 20
     with Client(world.engine) as client:
         for i in range(20):
