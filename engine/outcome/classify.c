@@ -413,16 +413,14 @@ static struct verdict refused_login(const struct smtp_reply *reply)
                             .close = true};
 }
 
-/* "452 4.5.3", or words to that effect from a peer without enhanced codes. */
+/* X.5.3 with any code, or words to that effect from a peer without enhanced codes. */
 static bool is_too_many(const struct smtp_reply *reply, const struct words *w)
 {
     static const char *const list[] = {"too many", "recipients", NULL};
 
-    if (reply->code != 452 && reply->code != 552)
-        return false;
     if (reply->enhanced.class != 0)
         return reply->enhanced.subject == 5 && reply->enhanced.detail == 3;
-    return words_have(w, list);
+    return (reply->code == 452 || reply->code == 552) && words_have(w, list);
 }
 
 /* The host lacks disk, or its operator has to mend something. */
@@ -475,6 +473,8 @@ static struct verdict permanent(enum smtp_stage stage, const struct smtp_reply *
         (e->class == 0 ? !words_have(w, words_quota) && !words_have(w, words_content)
                        : is_too_many(reply, w)))
         return transient(stage, reply, w);
+    /* RFC 3463 3.6: the others get a message of their own; alone it is refused for good. */
+    v.too_many = stage == SMTP_STAGE_RCPT && is_too_many(reply, w);
     /* The two sides disagree about where they are in the dialogue: nothing about the mail. */
     if (reply->code == 503) {
         v.class = OUTCOME_DEFERRED;
