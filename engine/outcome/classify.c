@@ -354,6 +354,8 @@ static const char *const words_session_limit[] = {"messages in one session",
                                                   "messages in this connection",
                                                   "messages per connection",
                                                   "message per connection",
+                                                  "message limit per session",
+                                                  "message limit per connection",
                                                   "mails per session",
                                                   "mails per connection",
                                                   "allowable connection time", /* Cisco's */
@@ -511,6 +513,7 @@ static struct verdict broken(enum smtp_stage stage, enum smtp_fate fate)
 struct verdict classify(enum smtp_stage stage, enum smtp_fate fate, enum smtp_unable unable,
                         const struct smtp_reply *reply)
 {
+    struct verdict v;
     struct words w;
 
     if (fate == SMTP_FATE_UNABLE) {
@@ -530,7 +533,11 @@ struct verdict classify(enum smtp_stage stage, enum smtp_fate fate, enum smtp_un
         return refused_login(reply);
     if (is_before_mail(stage))
         return refused_session(reply, &w);
-    return reply->code < 500 ? transient(stage, reply, &w) : permanent(stage, reply, &w);
+    v = reply->code < 500 ? transient(stage, reply, &w) : permanent(stage, reply, &w);
+    /* Not all say 421 when a session has brought as many messages as it may. */
+    if (stage == SMTP_STAGE_MAIL && words_have(&w, words_session_limit))
+        v.close = v.goodbye = true;
+    return v;
 }
 
 struct verdict classify_dns(enum dns_status status)

@@ -30,7 +30,8 @@ struct verdict {
     bool next_host; /* another exchanger may do better at once (RFC 5321 5.1); false: an answer for
                        all */
     bool close;     /* the session is of no more use */
-    bool goodbye;   /* 421: the server ends the session (RFC 5321 3.8), whatever it was asked */
+    bool goodbye;   /* the server ends the session whatever it was asked: 421 (RFC 5321 3.8), or the
+                       session may not bring more messages */
     bool too_many;  /* too many recipients in this transaction (RFC 5321 4.5.3.1.10): when others of
                        it were accepted, this one goes into the next transaction at once, no attempt
                        counted */

@@ -734,6 +734,36 @@ def test_a_restart_is_no_limit():
     world.finish()
 
 
+def test_limit_of_a_session_by_any_code():
+    """A session that may bring two messages says so to the third: 550 or 452, it fails and delays nobody."""
+    class Limited(Server):
+        def session(self, peer):
+            mails = 0
+
+            def mail(peer):
+                nonlocal mails
+                mails += 1
+                peer.sendall(USUAL["MAIL"] if mails <= 2 else self.limit + b" too many messages in this session\r\n")
+            self.answers["MAIL"] = mail
+            super().session(peer)
+
+    servers = {}
+    for name, limit in (("plain", b"550 5.5.3"), ("piped", b"452 4.5.3")):
+        offers = {"plain": b"250 bad.example\r\n"}.get(name, USUAL["EHLO"])
+        servers[name] = Limited({"EHLO": offers})
+        servers[name].limit = limit
+    world = World(servers, retry="1h", destinations={"*": {"sessions_max": 1}})
+    with Client(world.engine) as client:
+        for i in range(6):
+            for name in servers:
+                client.expect(client.message(f"u{i}@{name}.example"), 250)
+    for name, server in servers.items():
+        wait_until(f"all of {name}", lambda n=name: len(world.records("Delivery", n)) == 6, 20)
+        assert not world.records("Bounce", name) + world.records("TransientFailure", name), name
+        assert server.sessions <= 4, (name, server.sessions)
+    world.finish()
+
+
 def test_exchanger_is_this_host():
     """DNS leads back to us: one attempt and a bounce, not a hundred rounds. We are known by our address,
     whatever a listener calls itself, and by each of our names where somebody else forwards to us."""
