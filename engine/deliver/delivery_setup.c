@@ -200,7 +200,13 @@ static void address_failed(struct delivery *d, struct outcome *outcome,
     delivery_close(d);
 }
 
-/* The new connection leads to a listener of ours: the address ends as if it had said 521. */
+static bool is_own(const struct delivery *d)
+{
+    return d->channel->options.own_names != NULL && dial_is_own(&d->dial, d->site);
+}
+
+/* The connection leads to a listener of ours, or to whom this host has on its loopback addresses,
+ * or would have: the address ends as if it had said 521. */
 static void on_own_address(struct delivery *d)
 {
     struct outcome outcome = {.stage = SMTP_STAGE_CONNECT, .local = true};
@@ -307,6 +313,10 @@ void delivery_setup_over(struct delivery *d, const struct smtp_event *event)
         on_proxy_failed(d);
         return;
     }
+    if (d->state == DELIVERY_CONNECTING && is_own(d)) {
+        on_own_address(d);
+        return;
+    }
     if (event->stage == SMTP_STAGE_AUTH && d->error == 0)
         login_failed(d, event);
     if (ended_by_tls(d, event)) {
@@ -397,7 +407,7 @@ bool delivery_begin_greeting(struct delivery *d)
         proxying_opened(d);
     delivery_set_state(d, DELIVERY_GREETING);
     d->connected_ms = io_now_ms(d->worker->io);
-    if (d->channel->options.own_names != NULL && dial_is_own(&d->dial, d->site)) {
+    if (is_own(d)) {
         on_own_address(d);
         return false;
     }

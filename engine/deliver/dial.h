@@ -52,7 +52,8 @@ bool dial_is_shortage(int err);
 /* Whether the connect operation ended with err because this host lacks something, a port perhaps.
  */
 bool dial_lacked(const struct dial *d, const struct channel *c, int err);
-/* Whether the connection leads to a listener of this engine. */
+/* Whether the connection leads to a listener of this engine, or, where there is none yet, would
+ * lead to port 25 of a loopback address. */
 bool dial_is_own(const struct dial *d, const struct site *site);
 
 #endif

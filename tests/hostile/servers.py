@@ -766,14 +766,15 @@ def test_limit_of_a_session_by_any_code():
 
 def test_exchanger_is_this_host():
     """DNS leads back to us: one attempt and a bounce, not a hundred rounds. We are known by our address,
-    whatever a listener calls itself, and by each of our names where somebody else forwards to us."""
+    whatever a listener calls itself, and by each of our names where somebody else forwards to us. Nor is
+    anybody on this host's loopback addresses given what DNS leads there (port 25)."""
     temp = TempDir("hayauma-servers-")
-    for by in ("address", "name"):
+    for by in ("address", "name", "loopback"):
         with Sink(directory=temp.path / by / "sink") as sink:  # for its DNS
             engine = Engine(settings_for(sink, bounce={"postmaster": "p@sender.example"}),
                             directory=temp.path / by / "engine")
             engine.config["listeners"][0]["host_name"] = "mx.other.example"
-            engine.config["dns"]["port"] = engine.port if by == "address" else forwarder(engine.port)
+            engine.config["dns"]["port"] = {"address": engine.port, "loopback": 25}.get(by) or forwarder(engine.port)
             with engine:
                 with Client(engine) as client:
                     client.expect(client.message("u@d1.example", sender="a@sender.example"), 250)
@@ -787,7 +788,7 @@ def test_exchanger_is_this_host():
                     said = record["response"]
                     assert (said["code"], said["enhanced_code"]) == (
                         521, {"class": 5, "subject": 4, "detail": 6}), record
-                    assert f"our own {by}" in said["content"], record
+                    assert f"our own {'name' if by == 'name' else 'address'}" in said["content"], record
 
 
 def test_expiry_behind_a_bad_server():
