@@ -130,6 +130,7 @@ static size_t skip_quoted(struct str s, bool utf8_ok, bool *utf8)
 {
     size_t at = 1;
 
+    ASSERT(s.len > 0 && *s.ptr == '"');
     for (;;) {
         at += skip_run(s, at, QTEXT, utf8_ok, utf8);
         if (at >= s.len)
@@ -304,6 +305,7 @@ struct str smtp_address_local(struct str address, char room[static SMTP_PATH_MAX
         room[n++] = plain[i];
     }
     room[n++] = '"';
+    ASSERT(n <= SMTP_PATH_MAX && *given <= address.len); /* each backslash was one there, too */
     return (struct str){room, n};
 }
 
@@ -389,6 +391,7 @@ int smtp_path_parse(struct str in, bool null_ok, bool utf8_ok, struct smtp_addre
     at += mailbox;
     if (mailbox == 0 || at >= in.len || in.ptr[at] != '>')
         return -EINVAL;
+    ASSERT(address.text.len > 0 && address.text.len + 2 <= SMTP_PATH_MAX);
     *out = address;
     *used = at + 1;
     return 0;
@@ -423,6 +426,7 @@ int smtp_address_parse(struct str in, bool utf8_ok, struct smtp_address *out)
 
     if (in.len == 0 || skip_mailbox(in, false, utf8_ok, &address) != in.len)
         return -EINVAL;
+    ASSERT(address.domain.len > 0 && address.text.len + 2 <= SMTP_PATH_MAX);
     *out = address;
     return 0;
 }

@@ -28,6 +28,7 @@ static bool take_held(struct smtp_repair *r, uint8_t byte, struct str *body, boo
 {
     bool dot = r->state == BEHIND_DOT, dot_cr = r->state == BEHIND_DOT_CR;
 
+    ASSERT(r->state >= BEHIND_CR && r->state <= BEHIND_DOT_CR && (r->stuffed || !(dot || dot_cr)));
     if (dot && byte == '\r') {
         r->state = BEHIND_DOT_CR;
         return true;
@@ -51,6 +52,7 @@ static size_t take_lines(struct smtp_repair *r, const uint8_t *in, size_t len)
 {
     size_t at = 0;
 
+    ASSERT(r->state <= IN_LINE);
     while (at < len && !(r->state == AT_LINE_START && r->stuffed && in[at] == '.')) {
         const uint8_t *lf = memchr(in + at, '\n', len - at);
         size_t end = lf == NULL ? len : (size_t)(lf - in);
@@ -89,6 +91,7 @@ bool smtp_repair_next(struct smtp_repair *r, const uint8_t *in, size_t in_len, s
         *body = STR("\r\n");
         begin_line(r, false);
     } else {
+        ASSERT(in[0] == '\r' || (in[0] == '.' && r->stuffed));
         r->state = in[0] == '\r' ? BEHIND_CR : BEHIND_DOT;
     }
     return false;

@@ -102,6 +102,7 @@ static void take_text(struct smtp_reply *r, struct str text, uint16_t code_class
     struct smtp_enhanced enhanced;
     size_t n = smtp_enhanced_parse(text, &enhanced);
 
+    ASSERT(n <= text.len && code_class >= 2 && code_class <= 5);
     /* RFC 2034 4: the code is repeated on each line; its class must be that of the reply. */
     if (r->enhanced.class != code_class)
         r->enhanced.class = 0;
@@ -182,6 +183,8 @@ enum smtp_reply_status smtp_reply_parse(struct smtp_reply_parser *p, const uint8
         if (status == SMTP_REPLY_DONE && p->skipping)
             status = SMTP_REPLY_MORE;
     }
+    ASSERT(status != SMTP_REPLY_MORE || rest.len < SMTP_REPLY_LINE_MAX);
+    ASSERT(status != SMTP_REPLY_DONE || (p->reply.code >= 200 && p->reply.code <= 599));
     *used = len - rest.len;
     return status;
 }

@@ -19,7 +19,8 @@
 #include <arm_neon.h>
 #endif
 
-#define BLOCK_BYTES   64
+#define BLOCK_BYTES 64
+_Static_assert(BLOCK_BYTES == 8 * sizeof(uint64_t), "a bit for each");
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
 struct block_masks {
@@ -221,6 +222,7 @@ ALWAYS_INLINE bool walk_part(struct walk *w, const uint8_t *in, size_t n, bool s
     uint8_t padded[BLOCK_BYTES];
     struct block_masks m;
 
+    ASSERT(n > 0 && n < BLOCK_BYTES);
     memset(padded, 'x', sizeof(padded));
     memcpy(padded, in, n);
     m = block(padded);
@@ -367,6 +369,7 @@ static const struct isa *isa_used = &isas[SCAN_SCALAR];
 
 static bool isa_present(enum scan_isa isa)
 {
+    ASSERT(isa < SCAN_ISAS);
 #if defined(__x86_64__)
     if (isa == SCAN_AVX2)
         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi");
@@ -420,6 +423,7 @@ static struct walk walk_begin(const struct smtp_body_facts *facts, uint32_t line
 /* Returns the bytes of the line under way. */
 static uint32_t walk_end(const struct walk *w, struct smtp_body_facts *facts)
 {
+    ASSERT(w->line_bytes_max > 0 && !(w->cr && w->line_start));
     *facts = w->facts;
     facts->eight_bit |= w->high != 0;
     facts->nul |= w->nul != 0;
@@ -447,9 +451,11 @@ static size_t decode_lines(struct smtp_data_decoder *d, const uint8_t *in, size_
     struct walk w = walk_begin(&d->facts, d->line_bytes);
     size_t n;
 
+    ASSERT(d->state <= BEHIND_CR); /* nothing is held */
     w.line_start = d->state == AT_LINE_START;
     w.cr = d->state == BEHIND_CR;
     n = isa_used->walk(&w, in, len, true);
+    ASSERT(n <= len);
     d->line_bytes = walk_end(&w, &d->facts);
     d->state = w.line_start ? AT_LINE_START : w.cr ? BEHIND_CR : IN_LINE;
     return n;
@@ -463,6 +469,7 @@ static size_t decode_dot(struct smtp_data_decoder *d, const uint8_t *in, size_t 
 {
     size_t at = 0;
 
+    ASSERT(len > 0 && (d->state == AT_LINE_START || d->state >= BEHIND_DOT));
     if (d->state == AT_LINE_START) {
         d->state = BEHIND_DOT;
         at++;
@@ -511,6 +518,7 @@ bool smtp_data_next(struct smtp_data_decoder *d, const uint8_t *in, size_t in_le
     n = decode_lines(d, in + at, in_len - at);
     *body = (struct str){(const char *)in + at, n};
     *in_used = at + n;
+    ASSERT(*in_used > 0); /* or who calls again would do so for ever */
     return false;
 }
 
@@ -524,12 +532,14 @@ void smtp_body_scanner_init(struct smtp_body_scanner *s)
 void smtp_body_scan(struct smtp_body_scanner *s, const uint8_t *in, size_t len)
 {
     struct walk w = walk_begin(&s->facts, s->line_bytes);
+    size_t walked;
 
     if (len == 0)
         return;
     w.line_start = !s->started || (s->last == '\n' && s->line_bytes == 0);
     w.cr = s->started && s->last == '\r';
-    isa_used->walk(&w, in, len, false);
+    walked = isa_used->walk(&w, in, len, false);
+    ASSERT(walked == len);
     s->line_bytes = walk_end(&w, &s->facts);
     s->started = true;
     s->last = in[len - 1];
