@@ -202,6 +202,7 @@ static void reply_hello(struct smtp_server *s, struct buf *out)
         put_limit(out, " RCPTMAX=", o->recipients_max);
         buf_put(out, "\r\n", 2);
     }
+    ASSERT(out->len > last + 3 && out->data[last + 3] == '-'); /* the last line's */
     out->data[last + 3] = ' ';
 }
 
@@ -311,12 +312,14 @@ void smtp_server_answer(struct smtp_server *s, struct buf *out, const char *repl
             forget(s);
         break;
     case SMTP_SERVER_MAIL:
+        ASSERT(s->state == SERVER_READY && s->rcpts == 0);
         if (reply == NULL)
             server_reply(s, out, STR("250 2.1.0 OK"));
         if (accepted)
             s->state = SERVER_MAIL;
         break;
     case SMTP_SERVER_RCPT:
+        ASSERT(s->state == SERVER_MAIL);
         if (reply == NULL)
             server_reply(s, out, STR("250 2.1.5 OK"));
         if (accepted)
@@ -474,6 +477,7 @@ static enum smtp_server_want step_chunk(struct smtp_server *s, struct smtp_serve
     if (n != 0) {
         if (s->options->repair_newlines)
             smtp_repair_next(&s->repair, in->data, n, &n, &slice);
+        ASSERT(n <= s->chunk_left);
         input_consume(in, n);
         s->chunk_left -= n;
         return scan_slice(s, slice, out);
@@ -503,6 +507,7 @@ static enum smtp_server_want step_drop(struct smtp_server *s, struct smtp_server
     /* LMTP: the last chunk is answered for each recipient that was accepted (RFC 2033 4.3). */
     bool for_each = s->options->lmtp && s->chunk_last && s->state > SERVER_READY && s->rcpts > 0;
 
+    ASSERT(s->line.len >= 4 && !s->line_used); /* the reply that waits */
     input_consume(in, n);
     s->chunk_left -= n;
     s->closing |= discard(s, n);

@@ -159,6 +159,7 @@ static enum smtp_server_want respond(struct smtp_server *s, struct str text, str
 {
     const struct mechanism *m = mechanism_at_hand(s);
 
+    ASSERT(s->mode == MODE_AUTH && !s->authenticated);
     /* All at once: a buffer that grew would leave copies behind. */
     if (s->secret.data == NULL)
         buf_room(&s->secret, 2 * SERVER_AUTH_LINE_BYTES_MAX);

@@ -186,6 +186,7 @@ static const struct param {
 #undef BAD
 #undef OFF
 };
+_Static_assert(ARRAY_LEN(params) <= 32, "a bit for each");
 
 static bool is_offered(const struct smtp_server *s, const struct param *p)
 {
@@ -320,6 +321,7 @@ static enum smtp_server_want verb_mail(struct smtp_server *s, struct str args, s
     s->address = path;
     if (!parse_path(s, path, true, &s->mail.sender, &used))
         return refuse(s, out, "501 5.1.7 bad sender address syntax");
+    ASSERT(used <= path.len);
     s->address = s->mail.sender.text;
     refusal = parse_params(s, PARAM_MAIL, str_from(path, used));
     if (refusal != NULL)
@@ -346,6 +348,7 @@ static enum smtp_server_want verb_rcpt(struct smtp_server *s, struct str args, s
     s->address = path;
     if (!parse_path(s, path, false, &s->rcpt.recipient, &used))
         return refuse(s, out, "501 5.1.3 bad recipient address syntax");
+    ASSERT(used <= path.len && s->rcpt.recipient.text.len > 0);
     s->address = s->rcpt.recipient.text;
     refusal = parse_params(s, PARAM_RCPT, str_from(path, used));
     if (refusal != NULL)
@@ -376,6 +379,7 @@ static enum smtp_server_want verb_data(struct smtp_server *s, struct str args, s
         return refuse(s, out, "501 5.5.4 DATA takes no parameter");
     if (refusal != NULL)
         return refuse(s, out, refusal);
+    ASSERT(s->rcpts > 0 && s->chunk_left == 0);
     s->mode = MODE_DATA;
     return SMTP_SERVER_DATA;
 }
@@ -589,6 +593,7 @@ enum smtp_server_want server_command(struct smtp_server *s, struct str line, str
     ptrdiff_t space;
     struct str name = line;
 
+    ASSERT(s->mode == MODE_COMMAND && s->pending == SMTP_SERVER_INPUT && !s->closing);
     while (line.len != 0 && (line.ptr[line.len - 1] == ' ' || line.ptr[line.len - 1] == '\t'))
         line.len--;
     space = str_find(line, ' ');

@@ -20,6 +20,7 @@ static const struct attribute {
     {{"DESTADDR", 8}, NOTHING},
     {{"DESTPORT", 8}, NOTHING},
 };
+_Static_assert(ARRAY_LEN(attributes) <= 32, "a bit for each");
 
 /* token: NAME=xtext. False: it is none that is known, or was there before. */
 static bool attribute_take(struct smtp_xclient *x, struct str token, uint32_t *seen)
