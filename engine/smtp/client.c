@@ -32,6 +32,7 @@ static const uint16_t session_follows[SESSION_CLOSED + 1] = {
     [SESSION_CLOSING] = TO(CLOSED),
 #undef TO
 };
+_Static_assert(SESSION_CLOSED < 16, "a bit for each");
 
 void client_set_session(struct smtp_client *c, enum session_state state)
 {
@@ -330,7 +331,8 @@ void smtp_client_submit(struct smtp_client *c, struct smtp_transaction *t)
 
 void smtp_client_use_options(struct smtp_client *c, const struct smtp_client_options *options)
 {
-    ASSERT(pipeline_max(options) == pipeline_max(c->options));
+    ASSERT(pipeline_max(options) == pipeline_max(c->options) &&
+           options->outputs == c->options->outputs);
     c->options = options;
 }
 
@@ -515,6 +517,7 @@ static enum step step_unable(struct smtp_client *c, struct smtp_event *event)
         return STEP_NOTHING;
     if (t->rcpts_final == t->rcpts_len)
         return finish(c, t, event);
+    ASSERT(t->unable != SMTP_UNABLE_NONE && t->expected == 0);
     emit_unable(c, t, t->unable, (uint8_t)(RCPTS_ON_WIRE | RCPT_BIT(INVALID)));
     return STEP_ON;
 }

@@ -182,6 +182,7 @@ static void take_challenge(struct smtp_client *c, const struct smtp_reply *reply
 {
     const struct client_mechanism *m = c->auth;
 
+    ASSERT(m->steps_len <= STEPS_MAX && c->auth_step <= m->steps_len);
     if (c->auth_step == m->steps_len)
         client_protocol_error(c, "a challenge too many in AUTH");
     else if (m->steps[c->auth_step] == asked &&

@@ -32,6 +32,7 @@ static const struct {
 
 const char *smtp_stage_name(enum smtp_stage stage)
 {
+    ASSERT(stage < SMTP_STAGES);
     return stages[stage].name;
 }
 
@@ -219,6 +220,7 @@ static void on_mail(struct smtp_client *c, struct expected *e, const struct smtp
 {
     struct smtp_transaction *t = e->transaction;
 
+    ASSERT(!smtp_transaction_answered(t));
     if (reply_class(reply) == 3) {
         client_protocol_error(c, "unexpected reply to MAIL");
     } else if (reply_class(reply) == 2) {
@@ -256,6 +258,7 @@ static void on_data(struct smtp_client *c, struct expected *e, const struct smtp
     struct smtp_transaction *t = e->transaction;
     bool go = reply_class(reply) == 3;
 
+    ASSERT(t->state == TRANSACTION_WAIT && t->rcpts_accepted <= t->rcpts_replied);
     if (reply_class(reply) == 2) {
         client_protocol_error(c, "unexpected reply to DATA");
     } else if (go && t->rcpts_accepted > 0) {

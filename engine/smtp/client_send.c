@@ -7,6 +7,8 @@
 #define BODY_EAGER_BYTES_MAX ((size_t)1 << 20)
 #define PIECES_MIN           4
 
+_Static_assert(COMMAND_BYTES_MAX <= SMTP_CLIENT_OUTPUT_BYTES, "an output takes one at the least");
+
 /* Sends what it can; false: blocked, until a reply comes or the output has gone. */
 typedef bool send_fn(struct smtp_client *c, struct smtp_transaction *t);
 
@@ -189,6 +191,8 @@ static bool may_start(struct smtp_client *c, const struct smtp_transaction *t)
 
 static bool send_mail(struct smtp_client *c, struct smtp_transaction *t)
 {
+    size_t before = c->commands_len;
+
     if (!has_room(c) || !may_start(c, t))
         return false;
     if (needs_rset(c, t)) {
@@ -220,6 +224,7 @@ static bool send_mail(struct smtp_client *c, struct smtp_transaction *t)
         }
     }
     PUT(c, "\r\n");
+    ASSERT(c->commands_len - before <= COMMAND_BYTES_MAX);
     client_expect(c, t, SMTP_STAGE_MAIL);
     transaction_set_state(c, t, TRANSACTION_RCPT);
     return true;
@@ -259,6 +264,7 @@ static void skip_invalid_rcpts(struct smtp_transaction *t)
 static bool send_rcpt(struct smtp_client *c, struct smtp_transaction *t)
 {
     const struct smtp_transaction_rcpt *r;
+    size_t before = c->commands_len;
 
     if (!has_room(c) || (client_is_stepwise(c) && client_expected_first(c) != NULL))
         return false;
@@ -277,6 +283,7 @@ static bool send_rcpt(struct smtp_client *c, struct smtp_transaction *t)
         }
     }
     PUT(c, "\r\n");
+    ASSERT(c->commands_len - before <= COMMAND_BYTES_MAX);
     client_expect(c, t, SMTP_STAGE_RCPT);
     if (t->rcpts_sent == t->rcpts_len)
         transaction_set_state(c, t, TRANSACTION_DATA);
@@ -471,6 +478,7 @@ size_t smtp_client_output(struct smtp_client *c, struct iovec *iov, size_t iov_m
     }
     c->output_cut = c->sending != NULL && states[c->sending->state].send != NULL &&
                     (!has_room(c) || c->iov_max - c->iov_len < 2 || c->content_left == 0);
+    ASSERT(c->iov_len <= iov_max && (c->commands_len == 0) == (c->commands == NULL));
     c->iov = NULL;
     c->output_busy = c->iov_len != 0;
     return c->iov_len;
