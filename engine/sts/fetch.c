@@ -41,6 +41,7 @@ static size_t on_body(char *bytes, size_t size, size_t n, void *arg)
 {
     struct transfer *t = arg;
 
+    ASSERT(t->body.len <= STS_BODY_MAX);
     t->too_large = size * n > STS_BODY_MAX - t->body.len;
     if (t->too_large)
         return 0;
@@ -102,6 +103,7 @@ static bool set_options(struct transfer *t, const char *url)
 static void transfer_free(struct sts_fetcher *f, struct transfer *t)
 {
     if (list_node_linked(&t->node)) {
+        ASSERT(f->running_len > 0);
         list_remove(&t->node);
         f->running_len--;
         (void)curl_multi_remove_handle(f->multi, t->curl);
@@ -139,6 +141,7 @@ static struct transfer *transfer_new(struct sts_fetcher *f, struct sts_fetch *fe
         transfer_free(f, t);
         return NULL;
     }
+    ASSERT(f->running_len < STS_FETCHES_MAX);
     list_push_back(&f->running, &t->node);
     f->running_len++;
     return t;
@@ -219,6 +222,7 @@ static bool begin_waiting(struct sts_fetcher *f)
         stopping = f->stopping;
         if (!stopping && f->running_len < STS_FETCHES_MAX)
             node = list_pop_front(&f->waiting);
+        ASSERT(node == NULL || f->waiting_len > 0);
         f->waiting_len -= node != NULL;
         pthread_mutex_unlock(&f->lock);
         if (node == NULL)
@@ -246,6 +250,7 @@ static void end_done(struct sts_fetcher *f)
             continue;
         (void)curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &private);
         t = (struct transfer *)(void *)private;
+        ASSERT(t != NULL && t->curl == message->easy_handle && list_node_linked(&t->node));
         fetch = t->fetch;
         judge(t, message->data.result);
         transfer_free(f, t);
@@ -267,6 +272,7 @@ static void *fetcher_main(void *arg)
     }
     while ((node = list_first(&f->running)) != NULL)
         transfer_free(f, LIST_ENTRY(node, struct transfer, node));
+    ASSERT(f->running_len == 0);
     return NULL;
 }
 
@@ -327,6 +333,7 @@ int sts_fetcher_submit(struct sts_fetcher *f, struct sts_fetch *fetch)
     else if (!f->started)
         err = start(f);
     if (err == 0) {
+        ASSERT(fetch->on_done != NULL && (is_report(fetch) ? fetch->path : fetch->id) != NULL);
         fetch->node = (struct list_node){0};
         list_push_back(&f->waiting, &fetch->node);
         f->waiting_len++;
@@ -367,6 +374,7 @@ void sts_fetcher_close(struct sts_fetcher *f)
 
 static bool in_network(uint32_t address, uint32_t network, int bits)
 {
+    ASSERT(bits > 0 && bits <= 32);
     return (address ^ network) >> (32 - bits) == 0;
 }
 

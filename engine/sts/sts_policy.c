@@ -129,6 +129,7 @@ static const char *take_mx(struct draft *d, struct str value)
 
     if (wild)
         value = (struct str){value.ptr + 2, value.len - 2};
+    ASSERT(value.len > 0); /* is_value() */
     if (value.ptr[value.len - 1] == '.' || dns_name_parse(&name, value) < 0)
         return "an mx of it is neither a host nor '*.' and a domain";
     if (++d->mx_len > STS_MX_MAX)
@@ -191,9 +192,10 @@ static struct sts_policy *policy_new(enum sts_mode mode, struct str id, int64_t 
 
     if (p == NULL)
         return NULL;
+    ASSERT(id.len <= STS_ID_MAX && mode < STS_MODES && max_age_s <= STS_AGE_MAX_S);
+    ASSERT(mx.len == 0 || mx.ptr[mx.len - 1] == '\0');
     atomic_init(&p->refs, 1);
     p->mode = mode;
-    ASSERT(id.len <= STS_ID_MAX);
     memcpy(p->id, id.ptr, id.len);
     p->fetched_ms = fetched_ms;
     p->max_age_s = max_age_s;
@@ -223,8 +225,10 @@ int sts_policy_parse(struct str body, const char *id, int64_t fetched_ms, struct
 
 struct sts_policy *sts_policy_ref(struct sts_policy *policy)
 {
-    if (policy != NULL)
-        atomic_fetch_add_explicit(&policy->refs, 1, memory_order_relaxed);
+    uint32_t before =
+        policy == NULL ? 1 : atomic_fetch_add_explicit(&policy->refs, 1, memory_order_relaxed);
+
+    ASSERT(before > 0);
     return policy;
 }
 
@@ -259,7 +263,7 @@ bool sts_policy_same(const struct sts_policy *a, const struct sts_policy *b)
 
 void sts_policy_encode(struct buf *out, const struct sts_policy *policy)
 {
-    size_t id_len = strlen(policy->id);
+    size_t id_len = strlen(policy->id), began = out->len;
 
     buf_putc(out, VERSION);
     buf_putc(out, (char)policy->mode);
@@ -269,6 +273,7 @@ void sts_policy_encode(struct buf *out, const struct sts_policy *policy)
     buf_put(out, policy->id, id_len);
     packed_put(out, policy->mx_bytes, 4);
     buf_put(out, policy->mx, policy->mx_bytes);
+    ASSERT(out->len - began == STORED_MIN + id_len + policy->mx_bytes);
 }
 
 /* Every pattern ends, and is what the parser of policies lets through. */
