@@ -158,6 +158,7 @@ int engine_open(struct engine *e, struct config *config, struct buf *error)
     e->config = config_ref(config);
     e->started_ms = clock_wall_ms();
     e->shared.workers_len = workers_wanted(config);
+    ASSERT(e->shared.workers_len > 0 && e->shared.workers_len <= WORKERS_MAX);
     e->shared.sessions_out_max = sessions_out_max();
     e->shared.workers =
         aligned_alloc(CACHE_LINE_BYTES, e->shared.workers_len * sizeof(*e->shared.workers));
@@ -265,6 +266,7 @@ static int list_read(struct engine *e)
 {
     int err;
 
+    ASSERT(!e->list_reading);
     suppressions_open(&e->shared.suppressions, e->shared.queue);
     err = -pthread_create(&e->list_reader, NULL, list_reader_main, &e->shared.suppressions);
     e->list_reading = err == 0;
@@ -369,6 +371,7 @@ struct order {
 static void order_all(struct engine *e, void (*run)(struct worker *, struct worker_note *),
                       struct config *config, struct trust *trust, bool hard)
 {
+    ASSERT((config == NULL) == (trust == NULL)); /* a reload brings both */
     for (uint32_t i = 0; i < e->shared.workers_len; i++) {
         struct order *o = calloc(1, sizeof(*o));
 
@@ -422,6 +425,7 @@ static void on_drain(struct worker *w, struct worker_note *note)
 {
     struct order *o = CONTAINER_OF(note, struct order, note);
 
+    ASSERT(o->config == NULL && o->trust == NULL);
     worker_drain(w, o->hard);
     free(o);
 }
@@ -455,6 +459,7 @@ bool engine_alive(const struct engine *e, uint64_t limit_ms)
 
 static void on_stop(struct worker *w, struct worker_note *note)
 {
+    ASSERT(!w->stopping);
     worker_drain(w, true);
     w->stopping = true;
     free(CONTAINER_OF(note, struct order, note));
@@ -487,6 +492,7 @@ void engine_close(struct engine *e)
 
     if (e->shared.workers == NULL)
         return;
+    ASSERT(e->meetings <= 3); /* the last is below */
     if (running)
         order_all(e, on_stop, NULL, NULL, true);
     else if (e->meetings < 3)

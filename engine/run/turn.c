@@ -239,6 +239,7 @@ static void on_root(struct dns_question *question, const struct dns_answer *answ
 
 static int ask_root(struct worker *w)
 {
+    ASSERT(w->root_question == NULL);
     w->root_question = calloc(1, sizeof(*w->root_question));
     if (w->root_question == NULL)
         return -ENOMEM;
@@ -280,8 +281,10 @@ static int resolver_open(struct worker *w)
                                   .on_silence = on_resolver_silent,
                                   .on_silence_arg = w,
                                   .seed = rng_next(&w->rng)};
-    int err = dns_open(&w->dns, w->io, &options);
+    int err;
 
+    ASSERT(w->dns == NULL);
+    err = dns_open(&w->dns, w->io, &options);
     return err == 0 && c->dns.validating && w->index == 0 ? ask_root(w) : err;
 }
 
@@ -331,6 +334,7 @@ int worker_start(struct worker *w)
 
 void worker_drain(struct worker *w, bool hard)
 {
+    ASSERT(w->draining || !w->draining_hard);
     if (!w->draining || (hard && !w->draining_hard)) {
         w->draining = true;
         w->draining_hard = hard;
@@ -363,6 +367,7 @@ bool workers_drained(const struct shared *all)
  * room in its inbox. What it then stores of warm-up needs nobody else. */
 void worker_run(struct worker *w)
 {
+    ASSERT(w->port != NULL && !w->stopping);
     atomic_store_explicit(&w->turned_ms, io_now_ms(w->io), memory_order_relaxed);
     while (!(w->stopping && workers_drained(w->shared)) || warm_ends(w)) {
         int err = worker_turn(w, w->stopping ? 1 : WORKER_TURN_MS);
