@@ -123,22 +123,25 @@ void records_done(struct records *r)
 
 struct replay {
     struct records *records;
-    bool at_start; /* files may have been cut or removed, and may have more than they should */
+    bool earlier; /* the file is of an earlier start: it may have been cut or removed since, and may
+                   * have more than it should */
     int fd;
     uint64_t number;
     uint64_t base; /* subtracted from offsets: the file was removed or cut by somebody */
     uint64_t end;
 };
 
-static int replay_close(struct replay *p)
+/* err: what went wrong with the file. */
+static int replay_close(struct replay *p, int err)
 {
-    int err = 0;
-
     if (p->fd < 0)
-        return 0;
-    if (p->at_start && ftruncate(p->fd, (off_t)p->end) < 0)
+        return err;
+    if (err == 0 && p->earlier && ftruncate(p->fd, (off_t)p->end) < 0)
         err = -errno;
     if (err == 0 && !p->records->no_sync && fdatasync(p->fd) < 0)
+        err = -errno;
+    /* The next try is to find it as this one did: too short. */
+    if (err < 0 && p->base > 0 && ftruncate(p->fd, 0) < 0)
         err = -errno;
     close(p->fd);
     p->fd = -1;
@@ -157,7 +160,8 @@ static int replay_open(struct replay *p, const struct outbox_entry *entry)
     p->number = entry->segment;
     p->base = 0;
     p->end = entry->offset;
-    if (!p->at_start)
+    p->earlier = entry->segment <= p->records->number_at_start;
+    if (!p->earlier)
         return 0;
     if (fstat(p->fd, &st) < 0)
         return -errno;
@@ -177,7 +181,7 @@ static int replay_entry(struct replay *p, const struct outbox_entry *entry)
     int err = 0;
 
     if (p->fd >= 0 && p->number != entry->segment)
-        err = replay_close(p);
+        err = replay_close(p, 0);
     if (err == 0 && p->fd < 0)
         err = replay_open(p, entry);
     if (err < 0)
@@ -203,16 +207,15 @@ static bool entry_read(const struct shard *s, const MDB_val *key, const MDB_val 
 
 /* Replays entries from sequence first on. *last: the last one found. A local error goes to *err and
  * ends the replay; the result is an LMDB code. */
-static int replay(struct shard *s, MDB_txn *txn, uint64_t first, bool at_start, uint64_t *last,
-                  int *err)
+static int replay(struct shard *s, MDB_txn *txn, uint64_t first, uint64_t *last, int *err)
 {
     struct records *r = &s->records;
-    struct replay p = {.records = r, .at_start = at_start, .fd = -1};
+    struct replay p = {.records = r, .fd = -1};
     uint8_t key_bytes[OUTBOX_KEY_BYTES];
     MDB_val key = {sizeof(key_bytes), key_bytes}, value;
     struct outbox_entry entry;
     MDB_cursor *cursor;
-    int rc = mdb_cursor_open(txn, s->outbox, &cursor), closed;
+    int rc = mdb_cursor_open(txn, s->outbox, &cursor);
 
     *err = 0;
     if (rc != 0)
@@ -227,9 +230,7 @@ static int replay(struct shard *s, MDB_txn *txn, uint64_t first, bool at_start, 
         *last = codec_sequence_parse(val_str(&key));
     }
     mdb_cursor_close(cursor);
-    closed = replay_close(&p);
-    if (*err == 0)
-        *err = closed;
+    *err = replay_close(&p, *err);
     if (*err == 0 && !r->no_sync && fsync(r->dir_fd) < 0)
         *err = -errno;
     return rc == MDB_NOTFOUND ? 0 : rc;
@@ -302,9 +303,10 @@ int records_replay(struct shard *s)
         return rc;
     rc = mdb_stat(txn, s->outbox, &stat);
     continue_from(s, txn);
+    r->number_at_start = r->number;
     /* Without a records directory the lines stay where they are until there is one again. */
     if (rc == 0 && stat.ms_entries > 0 && r->options.path != NULL)
-        rc = replay(s, txn, 0, true, &last, &err);
+        rc = replay(s, txn, 0, &last, &err);
     if (rc == 0 && last > 0 && err == 0)
         rc = empty_outbox(s, txn);
     if (rc != 0 || err < 0 || last == 0) {
@@ -534,7 +536,7 @@ void records_catch_up(struct shard *s)
     pthread_mutex_unlock(&r->lock);
     if (!r->behind || r->options.path == NULL || mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn) != 0)
         return;
-    if (replay(s, txn, first, false, &last, &err) == 0 && err == 0)
+    if (replay(s, txn, first, &last, &err) == 0 && err == 0)
         r->behind = false;
     pthread_mutex_lock(&r->lock);
     if (!r->behind)

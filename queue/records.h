@@ -59,6 +59,7 @@ struct records {
     uint64_t number_next;   /* segments below it and not in closed belong to the past */
     uint64_t bytes_committed, bytes_synced; /* for the lag */
     uint64_t sequence_at_start;             /* entries up to it are of an earlier start; constant */
+    uint64_t number_at_start;               /* so are segments up to it; constant */
     int write_error, sync_error;            /* errno of what fails now; 0: nothing */
     bool rewrite; /* a sync failed: everything after synced must be written again */
     bool removed; /* somebody deleted the active segment's file: what follows needs another */

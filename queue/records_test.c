@@ -426,6 +426,55 @@ static void close_unsynced(struct fixture *f)
     on_sync = NULL;
 }
 
+/* Leaves len bytes of the only file. */
+static void cut_file(struct fixture *f, off_t len)
+{
+    struct dirent *entry;
+    char path[600];
+    DIR *dir = opendir(f->records);
+
+    assert_non_null(dir);
+    do
+        assert_non_null(entry = readdir(dir));
+    while (entry->d_name[0] == '.');
+    snprintf(path, sizeof(path), "%s/%s", f->records, entry->d_name);
+    closedir(dir);
+    assert_int_equal(truncate(path, len), 0);
+}
+
+/* The lines that wait go to the beginning of a file that somebody cut, also where the start cannot
+ * write them, and they are written later: no hole is left, and nothing is there twice, however much
+ * had been in front of them. */
+static void test_cut_file(void **state)
+{
+    static const unsigned before[] = {40, 1};
+    struct fixture *f = *state;
+    struct files found;
+    unsigned first;
+
+    f->options.records.segment_bytes_max = 1u << 20;
+    for (size_t i = 0; i < ARRAY_LEN(before); i++) {
+        open_queue(f);
+        run_lines(f, before[i]);
+        syncer_round(f->q);
+        first = f->lines + 1;
+        run_change(f, 2000); /* at once: all of it waits, or nothing */
+        close_unsynced(f);
+        cut_file(f, 50);
+        on_sync = fails;
+        open_queue(f);
+        on_sync = NULL;
+        assert_true(records_behind(&f->q->shards[0]->records));
+        run_lines(f, 5);
+        assert_false(records_behind(&f->q->shards[0]->records));
+        found = look(f);
+        assert_int_equal(found.first, first);
+        assert_int_equal(found.lines, f->lines - first + 1);
+        close_queue(f);
+        kit_remove(f->records);
+    }
+}
+
 /* Many lines fill pages of their own. A page whose header is damaged is not freed, which would free
  * what is others', and is not written again by each start over what its file got since. */
 static void test_pages(void **state)
@@ -479,7 +528,7 @@ int main(void)
         TEST(test_retention),   TEST(test_clock_jumps),
         TEST(test_removed),     TEST(test_records_off),
         TEST(test_short_times), TEST(test_sync_beside_catch_up),
-        TEST(test_pages),
+        TEST(test_cut_file),    TEST(test_pages),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
