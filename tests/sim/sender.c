@@ -174,6 +174,12 @@ static void on_recipient(const struct smtp_event *event)
 
 /* --- sessions --- */
 
+/* Of a season sessions wait for mail, too, which comes seldom. */
+static void be_patient(struct sender *s)
+{
+    sim_in(&s->patience, world_season ? 3600 * SIM_S : PATIENCE_NS);
+}
+
 static void sender_close(struct sender *s, bool abort)
 {
     sim_cancel(&s->patience);
@@ -273,7 +279,7 @@ static void on_change(struct net_end *end)
     if (len > 0) {
         smtp_client_input(s->client, end->rx.data, len);
         net_read(end, len);
-        sim_in(&s->patience, PATIENCE_NS);
+        be_patient(s);
         if (!sender_events(s))
             return;
     }
@@ -307,7 +313,7 @@ static void sender_connect(struct sender *s)
     ASSERT(s->client != NULL);
     s->end->owner = s;
     s->end->on_change = on_change;
-    sim_in(&s->patience, PATIENCE_NS);
+    be_patient(s);
 }
 
 /* As many as an application has at once and the session takes; how many there were. */

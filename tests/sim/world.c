@@ -715,7 +715,10 @@ void world_config(const char *dir, bool reloaded, struct buf *out)
                "listeners:\n  - {listen: \"127.0.0.1:%u\", idle_timeout: %us}\n"
                "destinations:\n",
                world.workers, dir, world.shards, world.map_mib, world.window, dir, WORLD_PORT_IN,
-               reloaded ? 100 : 60);
+               /* applications of a season wait for hours, and would open a session each minute */
+               world_season ? 3600
+               : reloaded   ? 100
+                            : 60);
     for (uint32_t i = 0; i < world.sites_len; i++)
         config_site(&world.sites[i], reloaded, out);
     buf_printf(out,
