@@ -20,7 +20,7 @@ void control_next_shard(struct control_client *client)
 {
     struct control_work *w = &client->work;
 
-    ASSERT(!w->ended && w->shard < queue_shards(client->control->queue));
+    ASSERT(w->shard < queue_shards(client->control->queue));
     w->shard++;
     w->cursor = (struct queue_cursor){0};
     w->ended = w->shard == queue_shards(client->control->queue);
