@@ -34,6 +34,7 @@ void base64_put(struct buf *out, struct str bytes)
         at[2] = (uint8_t)letters[v >> 6 & 63];
         at[3] = (uint8_t)letters[v & 63];
     }
+    ASSERT(at == out->data + out->len + whole / 3 * 4);
     if (whole < bytes.len)
         put_last(at, p + whole, bytes.len - whole);
     out->len += need;
@@ -75,6 +76,7 @@ int base64_decode(struct buf *out, struct str text)
             goto wrong;
         buf_put(out, (uint8_t[]){(uint8_t)(v >> 16), (uint8_t)(v >> 8), (uint8_t)v}, 3 - skip);
     }
+    ASSERT(out->len - before == text.len / 4 * 3 - padding);
     return 0;
 wrong:
     out->len = before;

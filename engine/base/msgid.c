@@ -67,6 +67,7 @@ void msgid_text(const struct msgid *id, char out[MSGID_TEXT_BYTES])
 {
     static const char hex[] = "0123456789abcdef";
 
+    _Static_assert(MSGID_TEXT_BYTES == 2 * MSGID_BYTES + 1, "two digits a byte, and a NUL");
     for (size_t i = 0; i < MSGID_BYTES; i++) {
         out[2 * i] = hex[id->bytes[i] >> 4];
         out[2 * i + 1] = hex[id->bytes[i] & 15];

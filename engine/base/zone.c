@@ -52,6 +52,7 @@ void date_of_day(int32_t number, int32_t *year, int *month, int *day)
     int64_t y = (of_era - of_era / 1460 + of_era / 36524 - of_era / 146096) / 365;
     int64_t of_year = of_era - (365 * y + y / 4 - y / 100), m = (5 * of_year + 2) / 153;
 
+    ASSERT(of_era >= 0 && of_era < 146097 && m >= 0 && m < 12);
     *day = (int)(of_year - (153 * m + 2) / 5 + 1);
     *month = (int)(m < 10 ? m + 3 : m - 9);
     *year = (int32_t)(y + era * 400 + (*month <= 2));

@@ -9,6 +9,9 @@
 #define DAY_MS          (INT64_C(24) * 3600 * 1000)
 #define OLD_LETTERS_MAX 256 /* of a request, that take old keys with them */
 
+_Static_assert(2 + MSGID_BYTES + 4 == ONCE_KEY_BYTES, "a letter's key");
+_Static_assert(2 + 4 + ONCE_NAME_BYTES == ONCE_KEY_BYTES, "a request's key");
+
 enum { KEY_REQUEST = 1, KEY_LETTER = 2 };
 
 static void put_day(uint8_t *key, int64_t ms)
@@ -170,6 +173,7 @@ void once_letter(struct once *o, uint32_t n, struct once_letter *out)
             (struct queue_state){.key = key_str(o->old.data + o->old_at), .remove = true};
         o->old_at += ONCE_KEY_BYTES;
     }
+    ASSERT(out->states_len <= ARRAY_LEN(out->states) && o->old_at <= o->old.len);
 }
 
 void once_end(struct once *o)

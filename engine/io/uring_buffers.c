@@ -24,6 +24,7 @@ static void top_up(struct io *io)
         buffer_give(io, b->spare[--b->spare_len]);
         b->circulating++;
     }
+    ASSERT(b->circulating + b->spare_len == io->options.buffers); /* each is one or the other */
 }
 
 static void *map_pages(size_t bytes)
@@ -84,6 +85,7 @@ void buffers_want_more(struct io *io)
     if (b->circulating < b->target || b->target == io->options.buffers)
         return;
     b->target *= 2;
+    ASSERT(b->target <= io->options.buffers);
 }
 
 void buffers_adapt(struct io *io)

@@ -85,6 +85,7 @@ void tls_tell(struct worker *w, const struct tls_told *told)
         return;
     buf_clear(&w->tls_texts);
     put_texts(&w->tls_texts, told);
+    ASSERT(w->tls_texts.len <= TLS_COUNTS_TEXTS_MAX);
     tls_counts_add(counts, &(struct tls_count){.domain = told->domain,
                                                .begin_s = begin_s,
                                                .end_s = begin_s + w->config->tls_reports.period_s,

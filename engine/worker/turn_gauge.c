@@ -10,6 +10,8 @@
 #define PART_SHIFT 29
 #define LANES_MASK ((UINT64_C(1) << PART_SHIFT) - 1)
 
+_Static_assert(TURN_PARTS <= 1 << (US_SHIFT - PART_SHIFT), "a part has its bits");
+
 static uint64_t pack(uint64_t us, enum turn_part part, uint64_t lanes)
 {
     us = us > UINT32_MAX ? UINT32_MAX : us;
@@ -66,6 +68,7 @@ void turn_ends(struct turn_gauge *g, enum turn_part part, uint64_t began_ns, uin
     uint64_t packed[TURN_TIMES];
     size_t i = 0;
 
+    _Static_assert(sizeof(limits_ms) == TURN_MS_LIMITS_LEN * sizeof(limits_ms[0]), "one for each");
     turn_part_ends(g, part, began_ns, now_ns);
     for (enum turn_part p = TURN_EVENTS; p < TURN_PARTS; p++) {
         most = g->took_ns[p] > g->took_ns[most] ? p : most;
@@ -100,6 +103,7 @@ struct turn_longest turn_longest_lately(const struct turn_gauge *g, enum turn_ti
 {
     uint64_t longest = 0;
 
+    ASSERT(by < TURN_TIMES);
     for (int i = 0; i < TURN_SPANS; i++) {
         uint64_t one = atomic_load_explicit(&g->shared.spans[by][i], memory_order_relaxed);
 
