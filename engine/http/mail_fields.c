@@ -25,7 +25,7 @@ int mail_field_sender(const json_t *root, struct str *out, struct json_mistake *
         sender.len = 0;
     if (sender.len > 0 && (smtp_address_parse(sender, true, &address) < 0 ||
                            sender.len > SMTP_PATH_MAX || address.domain.len == 0)) {
-        json_mistake(mistake, 422, "envelope_sender", "is no mail address");
+        json_mistake(mistake, 422, "envelope_sender", "%s", smtp_address_fault(sender)->words);
         return -EINVAL;
     }
     *out = sender.len == 0 ? sender : address.text;

@@ -117,12 +117,54 @@ const char *json_path(char out[JSON_PATH_BYTES], const char *path, const char *n
     return out;
 }
 
+/* What other services call it, and what it is here, where `field` is one of those that may be. */
+static const char *find_foreign(const char *name, const struct json_field *fields, size_t len)
+{
+    static const struct {
+        const char *name, *field, *here;
+    } rows[] = {{"to", "recipients", "recipients: [{\"email\": \"a@example.com\"}]"},
+                {"personalizations", "recipients", "recipients: [{\"email\": \"a@example.com\"}]"},
+                {"cc", "recipients", "a recipient more, and Cc in content.headers"},
+                {"bcc", "recipients", "a recipient more"},
+                {"from", "content", "content.from: {\"email\": ...}, and envelope_sender"},
+                {"reply_to", "content", "content.reply_to: {\"email\": ...}"},
+                {"subject", "content", "content.subject"},
+                {"text", "content", "content.text_body"},
+                {"html", "content", "content.html_body"},
+                {"headers", "content", "content.headers"},
+                {"attachments", "content", "content.attachments"},
+                {"template_id", "content", "content, which is the template"},
+                {"dynamic_template_data", "substitutions", "substitutions"},
+                {"custom_args", "metadata", "metadata"},
+                {"categories", "tags", "tags"},
+                {"send_at", "not_before", "not_before"},
+                {"ip_pool_name", "pool", "pool"}};
+
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+        for (size_t j = 0; j < len; j++)
+            if (strcmp(rows[i].name, name) == 0 && strcmp(rows[i].field, fields[j].name) == 0)
+                return rows[i].here;
+    return NULL;
+}
+
+const char *json_object_hint(const json_t *value)
+{
+    return json_is_string(value) && strchr(json_string_value(value), '@') != NULL
+               ? ": {\"email\": \"a@example.com\"}"
+               : "";
+}
+
 static int unknown_field(const char *path, const char *name, const struct json_field *fields,
                          size_t len, struct json_mistake *mistake)
 {
+    const char *here = find_foreign(name, fields, len);
     char at[JSON_PATH_BYTES];
     struct suggest s;
 
+    if (here != NULL) {
+        json_mistake(mistake, 400, json_path(at, path, name), "unknown field; here it is %s", here);
+        return -EINVAL;
+    }
     suggest_init(&s, str_of(name));
     for (size_t i = 0; i < len; i++)
         suggest_offer(&s, fields[i].name);
@@ -148,8 +190,10 @@ int json_fields_check(const json_t *object, const char *path, const struct json_
         if (i == len)
             return unknown_field(path, name, fields, len, mistake);
         if ((type_of(value) & fields[i].types) == 0) {
-            json_mistake(mistake, 400, json_path(at, path, name), "must be %s",
-                         type_names(fields[i].types));
+            json_mistake(mistake, 400, json_path(at, path, name), "must be %s%s",
+                         type_names(fields[i].types),
+                         (fields[i].types & JSON_IS_ANY) == JSON_IS_OBJECT ? json_object_hint(value)
+                                                                           : "");
             return -EINVAL;
         }
     }

@@ -46,6 +46,8 @@ int json_fields_check(const struct json_t *object, const char *path,
                       struct json_mistake *mistake) MUST_USE;
 /* "path.name"; either is the client's, of any length, and cut. */
 const char *json_path(char out[JSON_PATH_BYTES], const char *path, const char *name);
+/* The end of a sentence on a value that is no object: what to write in place of an address. */
+const char *json_object_hint(const struct json_t *value);
 /* A member that is there and not null, else NULL. */
 struct json_t *json_member(const struct json_t *object, const char *name);
 /* Puts the member, whose value is taken: text is UTF-8. Without memory the program ends. */

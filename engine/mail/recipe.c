@@ -673,7 +673,7 @@ int recipe_check_recipient(const json_t *one, const char *path, struct json_mist
                                                {"metadata", JSON_IS_OBJECT | JSON_MAY_MISS}};
 
     if (!json_is_object(one)) {
-        json_mistake(mistake, 400, path, "must be an object");
+        json_mistake(mistake, 400, path, "must be an object%s", json_object_hint(one));
         return -EINVAL;
     }
     if (json_fields_check(one, path, fields, ARRAY_LEN(fields), mistake) < 0)

@@ -413,6 +413,14 @@ def test_refused():
                 ("POST", "/api/inject/v1", {"Content-Encoding": "br"}, 415)):
             check(f"{method} {path} {headers}",
                   engine.ask(method, path, LETTER if method != "GET" else None, headers)[0], status)
+        # Who comes from another service is told what things are called here.
+        for more, words in (({"personalizations": []}, 'here it is recipients: [{"email"'), ({"subject": "x"}, "here it is content.subject"),
+                            ({"recipients": [{"email": "a@x.example", "custom_args": {}}]}, "here it is metadata"),
+                            ({"recipients": ["a@x.example"]}, 'must be an object: {"email": "a@example.com"}'),
+                            ({"content": {**LETTER["content"], "from": "a@x.example"}}, "must be an object: {"),
+                            ({"envelope_sender": "N <a@x.example>"}, "is no mail address: write it alone")):
+            said = json.loads(engine.ask("POST", "/api/inject/v1", {**LETTER, **more})[2])
+            check(f"{more}: {said}", words in said["detail"], True)
         # What one recipient's letter is refused for has the field that the request has.
         said = engine.inject({**LETTER, "missing_variables": "fail", "content": {**LETTER["content"], "subject": "{{ x }}"}})
         check("subject", "content.subject: template, line 1" in said["errors"][0], True)
