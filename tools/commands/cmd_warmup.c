@@ -35,7 +35,7 @@ static const char help_text[] =
     "    --now            from where the running engine's streams stand, and not from\n"
     "                     the first stage\n"
     "    --mix PARTS      where recipients are, in percent\n"
-    "                     (google=40,microsoft=20,yahoo=10, apple=5,default=25)\n"
+    "                     (google=40,microsoft=20,yahoo=10,apple=5,default=25)\n"
     "\n"
     "SOURCE is the name of a source, signer:DOMAIN or campaign:NAME.\n"
     "\n" CHANNEL_HELP "  -h, --help              this text\n"
