@@ -11,6 +11,7 @@ import gzip
 import http.client
 import json
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -697,7 +698,7 @@ def test_command():
         # An operator's suspension is no state of the campaign, and its screens show it all the same.
         engine.command("queue", "suspend", "--campaign", "spring", "--reason", "wrong price")
         told = engine.command("campaign", "show", "spring")
-        check(f"suspended {told}", "\nsuspended    0s ago by " in told and ": wrong price\n" in told, True)
+        check(f"suspended {told}", re.search(r"\nsuspended +\ds ago by .*: wrong price\n", told) is not None, True)
         told = engine.command("queue", "suspensions")
         check(f"suspensions {told}", "campaign_tenant" in told or "campaign        spring@acme " not in told, False)
         engine.command("queue", "resume", "--campaign", "spring")
