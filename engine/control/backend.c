@@ -16,11 +16,6 @@
 #include "worker/counters.h"
 #include "worker/worker.h"
 
-/* Lanes looked at in one turn of a worker; many sources are more. So many take less than 9 ms. A
- * worker that drains many lanes has turns of 10 to 20 ms whatever is asked: with 2,000 a turn the
- * status of 150,000 lanes took 1.3 s, at most 2.6; so it takes 0.8, at most 1.1. */
-#define SLICE_WORK 8000
-
 /* --- counters --- */
 
 static void on_counters(void *arg, void (*put)(void *, const char *, uint64_t, bool), void *to)
@@ -96,6 +91,8 @@ static uint32_t offer_status(struct control_job *job, struct lane *lane)
     /* While rows are counted after a start, what has none may well have some. */
     if (complete && d.rows == 0 && lane->in_memory == 0 && lane->last_error == NULL)
         return 0;
+    if (!control_status_wants(&job->status, &d))
+        return 0;
     snprintf(d.queue, sizeof(d.queue), "%s", lane->name);
     if (lane->site != NULL) {
         snprintf(d.site, sizeof(d.site), "%s", lane->site->name);
@@ -127,7 +124,7 @@ static void walk_lanes(struct worker *w, struct worker_note *note)
     if (walk->job->kind == CONTROL_JOB_WHY && walk->bucket == 0)
         walk->job->why->absent +=
             atomic_load_explicit(&w->counters.lanes_absent, memory_order_relaxed);
-    if (lane_walk(w, &walk->bucket, SLICE_WORK, offer, walk->job))
+    if (lane_walk_slice(w, &walk->bucket, offer, walk->job))
         walk->worker++;
     if (walk->worker < w->shared->workers_len) {
         worker_send(w->shared, walk->worker, &walk->note); /* to itself: in its next turn */

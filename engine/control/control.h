@@ -271,6 +271,8 @@ struct control_hold *control_why_add(struct control_why *why, const struct contr
 /* Whether the lanes of queue are asked for one by one, since the store has been looked at for them:
  * those of a domain. */
 bool control_why_has_lanes(const struct control_why *why, struct str queue);
+/* Whether d, of which rows and in_memory are known, is among the largest so far. */
+bool control_status_wants(const struct control_status *s, const struct control_destination *d);
 /* Considers d for the status: kept when it is among the largest by rows. */
 void control_status_offer(struct control_status *s, const struct control_destination *d);
 

@@ -214,17 +214,20 @@ static void sift_down(struct control_status *s)
     }
 }
 
+bool control_status_wants(const struct control_status *s, const struct control_destination *d)
+{
+    return s->len < s->max || (s->max > 0 && smaller(&s->destinations[0], d));
+}
+
 void control_status_offer(struct control_status *s, const struct control_destination *offered)
 {
     struct control_destination *d = s->destinations;
     uint32_t i;
 
     ASSERT(s->len <= s->max);
-    if (s->max == 0)
+    if (!control_status_wants(s, offered))
         return;
     if (s->len == s->max) {
-        if (!smaller(&d[0], offered))
-            return;
         d[0] = *offered;
         sift_down(s);
         return;

@@ -19,7 +19,7 @@
 #include "worker/campaigns.h"
 #include "worker/counters.h"
 
-#define SLICE_WORK      2000 /* a worker's lanes or sites, in one turn */
+#define SLICE_WORK      2000 /* a worker's sites, in one turn */
 #define GROUPS_MAX      20000
 #define SERIES_MAX      100
 #define CAMPAIGNS_SHOWN 50
@@ -136,7 +136,7 @@ static bool see_sites(struct walk *walk, const struct map *sites)
 static bool slice(struct walk *walk, struct worker *w)
 {
     if (walk->part == WALK_LANES)
-        return lane_walk(w, &walk->bucket, SLICE_WORK, see_lane, walk);
+        return lane_walk_slice(w, &walk->bucket, see_lane, walk);
     return walk->tenant[0] != '\0' || see_sites(walk, &w->sites); /* sessions are nobody's */
 }
 

@@ -3,7 +3,8 @@
  * time).
  *
  * Thread: an io belongs to the thread that opened it; only io_wake() may be called from others.
- * Completions: the kernel's are first copied to a FIFO, then dispatched; no handler ever runs
+ * Completions: the kernel's are first copied to a FIFO, then dispatched, as many in a turn as
+ * go_on() lets; no handler ever runs
  * inside another, nor inside a call of this header. Memory: an io_op is embedded in its owner,
  * which must live until the last event of every op it started (io_op_busy()). Two-phase teardown:
  * cancel, then free on the last completion.
@@ -53,6 +54,9 @@ struct io_options {
     uint32_t buffer_bytes;      /* size of each; 0 = 32768 */
     void (*on_tick)(void *arg); /* runs once per turn after all handlers and timers; may be NULL */
     void (*on_wake)(void *arg); /* runs in a turn after somebody called io_wake(); may be NULL */
+    /* Asked behind each handler of a completion: false leaves the others to the next turn, which
+     * does not sleep. May be NULL. */
+    bool (*go_on)(void *arg);
     void *arg;
 };
 

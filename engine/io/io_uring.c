@@ -438,24 +438,35 @@ static void dispatch(struct io *io, const struct completion *c)
     ASSERT(false);
 }
 
-/* Copies what the kernel has posted, so that its queue is free before any handler runs. */
+/* Copies what the kernel has posted behind what the last turn left, so that the kernel's queue is
+ * free before any handler runs. */
 static void collect(struct io *io)
 {
     struct io_uring_cqe *cqe;
+    uint32_t left = io->done_len - io->done_at;
     unsigned head, n = 0;
 
+    ASSERT(io->done_at <= io->done_len && io->done_len <= io->done_max);
+    memmove(io->done, io->done + io->done_at, left * sizeof(*io->done));
     io_uring_for_each_cqe(&io->ring, head, cqe)
     {
-        if (n == io->done_max)
+        if (left + n == io->done_max)
             break;
         struct io_op *op = (struct io_op *)(uintptr_t)(cqe->user_data & ~UNHURRIED);
 
         if (cqe->user_data & UNHURRIED)
             list_remove(&op->node);
-        io->done[n++] = (struct completion){.op = op, .result = cqe->res, .flags = cqe->flags};
+        io->done[left + n++] =
+            (struct completion){.op = op, .result = cqe->res, .flags = cqe->flags};
     }
     io_uring_cq_advance(&io->ring, n);
-    io->done_len = n;
+    io->done_len = left + n;
+    io->done_at = 0;
+}
+
+static bool go_on(const struct io *io)
+{
+    return io->options.go_on == NULL || io->options.go_on(io->options.arg);
 }
 
 /* Unhurried sends that the kernel has taken and says nothing of. */
@@ -464,8 +475,9 @@ static void end_unhurried(struct io *io)
     struct list whole;
     struct list_node *node;
 
+    /* What is not collected yet may say of one that it did not go. */
     if (list_empty(&io->unhurried) || io_uring_sq_ready(&io->ring) > 0 ||
-        io_uring_cq_has_overflow(&io->ring))
+        io_uring_cq_ready(&io->ring) > 0 || io_uring_cq_has_overflow(&io->ring))
         return;
     list_init(&whole);
     list_splice_back(&whole, &io->unhurried);
@@ -483,10 +495,14 @@ static void dispatch_all(struct io *io)
     struct list_node *node;
 
     end_unhurried(io);
-    for (uint32_t i = 0; i < io->done_len; i++) {
+    while (io->done_at < io->done_len) {
+        uint32_t i = io->done_at++;
+
         if (i + PREFETCH_AHEAD < io->done_len)
             __builtin_prefetch(io->done[i + PREFETCH_AHEAD].op);
         dispatch(io, &io->done[i]);
+        if (!go_on(io))
+            break;
     }
     list_init(&cancelled);
     list_splice_back(&cancelled, &io->cancelled);
@@ -514,7 +530,8 @@ static uint64_t sleep_ns(struct io *io, uint32_t wait_ms_max)
 {
     uint64_t limit_ns = (uint64_t)wait_ms_max * NS_PER_MS, now_ns, now_ms, wait_ms, due_ns;
 
-    if (wait_ms_max == 0 || !list_empty(&io->cancelled) || !list_empty(&io->parked))
+    if (wait_ms_max == 0 || io->done_at < io->done_len || !list_empty(&io->cancelled) ||
+        !list_empty(&io->parked))
         return 0;
     if (io->wheel.armed == 0)
         return limit_ns;
@@ -689,6 +706,8 @@ static void drain(struct io *io)
 {
     struct io_uring_sqe *sqe = next_sqe(io);
 
+    io->options.go_on = NULL;
+    dispatch_all(io);
     io->wake_op.flags = OP_CANCELLED; /* also when it has just completed */
     io_uring_prep_cancel64(sqe, (uintptr_t)&io->wake_op, 0);
     sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;

@@ -42,8 +42,8 @@ struct io {
     struct io_options options;
     uint64_t now_ns;
     int64_t wall_ms;
-    struct completion *done; /* this turn's completions */
-    uint32_t done_len, done_max;
+    struct completion *done; /* completions: those before done_at are dispatched */
+    uint32_t done_at, done_len, done_max;
     uint32_t fds;
     uint8_t *fd_ops; /* ops in flight per descriptor */
     size_t ops;      /* ops in flight, the wake-up's excluded */

@@ -86,6 +86,60 @@ static void test_short_send_cancelled(void **state)
     free(sender);
 }
 
+#define PARTS 8
+
+static bool stop(void *arg)
+{
+    (void)arg;
+    return false;
+}
+
+/* Where go_on() says no each turn has one completion: none is forgotten, no turn sleeps meanwhile,
+ * and what is cancelled before its turn ends as cancelled. */
+static void test_turns_in_parts(void **state)
+{
+    struct probe *receivers[PARTS];
+    int fds[PARTS][2];
+    uint64_t until_ns = clock_mono_ns() + LIMIT_NS, began_ns;
+    uint32_t events = 0;
+
+    (void)state;
+    open_io(0, 0, 0);
+    io->options.go_on = stop;
+    for (int i = 0; i < PARTS; i++) {
+        tcp_pair(fds[i]);
+        receivers[i] = new_probe();
+        io_recv(io, &receivers[i]->op, fds[i][0]);
+        assert_int_equal(send(fds[i][1], "x", 1, 0), 1);
+    }
+    while (io->done_len < PARTS) {
+        assert_int_equal(enter(io, 1000000), 0);
+        if (io->done_at == io->done_len && io_uring_cq_ready(&io->ring) >= PARTS)
+            collect(io);
+        assert_true(clock_mono_ns() < until_ns);
+    }
+    began_ns = clock_mono_ns();
+    for (uint32_t turns_had = 1; turns_had <= PARTS / 2; turns_had++) {
+        assert_int_equal(io_turn(io, 5000), 0);
+        events = 0;
+        for (int i = 0; i < PARTS; i++)
+            events += receivers[i]->events;
+        assert_int_equal(events, turns_had);
+    }
+    assert_in_range(clock_mono_ns() - began_ns, 0, UINT64_C(5000000000) - 1);
+    for (int i = 0; i < PARTS; i++)
+        io_cancel(io, &receivers[i]->op);
+    RUN_UNTIL(io->ops == 0);
+    for (int i = 0; i < PARTS; i++) {
+        assert_int_equal(receivers[i]->ends, 1);
+        assert_int_equal(receivers[i]->last, -ECANCELED);
+        io_close_fd(io, fds[i][0], false);
+        close(fds[i][1]);
+        free(receivers[i]);
+    }
+    close_io();
+}
+
 /* Ends op's request in the kernel behind its back. */
 static void end_request(struct io_op *op)
 {
@@ -157,9 +211,8 @@ static void test_accept_ends(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_short_sends),
-        cmocka_unit_test(test_short_send_cancelled),
-        cmocka_unit_test(test_accept_survives),
+        cmocka_unit_test(test_short_sends),     cmocka_unit_test(test_short_send_cancelled),
+        cmocka_unit_test(test_accept_survives), cmocka_unit_test(test_turns_in_parts),
         cmocka_unit_test(test_accept_ends),
     };
 

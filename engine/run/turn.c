@@ -29,11 +29,13 @@
 #include "worker/sts_lookup.h"
 
 #define RESOLVER_COMPLAINT_MS 60000
-/* A turn takes in what others handed over for so long, and until so many lanes were visited; and
- * looks at the clock behind so many things. */
+/* A turn takes in what others handed over for so long, and until so many lanes were visited. It
+ * looks at the clock behind each thing: a load may have 2,000 rows. */
 #define HANDED_NS    2000000
 #define HANDED_LANES 1000
-#define HANDED_ASKED 8
+
+/* Recipients whose answers a turn takes in. One receive may bring those of hundreds. */
+#define TURN_SETTLED 500
 
 static const struct lane_hooks lane_hooks = {
     .expired = judge_expired, .unroutable = judge_unroutable, .forbidden = judge_forbidden};
@@ -50,20 +52,23 @@ static void on_wake(void *arg)
     ((struct worker *)arg)->handed = true;
 }
 
+static bool go_on(void *arg)
+{
+    return ((const struct worker *)arg)->turn.settled < TURN_SETTLED;
+}
+
 /* How much of what others hand over one turn takes: of workers' notes, and again of the queue's. */
 struct handing {
     struct worker *worker;
     uint64_t until_ns;
     uint32_t lanes_max; /* of worker->turn.lanes */
-    uint32_t asked;
 };
 
 static bool hand_on(void *arg)
 {
     struct handing *h = arg;
 
-    return h->worker->turn.lanes < h->lanes_max &&
-           (++h->asked % HANDED_ASKED != 0 || clock_mono_ns() < h->until_ns);
+    return h->worker->turn.lanes < h->lanes_max && clock_mono_ns() < h->until_ns;
 }
 
 static struct handing handing_of(struct worker *w)
@@ -185,7 +190,7 @@ static void wake_worker(void *arg)
 
 int worker_open(struct worker *w, struct engine *engine, uint32_t index)
 {
-    struct io_options options = {.on_tick = on_tick, .on_wake = on_wake, .arg = w};
+    struct io_options options = {.on_tick = on_tick, .on_wake = on_wake, .go_on = go_on, .arg = w};
     const struct config_listener *which = NULL;
     int err;
 

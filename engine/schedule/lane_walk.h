@@ -19,5 +19,8 @@ struct worker;
  * again. */
 bool lane_walk(struct worker *w, size_t *bucket, uint32_t work,
                uint32_t (*visit)(struct lane *lane, void *arg), void *arg);
+/* The same for so long as one turn may give to somebody who only looks at lanes. */
+bool lane_walk_slice(struct worker *w, size_t *bucket,
+                     uint32_t (*visit)(struct lane *lane, void *arg), void *arg);
 
 #endif

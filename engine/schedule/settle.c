@@ -481,6 +481,7 @@ void settle(struct worker *w, const struct settlement *what)
         settle_submit(w, s);
     s = settle_open(w, what->shard);
     first_row = s->change.rows_len;
+    w->turn.settled += (uint32_t)what->rows_len;
     buf_put_str(&s->change.records, what->records);
     rows_put(s, what->rows, what->rows_len);
     for (size_t i = 0; i < what->rows_len; i++)

@@ -89,7 +89,7 @@ void turn_ends(struct turn_gauge *g, enum turn_part part, uint64_t began_ns, uin
     count(&g->shared.turns[i], 1);
     count(&g->shared.turns_ns, took_ns);
     g->part_ns = 0;
-    g->lanes = 0;
+    g->lanes = g->settled = 0;
     for (enum turn_part p = TURN_EVENTS; p < TURN_PARTS; p++)
         g->took_ns[p] = 0;
 }

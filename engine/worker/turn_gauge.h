@@ -35,9 +35,10 @@ struct turn_gauge {
     /* Of the turn under way; the worker's. */
     uint64_t part_ns; /* when its present part began; 0: it has not been looked at */
     uint64_t took_ns[TURN_PARTS];
-    uint32_t lanes;  /* visits of lanes: updates, and looks of walks */
-    uint64_t span;   /* the number of the present one */
-    uint64_t cpu_ns; /* the thread's, at the end of the turn before; 0: there was none */
+    uint32_t lanes;   /* visits of lanes: updates, and looks of walks */
+    uint32_t settled; /* recipients */
+    uint64_t span;    /* the number of the present one */
+    uint64_t cpu_ns;  /* the thread's, at the end of the turn before; 0: there was none */
     struct {
         /* By how long they took: the last are those beyond all of TURN_MS_LIMITS. */
         _Atomic uint64_t turns[TURN_MS_LIMITS_LEN + 1], turns_ns;
