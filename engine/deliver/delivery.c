@@ -15,6 +15,7 @@
 #include "deliver/transaction.h"
 #include "outcome/classify.h"
 #include "schedule/rollup.h"
+#include "schedule/settle.h"
 #include "worker/shared.h"
 
 #define PIPELINE_MS 1000 /* a transaction that takes longer gets no second one behind it */
@@ -141,6 +142,16 @@ static bool wants_more(const struct delivery *d)
     return delivery_is_empty(d) || (d->completed > 0 && d->transaction_ms <= PIPELINE_MS);
 }
 
+/* Whether too much that was sent is not recorded yet. sessions_dispatch_all() goes on with the
+ * channel then. */
+static bool waits_for_commits(struct delivery *d)
+{
+    if (!settles_full(d->worker))
+        return false;
+    channel_dirty(d->channel);
+    return true;
+}
+
 bool delivery_work(struct delivery *d)
 {
     struct recipient *rcpts[DELIVERY_RCPTS_MAX];
@@ -155,12 +166,15 @@ bool delivery_work(struct delivery *d)
         channel_is_free(d->channel);
     if (list_node_linked(&d->idle_node) && idle_rests(d))
         idle_wake(d); /* it asks now, and rests again if it is told to */
-    while (!d->yielding && d->submitted < messages_max(d) && wants_more(d)) {
+    while (!d->yielding && d->submitted < messages_max(d) && wants_more(d) &&
+           !waits_for_commits(d)) {
         struct channel_taken taken =
             sessions_take(d, rcpts, recipients_max(d), smtp_client_rcpt_domain_max(d->client));
 
         if (taken.len == 0)
             break;
+        if (settles_count(rcpts[0]))
+            settles_owe(d->worker, (uint32_t)taken.len);
         letters_add(d, transaction_new(d, rcpts, &taken));
         d->submitted++;
         ASSERT(d->completed <= d->submitted && d->letters_len <= d->submitted);

@@ -10,6 +10,7 @@
 #include "schedule/channel.h"
 #include "schedule/lane.h"
 #include "schedule/rollup.h"
+#include "schedule/settle.h"
 #include "sts/sts_policy.h"
 #include "worker/peer_text.h"
 #include "worker/shared.h"
@@ -482,16 +483,17 @@ static void dispatch(struct channel *c)
         open_sessions(c, waiting);
 }
 
+/* While settles are full all of it waits, also where they became so just now. */
 void sessions_dispatch_all(struct worker *w)
 {
     struct list_node *n;
 
     for (int i = 0;
          i < ROUNDS && (!list_empty(&w->supplies_dirty) || !list_empty(&w->channels_dirty)); i++) {
-        while ((n = list_pop_front(&w->supplies_dirty)) != NULL)
+        while (!settles_full(w) && (n = list_pop_front(&w->supplies_dirty)) != NULL)
             if (!w->draining)
                 supply_look(LIST_ENTRY(n, struct supply, dirty_node));
-        while ((n = list_pop_front(&w->channels_dirty)) != NULL)
+        while (!settles_full(w) && (n = list_pop_front(&w->channels_dirty)) != NULL)
             dispatch(LIST_ENTRY(n, struct channel, dirty_node));
     }
 }

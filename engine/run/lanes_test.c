@@ -20,6 +20,7 @@
 #include "schedule/channel.h"
 #include "schedule/lane_find.h"
 #include "schedule/lane_private.h"
+#include "schedule/settle.h"
 #include "worker/sts_lookup.h"
 #include "worker/warmup_store.h"
 
@@ -723,6 +724,33 @@ static void test_loads_wait_for_commits(void **state)
     world_close();
 }
 
+/* While too many that were sent are not recorded nothing is sent. It goes on once they are, and by
+ * and by where it is peers that are slow. */
+static void test_sessions_wait_for_commits(void **state)
+{
+    const uint32_t lag = 1000000;
+    uint64_t until_ms;
+
+    (void)state;
+    world_open();
+    world.w->settling_many += lag;
+    settles_owe(world.w, lag);
+    arrive(0);
+    for (int i = 0; i < 20; i++)
+        turn();
+    assert_int_equal(lane_of(0)->window_len, 1);
+    assert_null(list_first(&lane_of(0)->site->channels));
+    assert_false(worker_busy(world.w)); /* it waits, and does not turn for nothing */
+    world.w->settling_many -= lag;
+    until_ms = io_now_ms(world.w->io) + 1000;
+    world.w->leave_used = 4000 + 1;
+    while (list_empty(&lane_of(0)->site->channels) && io_now_ms(world.w->io) < until_ms)
+        assert_int_equal(worker_turn(world.w, 1000), 0); /* a timer ends its sleep */
+    assert_in_range(io_now_ms(world.w->io), 0, until_ms - 1);
+    assert_non_null(list_first(&lane_of(0)->site->channels)); /* a session was tried */
+    world_close();
+}
+
 /* A world with room for so many lanes, in which a site is suspended; it has every other lane. */
 static void held_back_open(uint32_t places)
 {
@@ -1158,6 +1186,7 @@ int main(void)
         cmocka_unit_test(test_policy_told_in_parts),
         cmocka_unit_test(test_absent_lanes_are_found),
         cmocka_unit_test(test_loads_wait_for_commits),
+        cmocka_unit_test(test_sessions_wait_for_commits),
         cmocka_unit_test(test_arrivals_beyond_the_places),
         cmocka_unit_test(test_held_back_lanes_stay),
         cmocka_unit_test(test_held_share_is_quiet),

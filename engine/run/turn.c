@@ -122,13 +122,14 @@ static void on_tick(void *arg)
     turn_ends(&w->turn, TURN_SEND, io_now_ns(w->io), clock_mono_ns(), clock_thread_cpu_ns());
 }
 
-bool worker_busy(const struct worker *w)
+bool worker_busy(struct worker *w)
 {
-    return !list_empty(&w->supplies_dirty) || !list_empty(&w->channels_dirty) ||
-           !list_empty(&w->deliveries_dirty) || !list_empty(&w->injects_dirty) ||
-           !list_empty(&w->recipes.later) || !list_empty(&w->suspension_walks) ||
-           !list_empty(&w->supply_walks) || w->renewing || w->handed || crew_desk_has(&w->desk) ||
-           lane_loads_wait(w);
+    bool dispatch = !list_empty(&w->supplies_dirty) || !list_empty(&w->channels_dirty);
+
+    return (dispatch && !settles_full(w)) || !list_empty(&w->deliveries_dirty) ||
+           !list_empty(&w->injects_dirty) || !list_empty(&w->recipes.later) ||
+           !list_empty(&w->suspension_walks) || !list_empty(&w->supply_walks) || w->renewing ||
+           w->handed || crew_desk_has(&w->desk) || lane_loads_wait(w);
 }
 
 int worker_turn(struct worker *w, uint32_t wait_ms)

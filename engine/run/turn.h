@@ -21,7 +21,7 @@ void worker_run(struct worker *w);
 /* One turn, waiting at most wait_ms. */
 int worker_turn(struct worker *w, uint32_t wait_ms);
 /* Whether the last turn left something for the next one, which then waits for nothing. */
-bool worker_busy(const struct worker *w);
+bool worker_busy(struct worker *w);
 void worker_close(struct worker *w);
 /* Ends sessions, after what is past the dot; hard: at once. Its own thread. */
 void worker_drain(struct worker *w, bool hard);

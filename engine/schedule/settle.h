@@ -46,6 +46,12 @@ void settle_flush(struct worker *w);
  * not yet recorded takes memory, three times: in its settle, in the batch, and in the store's dirty
  * pages. And a crash sends it again. */
 bool settles_lag(const struct worker *w);
+/* Whether so many recipients are under way or not yet recorded that sessions get nothing more until
+ * the next commit, or the next millisecond; either wakes the worker. Recipients count who go out
+ * faster than they are recorded: settles_count(); sessions owe for each that they got. */
+bool settles_full(struct worker *w);
+bool settles_count(const struct recipient *r);
+void settles_owe(struct worker *w, uint32_t recipients);
 /* Settles open or under way. */
 bool settle_pending(const struct worker *w);
 /* Teardown after the queue's threads ended: frees what never committed. */

@@ -194,7 +194,11 @@ struct worker {
     struct settle **settles; /* [shards]: the open change of each shard, or NULL */
     struct list settles_under_way, settles_spare;
     uint32_t settles_spare_len;
-    uint64_t settling_bytes;                /* of settles that their committers have not answered */
+    uint64_t settling_bytes; /* of settles that their committers have not answered */
+    uint32_t settling_many;  /* recipients in the same who count */
+    uint32_t leave_used;     /* such recipients that sessions got: settles_full() */
+    uint64_t leave_ms;       /* monotonic: when it was last lowered for the time */
+    struct timer leave_timer;
     struct settle_waiter *settles_follower; /* of what is submitted now, or NULL */
     uint32_t settles_failing;               /* of them, found no room */
     uint32_t settles_refused;               /* of them, refused for another reason */
