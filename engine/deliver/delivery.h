@@ -60,7 +60,9 @@ struct delivery {
     const struct limits_lowered *worked_for; /* of which a message got through last, ... */
     uint64_t worked_ms;                      /* ... and when; NULL: of nothing */
     bool unsendable;      /* the peer has closed: what it had said is still to be received */
-    bool orphaned;        /* ended, since its own address has gone from this machine */
+    bool orphaned;        /* ended, since its own address or its route has gone from this machine */
+    bool route_news;      /* some of this machine's routes may have changed since it was looked */
+    uint64_t unrouted_ms; /* monotonic: it was seen that it has no route; 0: it has one */
     uint64_t doubt_bytes; /* handed to the kernel before the first message that is in doubt */
     bool refused_for_now; /* some address of this attempt may take mail later */
     int error;            /* -errno that ended the connection, 0: none */

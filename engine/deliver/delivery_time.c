@@ -15,6 +15,7 @@
 #define DRAIN_QUIT_MS  1000  /* a drain does not wait long for 221 */
 #define ORPHAN_MS      30000 /* an answer to content is waited for so long without our address */
 #define ORPHAN_LOOK_MS 1000
+#define ROUTES_PER_MS  20 /* sessions whose routes are looked at: some 5 us each */
 /* How often content under way is looked at in the shorter of the times `body` and `dot`, and what
  * the peer must take of it in that time: 360 bytes a second with the default. A peer that takes
  * less is as good as stuck. */
@@ -175,13 +176,15 @@ static bool waits_for_leave(struct delivery *d)
     return true;
 }
 
-/* For how long the session's own address has not been this machine's. 0: it is, or the session has
- * none. Nothing that it says arrives then, and no answer. */
+/* For how long the session's own address has not been this machine's, or it has had no route to the
+ * peer. 0: neither. Nothing that it says arrives then, or no answer does. */
 static uint64_t orphaned_ms(const struct delivery *d)
 {
     sa_family_t family = d->dial.exchanger.addr.sa.sa_family;
     int64_t gone_ms;
 
+    if (d->unrouted_ms != 0)
+        return io_now_ms(d->worker->io) - d->unrouted_ms + 1;
     if (source_address(d->channel->source, family) == NULL ||
         source_away_ns(d->channel->state, (enum source_part)source_family(family)) == 0)
         return 0;
@@ -197,12 +200,28 @@ static bool has_not_left(const struct delivery *d)
     return stream_kept_from(&d->stream, d->doubt_bytes);
 }
 
-/* Ends a session whose address has gone. A message that the peer may have taken would be sent
- * twice: its answer still comes if the address is back soon. */
+/* Whether some route of this machine still leads to the peer, or does again. */
+static void route_look(struct delivery *d)
+{
+    uint64_t now_ms = io_now_ms(d->worker->io);
+
+    if (!d->route_news && d->unrouted_ms == 0)
+        return;
+    d->route_news = false;
+    if (source_has_route(d->channel->source, &d->dial.exchanger.addr.sa, d->worker))
+        d->unrouted_ms = 0;
+    else if (d->unrouted_ms == 0)
+        d->unrouted_ms = now_ms;
+}
+
+/* Ends a session whose address or route has gone. A message that the peer may have taken would be
+ * sent twice: its answer still comes if the address is back soon. */
 static bool orphan_ends(struct delivery *d)
 {
-    uint64_t gone_ms = orphaned_ms(d);
+    uint64_t gone_ms;
 
+    route_look(d);
+    gone_ms = orphaned_ms(d);
     if (gone_ms == 0)
         return false;
     if (smtp_client_in_doubt(d->client)) {
@@ -212,24 +231,40 @@ static bool orphan_ends(struct delivery *d)
             return false;
     }
     d->orphaned = true;
-    delivery_advance(d, EVENT_LOST, NULL, -EADDRNOTAVAIL);
+    delivery_advance(d, EVENT_LOST, NULL, d->unrouted_ms != 0 ? -ENETUNREACH : -EADDRNOTAVAIL);
     return true;
+}
+
+/* Only sessions that are up: a connect hears of it, and so does who looks at a proxy. */
+static bool may_lose_route(const struct delivery *d)
+{
+    return (d->state == DELIVERY_OPEN || d->state == DELIVERY_GREETING) &&
+           source_family(d->dial.exchanger.addr.sa.sa_family) >= 0 &&
+           config_source_proxy(d->channel->source) == NULL;
 }
 
 void deliveries_look_sources(struct worker *w)
 {
-    uint32_t changed = atomic_load_explicit(&w->shared->sources.changed, memory_order_relaxed);
+    const struct sources *all = &w->shared->sources;
+    uint32_t changed = atomic_load_explicit(&all->changed, memory_order_relaxed);
+    uint32_t routes = atomic_load_explicit(&all->routes_changed, memory_order_relaxed), n = 0;
+    uint64_t now_ms = io_now_ms(w->io);
 
-    if (w->sources_changed == changed)
+    if (w->sources_changed == changed && w->routes_changed == routes)
         return;
-    w->sources_changed = changed;
-    for (struct list_node *n = list_first(&w->deliveries_all); n != NULL;
-         n = list_next(&w->deliveries_all, n)) {
-        struct delivery *d = LIST_ENTRY(n, struct delivery, all_node);
+    for (struct list_node *at = list_first(&w->deliveries_all); at != NULL;
+         at = list_next(&w->deliveries_all, at)) {
+        struct delivery *d = LIST_ENTRY(at, struct delivery, all_node);
 
-        if (d->state != DELIVERY_CLOSING && orphaned_ms(d) != 0)
-            wheel_arm_by(io_wheel(w->io), &d->timer, io_now_ms(w->io));
+        if (d->state != DELIVERY_CLOSING && orphaned_ms(d) != 0) {
+            wheel_arm_by(io_wheel(w->io), &d->timer, now_ms);
+        } else if (w->routes_changed != routes && may_lose_route(d)) {
+            d->route_news = true;
+            wheel_arm_by(io_wheel(w->io), &d->timer, now_ms + n++ / ROUTES_PER_MS);
+        }
     }
+    w->sources_changed = changed;
+    w->routes_changed = routes;
 }
 
 static void rearm_timer(struct delivery *d)

@@ -105,11 +105,12 @@ int io_stream(struct io *io, int family, const struct sockaddr *source, socklen_
  * of ours counts as a route. Nothing is sent, nobody is asked. */
 int io_route(struct io *io, const struct sockaddr *addr, socklen_t len,
              const struct sockaddr *source, socklen_t source_len);
-/* Begins to watch the addresses of this host. A descriptor for the next call, which io_close_fd()
- * closes; or -errno. */
-int io_watch_addresses(struct io *io);
-/* Whether an address came or went since the last call, or may have. */
-bool io_addresses_changed(struct io *io, int fd);
+/* Begins to watch the addresses of this host, or its routes and links. A descriptor for the next
+ * call, which io_close_fd() closes; or -errno. */
+enum io_watched { IO_ADDRESSES, IO_ROUTES };
+int io_watch(struct io *io, enum io_watched what);
+/* Whether any came, went or changed since the last call, or may have. */
+bool io_watch_news(struct io *io, int fd);
 /* Peer and local name of a connected or accepted socket; 0 or -errno. */
 int io_peer_name(struct io *io, int fd, struct sockaddr_storage *peer);
 int io_local_name(struct io *io, int fd, struct sockaddr_storage *local);

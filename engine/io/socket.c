@@ -21,7 +21,7 @@
  * on, a little after the process is gone. */
 #define ADDRESS_WAIT_MS  2000
 #define ADDRESS_PAUSE_MS 50
-#define ADDRESS_NEWS_MAX 4096 /* read at a time; the rest next time */
+#define WATCH_NEWS_MAX   4096 /* read at a time; the rest next time */
 
 static int set_on(int fd, int level, int option)
 {
@@ -164,10 +164,13 @@ int io_route(struct io *io, const struct sockaddr *addr, socklen_t len,
     return rc;
 }
 
-int io_watch_addresses(struct io *io)
+/* Where a link goes down IPv4's routes over it go without a word. */
+int io_watch(struct io *io, enum io_watched what)
 {
-    const struct sockaddr_nl to = {.nl_family = AF_NETLINK,
-                                   .nl_groups = RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR};
+    const struct sockaddr_nl to = {
+        .nl_family = AF_NETLINK,
+        .nl_groups = what == IO_ADDRESSES ? RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR
+                                          : RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE | RTMGRP_LINK};
     int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, NETLINK_ROUTE), err;
 
     (void)io;
@@ -181,13 +184,13 @@ int io_watch_addresses(struct io *io)
 }
 
 /* What has changed is not read: who asks looks himself. */
-bool io_addresses_changed(struct io *io, int fd)
+bool io_watch_news(struct io *io, int fd)
 {
     bool changed = false;
     char byte;
 
     (void)io;
-    for (int i = 0; i < ADDRESS_NEWS_MAX && recv(fd, &byte, 1, MSG_TRUNC) >= 0; i++)
+    for (int i = 0; i < WATCH_NEWS_MAX && recv(fd, &byte, 1, MSG_TRUNC) >= 0; i++)
         changed = true;
     return changed || errno == ENOBUFS; /* there were too many */
 }

@@ -201,6 +201,7 @@ int worker_open(struct worker *w, struct engine *engine, uint32_t index)
     w->lane_hooks = &lane_hooks;
     w->lanes_max = LANES_MAX / w->shared->workers_len;
     w->config = config_ref(engine->config);
+    w->addresses_fd = w->routes_fd = -1;
     w->trust = trust_ref(engine->trust);
     rng_seed(&w->rng, rng_entropy());
     msgid_source_init(&w->ids, rng_entropy());
@@ -313,7 +314,7 @@ int worker_start(struct worker *w)
     if (w == worker_of_shard(w->shared, 0)) {
         suspend_open(w);
         campaign_open(w);
-        sources_look(w);
+        sources_look_begin(w);
         err = warm_open(w);
         if (err == 0)
             err = tls_reports_open(w);

@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -12,7 +13,11 @@
 
 #define LOOK_MS     1000 /* behind the first look in vain; doubled with each */
 #define LOOK_MS_MAX 60000
-#define NS_PER_MS   UINT64_C(1000000)
+/* Where addresses of this host, or its routes, change again and again, they are looked at so
+ * seldom. */
+#define ADDRESSES_EVERY_MS 20
+#define ROUTES_EVERY_MS    5000
+#define NS_PER_MS          UINT64_C(1000000)
 
 int sources_init(struct sources *s)
 {
@@ -419,7 +424,7 @@ static bool is_due(const struct worker *w, const struct source *s, enum source_p
         return true;
     if (away_ns != 0)
         return away_ns <= io_now_ns(w->io);
-    return !w->addresses_watched && part != SOURCE_PROXY &&
+    return w->addresses_fd < 0 && part != SOURCE_PROXY &&
            atomic_load_explicit(&s->shared.sessions, memory_order_relaxed) > 0;
 }
 
@@ -461,33 +466,85 @@ static bool look_at(struct worker *w, enum look which)
     return any;
 }
 
+/* Sessions end, and channels leave the turns, in turns of their workers. */
+static void tell_workers(struct worker *w)
+{
+    for (uint32_t i = 0; i < w->shared->workers_len; i++)
+        if (&w->shared->workers[i] != w)
+            io_wake(w->shared->workers[i].io);
+}
+
+static void routes_news(struct worker *w)
+{
+    if (w->routes_fd < 0 || io_now_ms(w->io) < w->routes_look_ms ||
+        !io_watch_news(w->io, w->routes_fd))
+        return;
+    w->routes_look_ms = io_now_ms(w->io) + ROUTES_EVERY_MS;
+    atomic_fetch_add_explicit(&w->shared->sources.routes_changed, 1, memory_order_relaxed);
+    tell_workers(w);
+}
+
 static void on_look(struct timer *timer)
 {
     struct worker *w = CONTAINER_OF(timer, struct worker, sources_timer);
-    bool changed = w->addresses_watched && io_addresses_changed(w->io, w->addresses_fd);
+    struct sources *all = &w->shared->sources;
+    uint32_t changed = atomic_load_explicit(&all->changed, memory_order_relaxed);
+    bool any;
 
     proxy_looks_reap(w);
-    if (!w->draining && look_at(w, changed ? LOOK_ADDRESSES : LOOK_DUE))
+    if (w->draining)
+        return;
+    any = look_at(w, w->addresses_news ? LOOK_ADDRESSES : LOOK_DUE);
+    w->addresses_news = false;
+    routes_news(w);
+    if (atomic_load_explicit(&all->changed, memory_order_relaxed) != changed)
+        tell_workers(w);
+    if (any || w->routes_fd >= 0)
         wheel_arm(io_wheel(w->io), timer, wheel_look_ms(io_now_ms(w->io), LOOK_MS));
+}
+
+/* What a session is given behind the end of its address may reach the peer all the same, by IPv6,
+ * and its answer never comes: so sessions end as soon as the kernel says that. */
+static void on_addresses(struct io_op *op, const struct io_event *event)
+{
+    struct worker *w = CONTAINER_OF(op, struct worker, addresses_op);
+
+    if (!event->more) {
+        io_close_fd(w->io, w->addresses_fd, false);
+        w->addresses_fd = -1;
+        return;
+    }
+    if (!io_watch_news(w->io, w->addresses_fd) || w->draining)
+        return;
+    w->addresses_news = true;
+    wheel_arm_by(io_wheel(w->io), &w->sources_timer, io_now_ms(w->io) + ADDRESSES_EVERY_MS);
+}
+
+void sources_look_begin(struct worker *w)
+{
+    w->sources_timer.on_timer = on_look;
+    w->addresses_op.on_event = on_addresses;
+    w->routes_fd = io_watch(w->io, IO_ROUTES);
+    w->addresses_fd = io_watch(w->io, IO_ADDRESSES);
+    if (w->addresses_fd >= 0)
+        io_poll(w->io, &w->addresses_op, w->addresses_fd, POLLIN);
+    sources_look(w); /* behind the watch's begin, or a change meanwhile would be missed */
 }
 
 void sources_look(struct worker *w)
 {
-    w->sources_timer.on_timer = on_look;
-    if (!w->addresses_watched) { /* first, or a change meanwhile would be missed */
-        w->addresses_fd = io_watch_addresses(w->io);
-        w->addresses_watched = w->addresses_fd >= 0;
-    }
-    if (look_at(w, LOOK_ALL))
+    if (look_at(w, LOOK_ALL) || w->routes_fd >= 0)
         wheel_arm(io_wheel(w->io), &w->sources_timer, wheel_look_ms(io_now_ms(w->io), LOOK_MS));
 }
 
 void sources_look_end(struct worker *w)
 {
     wheel_cancel(io_wheel(w->io), &w->sources_timer);
-    if (w->addresses_watched)
-        io_close_fd(w->io, w->addresses_fd, false);
-    w->addresses_watched = false;
+    if (io_op_busy(&w->addresses_op)) /* its end closes the descriptor */
+        io_cancel(w->io, &w->addresses_op);
+    if (w->routes_fd >= 0)
+        io_close_fd(w->io, w->routes_fd, false);
+    w->routes_fd = -1;
     proxy_looks_end(w);
     free(w->sources_looked);
     w->sources_looked = NULL;

@@ -47,7 +47,8 @@ struct source {
 struct sources {
     pthread_mutex_t lock; /* of by_key, and of each source's unrouted */
     struct map by_key;
-    _Atomic uint32_t changed; /* how often a part went, or came back; relaxed: a hint */
+    _Atomic uint32_t changed;        /* how often a part went, or came back; relaxed: a hint */
+    _Atomic uint32_t routes_changed; /* how often some of this host's may have; likewise */
 };
 
 int sources_init(struct sources *s) MUST_USE;
@@ -105,8 +106,10 @@ void source_error_text(int err, char out[SOCKS5_TEXT]);
 void source_proxy_text(const struct config_source *of, char out[SOURCE_PROXY_TEXT]);
 
 /* In the worker that has shard 0: looks at all addresses and proxies of w->config now, and from
- * then on once a second at those that are away, at families that are lost, and at all addresses
- * where some of this host's have changed. Called again behind a reload. */
+ * then on once a second at those that are away and at families that are lost; at all addresses as
+ * soon as some of this host's have changed. That routes have it tells all workers, within seconds.
+ * Called again behind a reload. */
+void sources_look_begin(struct worker *w);
 void sources_look(struct worker *w);
 void sources_look_end(struct worker *w);
 

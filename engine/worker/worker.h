@@ -158,8 +158,11 @@ struct worker {
     struct campaign_keeper *campaigns; /* intake/campaign.c */
     struct timer load_timer;           /* memory was full: look again */
     struct timer sources_timer;        /* only in the worker that owns shard 0: sources_look() */
-    bool addresses_watched;            /* the same: by ... */
-    int addresses_fd;
+    /* The same: what watches this host's addresses and routes; -1: nothing. */
+    int addresses_fd, routes_fd;
+    struct io_op addresses_op;
+    bool addresses_news;
+    uint64_t routes_look_ms;        /* not before is it looked whether routes have changed */
     struct source **sources_looked; /* the same: of each of config->sources, in this ... */
     uint64_t sources_generation;    /* ... configuration */
     struct list proxy_looks;        /* the same: looks at proxies of sources */
@@ -182,6 +185,7 @@ struct worker {
     struct list deliveries_all;
     uint32_t deliveries;
     uint32_t sources_changed; /* the process's count, when deliveries_all were last looked at */
+    uint32_t routes_changed;  /* the same */
     struct families families;
     struct pool delivery_pool, transaction_pool, output_pool;
     uint64_t hash_seed;

@@ -9,6 +9,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
@@ -146,6 +147,54 @@ def test_gone_unnoticed():
         engine.wait_records("Delivery", 120)
         if len(sink.ledger()) != 120 or engine.records("TransientFailure"):
             raise Failure(f"{len(sink.ledger())} mails; deferred: {engine.records('TransientFailure')[:1]}")
+
+
+def test_gone_unnoticed_ipv6():
+    """The same over IPv6, which sends on behind the end of the address: the kernel says at once that it has gone."""
+    for address in ("fd00:7::41", "fd00:7::42", "2001:db8:7::1"):
+        ip("-6", "address", "add", f"{address}/128", "dev", "lo", "nodad")
+    sink = Receiver(host="127.0.0.1")
+    sink.behaviour = sink.dir / "six.yaml"
+    sink.behaviour.write_text("classes:\n- {name: six, domains: [x.example], address: '2001:db8:7::1'}\n")
+    with sink, Engine({**settings(sink, (), routes={}, workers=1, drain_timeout="1s",
+                                  destinations={"*": {"sessions_max": 2, "idle": "1m"}}),
+                       "sources": {f"a{n}": {"ipv6": f"fd00:7::{n}"} for n in (41, 42)},
+                       "dns": sink.dns(ipv6=True)}) as engine:
+        inject(engine, 40, ["x.example"])
+        sink.wait_mails(40)
+        ip("-6", "address", "del", "fd00:7::41/128", "dev", "lo")
+        time.sleep(0.3)
+        inject(engine, 40, ["x.example"], first=100)
+        sink.wait_mails(80, 10)
+        peers = sink.peers()
+        if {peers[row[1]][0] for row in sink.ledger()[40:]} != {"fd00:7::42"}:
+            raise Failure(f"only a42 has an address: {peers}")
+        engine.wait_records("Delivery", 80)
+        if len(sink.ledger()) != 80 or engine.records("TransientFailure"):
+            raise Failure(f"{len(sink.ledger())} mails; deferred: {engine.records('TransientFailure')[:1]}")
+
+
+def test_route_gone():
+    """Sessions whose route goes, while the address stays, end within seconds. Mail waits for the route, nobody's
+    failure."""
+    for number in (51, 52):
+        ip("address", "add", f"{address(number)}/32", "dev", "lo")
+    sink = Receiver(host="127.0.0.1")
+    sink.behaviour = sink.dir / "far.yaml"
+    sink.behaviour.write_text(f"classes:\n- {{name: far, domains: [x.example], address: {address(52)}}}\n")
+    with sink, Engine({**settings(sink, (), routes={}, drain_timeout="1s",
+                                  destinations={"*": {"sessions_max": 2, "idle": "1m"}}),
+                       "sources": own_sources(51), "dns": sink.dns()}) as engine:
+        inject(engine, 20, ["x.example"])
+        sink.wait_mails(20)
+        ip("address", "del", f"{address(52)}/32", "dev", "lo")
+        wait_until("the sessions to end", lambda: engine.status()["gauges"]["sessions_out"] == 0, 10)
+        inject(engine, 5, ["x.example"], first=100)
+        wait_until("the mail to wait for a route", lambda: states(engine) == {"a51": "no_route"}, 10)
+        ip("address", "add", f"{address(52)}/32", "dev", "lo")
+        sink.wait_mails(25, 10)
+        if engine.records("TransientFailure"):
+            raise Failure(f"deferred: {engine.records('TransientFailure')[0]}")
 
 
 def test_silent():

@@ -204,13 +204,14 @@ int io_route(struct io *io, const struct sockaddr *addr, socklen_t len,
     return source == NULL || limits.routed(source) ? 0 : -ENETUNREACH;
 }
 
-int io_watch_addresses(struct io *io)
+int io_watch(struct io *io, enum io_watched what)
 {
     (void)io;
+    (void)what;
     return -EAFNOSUPPORT;
 }
 
-bool io_addresses_changed(struct io *io, int fd)
+bool io_watch_news(struct io *io, int fd)
 {
     (void)io;
     (void)fd;
@@ -318,6 +319,12 @@ void io_send_unhurried(struct io *io, struct io_op *op, int fd, struct iovec *io
 void io_hurry(struct io *io, struct io_op *op)
 {
     (void)io, (void)op;
+}
+
+void io_poll(struct io *io, struct io_op *op, int fd, uint32_t poll_events)
+{
+    (void)io, (void)op, (void)fd, (void)poll_events;
+    ASSERT(false); /* nothing is watched here */
 }
 
 void io_cancel(struct io *io, struct io_op *op)
