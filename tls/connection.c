@@ -257,6 +257,8 @@ enum tls_cost tls_step_cost(const struct tls *t, struct str wire)
         return TLS_LONG;
     if (is_told(t))
         return TLS_BRIEF;
+    if (SSL_is_server(t->ssl) == 0 && SSL_in_before(t->ssl))
+        return TLS_HELLO;
     if (SSL_is_server(t->ssl) == 1 ? SSL_in_before(t->ssl) && offers_session(wire) : t->offers)
         return TLS_RESUMING;
     return TLS_LONG;

@@ -150,9 +150,10 @@ enum tls_step tls_handshake(struct tls *t, struct str *wire);
  *   TLS_LONG      up to milliseconds: it may use a key of a certificate, and computes secrets
  *   TLS_RESUMING  a secret, and no such key if the session that the client asks for is resumed:
  *                 100 to 300 us; as much as TLS_LONG if not
+ *   TLS_HELLO     a client begins, which makes a key: some 100 us
  *   TLS_BRIEF     some microseconds: a server has said all, and waits for its client's word that it
  *                 has heard it */
-enum tls_cost { TLS_LONG, TLS_RESUMING, TLS_BRIEF };
+enum tls_cost { TLS_LONG, TLS_RESUMING, TLS_HELLO, TLS_BRIEF };
 enum tls_cost tls_step_cost(const struct tls *t, struct str wire);
 /* Behind the step that heard the peer's hello: whether a session is resumed. */
 bool tls_resumes(const struct tls *t);

@@ -416,6 +416,7 @@ void delivery_advance(struct delivery *d, enum delivery_event event, const uint8
         break;
     case EVENT_SECURED:
         delivery_set_state(d, DELIVERY_GREETING);
+        stream_hold(&d->stream); /* for EHLO */
         secure_opened(d);
         if (d->secure.verified && delivery_named_by_route(d))
             smtp_client_trust(d->client, true);
@@ -489,14 +490,16 @@ static void delivery_flush(struct delivery *d, uint32_t *unsent_left)
     if (d->state == DELIVERY_CONNECTING || d->unsendable || stream_sending(&d->stream))
         return;
     n = output(d);
-    if (n == 0)
-        return;
-    d->unhurried = d->state != DELIVERY_PROXYING && !smtp_client_output_cut(d->client);
-    err = (d->unhurried ? stream_send_unhurried : stream_send)(&d->stream, d->iov, n);
+    if (n == 0) {
+        err = stream_flush(&d->stream);
+    } else {
+        d->unhurried = d->state != DELIVERY_PROXYING && !smtp_client_output_cut(d->client);
+        err = (d->unhurried ? stream_send_unhurried : stream_send)(&d->stream, d->iov, n);
+    }
     if (err < 0)
         delivery_advance(d, EVENT_LOST, NULL, err);
-    else if (d->state != DELIVERY_PROXYING) /* of which all has one deadline */
-        delivery_arm_timer(d);              /* the session may wait for another thing now */
+    else if (n > 0 && d->state != DELIVERY_PROXYING) /* of which all has one deadline */
+        delivery_arm_timer(d); /* the session may wait for another thing now */
 }
 
 static void delivery_free(struct delivery *d)

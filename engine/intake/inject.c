@@ -432,7 +432,10 @@ static void inject_flush(struct inject *s)
     if (stream_sending(&s->stream))
         return;
     if (s->out.len == 0) {
-        inject_said(s);
+        if (stream_flush(&s->stream) < 0)
+            inject_end(s);
+        else
+            inject_said(s);
         return;
     }
     ASSERT(s->sending.len == 0);
@@ -468,6 +471,7 @@ void inject_shaken(struct inject *s, bool complete)
         return;
     }
     set_state(s, INJECT_OPEN);
+    stream_hold(&s->stream); /* for the greeting */
     smtp_server_encrypted(&s->server);
     inject_login_secured(s);
     s->helo[0] = '\0';

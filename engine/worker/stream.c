@@ -115,7 +115,7 @@ static int pump(struct stream *s)
     bool all = true;
     ssize_t len;
 
-    if (s->filter == NULL)
+    if (s->filter == NULL || s->held)
         return 0;
     if (io_op_busy(&s->send)) {
         io_hurry(s->all->io, &s->send); /* it keeps the rest back */
@@ -192,6 +192,7 @@ static int send_iov(struct stream *s, struct iovec *iov, size_t iov_len, bool un
         return 0;
     }
     s->unhurried = unhurried;
+    s->held = false;
     s->iov = iov;
     s->iov_len = iov_len;
     s->iov_at = 0;
@@ -209,6 +210,20 @@ int stream_send_unhurried(struct stream *s, struct iovec *iov, size_t iov_len)
     return send_iov(s, iov, iov_len, true);
 }
 
+void stream_hold(struct stream *s)
+{
+    ASSERT(!s->owed); /* those bytes go first */
+    s->held = true;
+}
+
+int stream_flush(struct stream *s)
+{
+    if (!s->held)
+        return 0;
+    s->held = false;
+    return pump(s);
+}
+
 bool stream_sending(const struct stream *s)
 {
     return s->owed || (s->filter == NULL && io_op_busy(&s->send));
@@ -221,6 +236,7 @@ void stream_send_end(struct stream *s)
     if (s->end_sending)
         return;
     s->end_sending = true;
+    s->held = false;
     if (s->filter != NULL && s->filter->kind->end != NULL)
         s->filter->kind->end(s->filter);
     if (s->filter == NULL || pump(s) < 0)
@@ -391,6 +407,7 @@ void stream_cancel(struct stream *s, bool polite)
     if (s->fd < 0 || s->cancelled)
         return;
     s->cancelled = true;
+    s->held = false;
     io_cancel(s->all->io, &s->recv);
     if (polite && farewell_may_go(s)) {
         s->filter->kind->end(s->filter);

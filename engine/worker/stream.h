@@ -74,6 +74,7 @@ struct stream { /* only fd and handed_bytes are for others to read */
     bool broken;    /* the connection: nothing that is sent arrives */
     bool owed;      /* an on_sent(), with a filter */
     bool unhurried; /* the on_sent() that is owed */
+    bool held;      /* what the filter says */
     int32_t late_result;
     uint64_t handed_bytes; /* to the kernel, by sends that have ended */
     struct streams *all;
@@ -104,6 +105,11 @@ int stream_send(struct stream *s, struct iovec *iov, size_t iov_len) MUST_USE;
 /* The same for what is small and only to be answered by the peer: its on_sent() may come as late as
  * the thread's next turn, whatever that is for; see io_send_unhurried(). */
 int stream_send_unhurried(struct stream *s, struct iovec *iov, size_t iov_len) MUST_USE;
+/* What the filter has to say of itself waits from here on for the session's next send, and goes
+ * with it; or for stream_flush(), where in the same turn the session found that it has nothing to
+ * say. 0, or -errno as of stream_send(). */
+void stream_hold(struct stream *s);
+int stream_flush(struct stream *s) MUST_USE;
 /* Whether an on_sent() is to come, so that iov is read from. */
 bool stream_sending(const struct stream *s);
 /* Ends our sending: the peer reads the end, and may talk on. Not while stream_sending(). */

@@ -356,6 +356,38 @@ static void test_unhurried(void **state)
     }
 }
 
+/* The filter's word waits for the session's, or for the end of its turn. */
+static void test_hold(void **state)
+{
+    struct iovec iov = {"220\r\n", 5};
+    struct end a, b;
+
+    (void)state;
+    for (int says = 0; says <= 1; says++) {
+        struct cutter *c = calloc(1, sizeof(*c));
+
+        begin();
+        pair(&a, &b);
+        stream_recv(&b.stream);
+        c->filter.kind = &cutter_kind;
+        c->cut = 100;
+        c->open = true;
+        stream_filter_set(&a.stream, &c->filter);
+        stream_hold(&a.stream);
+        stream_resume(&a.stream, STR(""));
+        turns(2);
+        assert_int_equal(b.events, 0);
+        if (says)
+            assert_int_equal(stream_send(&a.stream, &iov, 1), 0);
+        assert_int_equal(stream_flush(&a.stream), 0);
+        RUN_UNTIL(b.got.len == (says ? 11 : 1));
+        assert_int_equal(b.events, 1);
+        end_done(&a);
+        end_done(&b);
+        finish();
+    }
+}
+
 static void test_once(void **state)
 {
     static const uint8_t halves[] = {'h', CUT_MARK, 'x', CUT_MARK, 'y'};
@@ -510,9 +542,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_plain),   cmocka_unit_test(test_filtered),
         cmocka_unit_test(test_opening), cmocka_unit_test(test_unhurried),
-        cmocka_unit_test(test_once),    cmocka_unit_test(test_stopped),
-        cmocka_unit_test(test_end),     cmocka_unit_test(test_broken),
-        cmocka_unit_test(test_busy),
+        cmocka_unit_test(test_hold),    cmocka_unit_test(test_once),
+        cmocka_unit_test(test_stopped), cmocka_unit_test(test_end),
+        cmocka_unit_test(test_broken),  cmocka_unit_test(test_busy),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

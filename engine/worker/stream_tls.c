@@ -111,20 +111,18 @@ static void run_here(struct stream_tls *st)
 /* A session that is asked for need not be resumed: then the step takes as long as any, and for a
  * while the crew runs all of these. How long this one took is no measure of that: on a busy machine
  * one of a thousand takes a millisecond. */
-static void resume_here(struct stream_tls *st)
+static void measure_here(struct stream_tls *st, enum tls_cost cost)
 {
     struct handshakes *h = st->all;
-    bool heard = st->kept.len > 0; /* else a client begins */
     uint64_t before_ns = clock_thread_cpu_ns();
 
     run_here(st);
     h->used_ns += clock_thread_cpu_ns() - before_ns;
-    if (heard && !tls_resumes(st->tls))
+    if (cost == TLS_RESUMING && !tls_resumes(st->tls))
         h->resuming_ms = io_now_ms(h->io) + HANDSHAKE_REFUSED_MS;
 }
 
-/* Brief steps, and those of resumed sessions, are run here: handing one over and back costs two
- * threads as much. */
+/* All but long steps are run here: handing one over and back costs two threads as much. */
 static void queue_step(struct stream_tls *st)
 {
     struct handshakes *h = st->all;
@@ -134,11 +132,11 @@ static void queue_step(struct stream_tls *st)
     if (!has_time(h, cost)) {
         list_push_back(&h->queued, &st->node);
         begin_queued(h);
-    } else if (cost == TLS_RESUMING) {
-        resume_here(st);
-    } else {
+    } else if (cost == TLS_BRIEF) {
         run_here(st);
         h->used_ns += HANDSHAKE_BRIEF_NS;
+    } else {
+        measure_here(st, cost);
     }
 }
 

@@ -4,10 +4,10 @@
  * States of a connection (stream_tls.c has the table): it waits for bytes of its peer; its step is
  * queued, since no more than HANDSHAKES_AT_ONCE of a worker's are in the crew, whose threads have
  * other work too; its step runs; then it is open or failed. The worker itself runs, for
- * HANDSHAKES_TURN_NS of a turn, the last step of a server's handshake where it only hears that its
- * client has heard all, and steps that resume a session. A client may ask for a session that it has
- * not, and so have a worker sign, and a server may not take its own: once a second, see
- * HANDSHAKE_REFUSED_MS.
+ * HANDSHAKES_TURN_NS of a turn, a client's first step, the last one of a server's handshake where
+ * it only hears that its client has heard all, and steps that resume a session. A client may ask
+ * for a session that it has not, and so have a worker sign, and a server may not take its own: once
+ * a second, see HANDSHAKE_REFUSED_MS.
  *
  * Thread: the stream's; the crew's touch a connection in its step only, and stream_busy() is true
  * for as long. There is no timer: the session has a deadline for the handshake, as for all that its

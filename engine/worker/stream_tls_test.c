@@ -337,6 +337,27 @@ static void test_brief(void **state)
     finish();
 }
 
+/* Nor does a client's first. */
+static void test_hello(void **state)
+{
+    struct end a, b;
+    struct blocker blocker;
+
+    (void)state;
+    begin(100);
+    handshakes.turn_max_ns = UINT64_MAX;
+    block(&blocker);
+    pair(&a, &b);
+    start_client(&a, NULL);
+    RUN_UNTIL(b.got.len > 0);
+    assert_int_equal(b.got.data[0], 0x16);
+    assert_false(blocker.done);
+    unblock(&blocker);
+    end_done(&a);
+    end_done(&b);
+    finish();
+}
+
 static bool crew_has_step(void)
 {
     return handshakes.running > 0 && !crew_desk_has(&desk);
@@ -448,6 +469,7 @@ static void test_crew_full(void **state)
 
     (void)state;
     begin(1);
+    handshakes.turn_max_ns = 0; /* all steps are the crew's */
     block(&blocker);
     filler = (struct blocker){.job = {.run = on_block, .done = on_unblocked, .desk = &desk}};
     sem_init(&filler.begun, 0, 0);
@@ -502,6 +524,7 @@ static void test_cancelled(void **state)
 
     (void)state;
     begin(100);
+    handshakes.turn_max_ns = 0;
     block(&blocker);
     pair(&a, &b);
     start_client(&a, NULL);
@@ -555,15 +578,11 @@ static void test_too_much(void **state)
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_talk),
-        cmocka_unit_test(test_many_at_once),
-        cmocka_unit_test(test_crew_full),
-        cmocka_unit_test(test_failed),
-        cmocka_unit_test(test_cancelled),
-        cmocka_unit_test(test_too_much),
-        cmocka_unit_test(test_brief),
-        cmocka_unit_test(test_resuming),
-        cmocka_unit_test(test_turn_is_bounded),
+        cmocka_unit_test(test_talk),      cmocka_unit_test(test_many_at_once),
+        cmocka_unit_test(test_crew_full), cmocka_unit_test(test_failed),
+        cmocka_unit_test(test_cancelled), cmocka_unit_test(test_too_much),
+        cmocka_unit_test(test_brief),     cmocka_unit_test(test_hello),
+        cmocka_unit_test(test_resuming),  cmocka_unit_test(test_turn_is_bounded),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);
