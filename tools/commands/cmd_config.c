@@ -212,7 +212,8 @@ static void warn_of_machine(const struct config *c)
         warn_of_address(&c->listeners[i].address, "listener");
     warn_of_address(&c->http.listen, "http.listen");
     warn_of_directory(c, "queue.path", c->queue.path);
-    warn_of_directory(c, "records.path", c->records.path);
+    if (c->records.path != NULL) /* none */
+        warn_of_directory(c, "records.path", c->records.path);
 }
 
 static int check(const struct options *o)
