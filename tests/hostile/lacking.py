@@ -62,7 +62,7 @@ def test_what_stays():
     submit(world, HEAD + encoded + "=E6=9C=AC文\r\n", "u@old.example")
     wait_until("the encoded one", lambda: old.taken[1:])
     assert subject_and_text(old.taken[1])[2] == "本文\r\n", old.taken[1]
-    assert len(world.records("Delivery", "old")) == 2
+    wait_until("their records", lambda: len(world.records("Delivery", "old")) == 2)
     world.finish()
 
 

@@ -122,7 +122,7 @@ def test_exit_status():
     assert "Connection refused" in sendmail(dead, "a@b.example", text=text, code=75)
     assert "no recipients" in sendmail(dead, text=text, code=64)
     assert "no recipients" in sendmail(dead, "-t", text=text, code=65)
-    assert "not a mail address" in sendmail(dead, "a b@c.example", text=text, code=65)
+    assert "is no mail address: there is a blank" in sendmail(dead, "a b@c.example", text=text, code=65)
     assert "-N takes" in sendmail(dead, "-N", "often", "a@b.example", text=text, code=64)
     assert "-bv" in sendmail(dead, "-bv", code=64)
     assert "cannot be found now" in sendmail("mx.invalid", "a@b.example", text=text, code=75)
