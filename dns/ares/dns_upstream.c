@@ -137,11 +137,12 @@ static void watch_drop(struct watch *w)
     }
 }
 
-static struct watch *watch_dead(const struct channel *channel, int fd)
+/* The first of fd in a channel's list of watches; NULL: there is none. */
+static struct watch *watch_find(const struct list *watches, int fd)
 {
-    struct list_node *node = list_first(&channel->dead);
+    struct list_node *node = list_first(watches);
 
-    for (; node != NULL; node = list_next(&channel->dead, node)) {
+    for (; node != NULL; node = list_next(watches, node)) {
         struct watch *w = LIST_ENTRY(node, struct watch, node);
 
         if (w->fd == fd)
@@ -156,26 +157,13 @@ static void watch_end(struct watch *w)
 
     if (w->channel != NULL) {
         list_remove(&w->node);
-        other = watch_dead(w->channel, w->fd);
+        other = watch_find(&w->channel->dead, w->fd);
     }
     if (w->closes && other != NULL)
         other->closes = true;
     else if (w->closes)
         close(w->fd);
     free(w);
-}
-
-static struct watch *watch_find(struct channel *channel, int fd)
-{
-    struct list_node *node = list_first(&channel->watches);
-
-    for (; node != NULL; node = list_next(&channel->watches, node)) {
-        struct watch *w = LIST_ENTRY(node, struct watch, node);
-
-        if (w->fd == fd)
-            return w;
-    }
-    return NULL;
 }
 
 /* Without memory the socket stays unwatched and its queries time out. */
@@ -196,7 +184,7 @@ static void watch_start(struct channel *channel, int fd, uint32_t events)
 static void on_socket_state(void *arg, ares_socket_t fd, int readable, int writable)
 {
     struct channel *channel = arg;
-    struct watch *w = watch_find(channel, fd);
+    struct watch *w = watch_find(&channel->watches, fd);
     uint32_t events = (readable ? POLLIN : 0U) | (writable ? POLLOUT : 0U);
 
     if (w != NULL && w->events == events)
@@ -243,7 +231,8 @@ static ares_socket_t open_socket(int family, int type, int protocol, void *arg)
 
 static int close_socket(ares_socket_t fd, void *arg)
 {
-    struct watch *w = watch_dead(arg, fd);
+    struct channel *channel = arg;
+    struct watch *w = watch_find(&channel->dead, fd);
 
     if (w == NULL)
         return close(fd);
