@@ -592,8 +592,7 @@ static void on_look(struct timer *timer)
 
 int sweep_open(struct worker *w)
 {
-    uint32_t shards = queue_shards(w->shared->queue), workers = w->shared->workers_len;
-    uint32_t own = (shards + workers - 1 - w->index) / workers;
+    uint32_t own = worker_shards(w), workers = w->shared->workers_len;
     struct sweeps *all = calloc(1, sizeof(*all) + own * sizeof(all->shards[0]));
 
     if (all == NULL)

@@ -368,8 +368,7 @@ static void on_directory(struct queue_directory *d, int result)
 
 int lanes_find_open(struct worker *w)
 {
-    uint32_t shards = queue_shards(w->shared->queue), workers = w->shared->workers_len;
-    uint32_t own = (shards + workers - 1 - w->index) / workers;
+    uint32_t own = worker_shards(w), workers = w->shared->workers_len;
 
     w->finders = calloc(1, sizeof(*w->finders) + own * sizeof(w->finders->each[0]));
     if (w->finders == NULL)

@@ -217,15 +217,6 @@ static void settle_begin(struct settle *s)
     queue_submit(w->port, s->shard, &s->change);
 }
 
-/* A worker without shards has no mail either. */
-static uint32_t shards_of(const struct worker *w)
-{
-    uint32_t workers = w->shared->workers_len;
-    uint32_t own = (queue_shards(w->shared->queue) + workers - 1 - w->index) / workers;
-
-    return own > 0 ? own : 1;
-}
-
 static void leave_give(struct worker *w, uint64_t recipients)
 {
     w->leave_used -= recipients < w->leave_used ? (uint32_t)recipients : w->leave_used;
@@ -258,6 +249,8 @@ bool settles_count(const struct recipient *r)
 
 void settles_owe(struct worker *w, uint32_t recipients)
 {
+    if (w->leave_used == 0)
+        w->leave_ms = io_now_ms(w->io);
     w->leave_used += recipients;
 }
 
@@ -269,9 +262,14 @@ static void on_leave(struct timer *timer)
 
 bool settles_full(struct worker *w)
 {
-    uint32_t own = shards_of(w);
-    uint64_t now_ms = io_now_ms(w->io);
+    uint64_t now_ms;
+    uint32_t own;
 
+    if (w->leave_used == 0) /* nobody counts: so it is with most mail, which is to pay nothing */
+        return false;
+    own = worker_shards(w);
+    now_ms = io_now_ms(w->io);
+    ASSERT(own > 0); /* what it has is of its shards */
     if (w->settling_many < LEAVE_SETTLING * own)
         leave_give(w, (now_ms - w->leave_ms) * LEAVE_MS_GIVES * own);
     w->leave_ms = now_ms;

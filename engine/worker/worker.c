@@ -84,6 +84,13 @@ struct worker *worker_of_shard(struct shared *shared, uint32_t shard)
     return &shared->workers[shard % shared->workers_len];
 }
 
+uint32_t worker_shards(const struct worker *w)
+{
+    uint32_t workers = w->shared->workers_len;
+
+    return (queue_shards(w->shared->queue) + workers - 1 - w->index) / workers;
+}
+
 /* Of source: an inbox's number, or behind them the letters'. */
 static struct worker_note *note_next(struct worker *w, uint32_t source)
 {

@@ -242,6 +242,8 @@ void worker_send(struct shared *shared, uint32_t to, struct worker_note *note);
 /* Sends all notes of a list, which is empty then, with one wake. */
 void worker_send_all(struct shared *shared, uint32_t to, struct list *notes);
 struct worker *worker_of_shard(struct shared *shared, uint32_t shard);
+/* How many shards w owns: w->index, and from there on each so many workers behind the last. */
+uint32_t worker_shards(const struct worker *w);
 /* A turn's part of that. worker_notes_take() runs what others have sent, as long as more() says so,
  * which is asked behind each note (NULL: all); true: something may be left. worker_notes_send()
  * sends what waits for room in others' rings; worker_notes_wait(): whether something does. */
