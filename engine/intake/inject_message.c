@@ -45,12 +45,13 @@ void inject_count(struct inject *s)
         s->body.cap + s->envelope.cap + s->rcpts_cap * sizeof(*s->rcpts) + s->pending.cap;
     uint64_t before;
 
-    if (held == s->held_bytes)
+    if (held == s->held_bytes && s->pending.cap == s->pending_bytes)
         return;
     before = atomic_fetch_add_explicit(&s->worker->shared->intake_bytes, held - s->held_bytes,
                                        memory_order_relaxed);
     ASSERT(before >= s->held_bytes);
     s->held_bytes = held;
+    s->pending_bytes = s->pending.cap;
 }
 
 /* --- envelope --- */

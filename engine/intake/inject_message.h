@@ -103,6 +103,7 @@ struct inject {
     size_t body_room;       /* in front of the body, for the trace fields */
     size_t body_last;       /* length of the session's last body, for the next one's buffer */
     uint64_t held_bytes;    /* bytes in shared->intake_bytes: body, envelope, pending */
+    uint64_t pending_bytes; /* of them those of pending, which no message takes along */
     struct sockaddr_storage peer;
     char peer_ip[INET6_ADDRSTRLEN], peer_text[PEER_TEXT_BYTES];
     char helo[256];

@@ -45,6 +45,13 @@ bool inject_may_go_on(const struct inject *s)
 
 static void on_accepted(struct accept_waiter *waiter, int result);
 
+/* What the session's message takes along of the bytes that the session holds. */
+static uint64_t message_bytes(const struct inject *s)
+{
+    ASSERT(s->pending_bytes <= s->held_bytes);
+    return s->held_bytes - s->pending_bytes;
+}
+
 /* Behind all that was said before it. NULL: no memory. */
 static struct inject_answer *answer_new(struct inject *s, const struct msgid *id)
 {
@@ -54,7 +61,7 @@ static struct inject_answer *answer_new(struct inject *s, const struct msgid *id
         *a = (struct inject_answer){.inject = s,
                                     .waiter = {.on_done = on_accepted},
                                     .id = *id,
-                                    .bytes = s->held_bytes,
+                                    .bytes = message_bytes(s),
                                     .behind_from = s->behind_base + s->behind.len};
     return a;
 }
@@ -78,7 +85,7 @@ bool inject_submit(struct inject *s, struct message *m, int64_t due_ms, struct i
                                  .rcpts = s->rcpts,
                                  .rcpts_len = s->rcpts_len,
                                  .due_ms = due_ms,
-                                 .held_bytes = s->held_bytes,
+                                 .held_bytes = message_bytes(s),
                                  .protocol = inject_protocol(s),
                                  .peer_name = s->helo,
                                  .peer_addr = s->peer_text,
@@ -97,7 +104,7 @@ bool inject_submit(struct inject *s, struct message *m, int64_t due_ms, struct i
         return false;
     }
     answer_wait(s, a);
-    s->held_bytes = 0;
+    s->held_bytes = s->pending_bytes;
     inject_body_drop(s);
     return true;
 }

@@ -10,6 +10,7 @@ import signal
 import socket
 import stat
 import sys
+import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "lib"))
@@ -19,8 +20,14 @@ from proc import Failure, TempDir, free_port, wait_until  # noqa: E402
 from talk import Client, read_all, run, wait_no_sessions  # noqa: E402
 
 BODY = b"Subject: x\r\n\r\n" + b"y" * 70 + b"\r\n"
-CHUNKED = (b"MAIL FROM:<a@sender.example>\r\nRCPT TO:<b@d.example>\r\nBDAT %d LAST\r\n" % len(BODY)
-           + BODY)
+
+
+def chunked(body):
+    return (b"MAIL FROM:<a@sender.example>\r\nRCPT TO:<b@d.example>\r\nBDAT %d LAST\r\n" % len(body)
+            + body)
+
+
+CHUNKED = chunked(BODY)
 
 
 def listens(engine):
@@ -44,16 +51,20 @@ def test_half_close_gets_every_reply():
 
 def test_pipelined_transactions_commit_together():
     """A session's next transaction is submitted while its earlier ones commit: fewer commits than
-    messages."""
-    count = 1000
-    with Engine() as engine, Client(engine) as client:
-        client.send(CHUNKED * count + b"QUIT\r\n")
-        got = read_all(client.socket)
-        if got.count(b"queued as") != count:
-            raise Failure(f"{got.count(b'queued as')} of {count}, then {got[-60:]}")
-        commits = engine.status()["queue"]["commits"]
-        if commits > count * 9 // 10:  # a sanitizer's parser hardly keeps up with the disk
-            raise Failure(f"{commits} commits of {count} messages of one session")
+    messages. What is kept of a client that is far ahead is no part of its messages."""
+    count = 500
+    for body in (BODY, BODY + (b"y" * 70 + b"\r\n") * 30):
+        messages = chunked(body) * count
+        with Engine() as engine, Client(engine) as client:
+            sender = threading.Thread(target=client.send, args=(messages + b"QUIT\r\n",))
+            sender.start()
+            got = read_all(client.socket)
+            sender.join()
+            if got.count(b"queued as") != count:
+                raise Failure(f"{got.count(b'queued as')} of {count}, then {got[-60:]}")
+            commits = engine.status()["queue"]["commits"]
+            if commits > count // 2:  # a sanitizer's parser hardly keeps up with the disk
+                raise Failure(f"{commits} commits of {count} messages of one session")
 
 
 def test_replies_stay_in_order_while_messages_commit():

@@ -3,6 +3,7 @@
 
 import collections
 import json
+import pathlib
 import signal
 import time
 
@@ -124,6 +125,13 @@ def test_server_killed_and_restarted():
     assert well and report["injected"] == 6000, report
 
 
+def minds(pid, number):
+    """Whether a signal would not simply end the process: it is blocked or caught."""
+    status = pathlib.Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    return any(int(line.split()[1], 16) >> number - 1 & 1 for line in status.splitlines()
+               if line.startswith(("SigBlk:", "SigCgt:")))
+
+
 def test_signals():
     temp = TempDir()
     with Sink() as sink:
@@ -137,7 +145,7 @@ def test_signals():
         assert summary["accepted"] == summary["messages"] == len(sink.ledger())
     # Nobody listens: a second signal is not needed to end, but ends at once.
     source = Process([program(), "source", "--to", to, "--retry"], temp.path / "out2")
-    time.sleep(0.3)
+    wait_until("it minds signals", lambda: minds(source.pid, signal.SIGINT))
     source.send(signal.SIGINT)
     assert source.wait(10) in (0, 1)
 
