@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/sockaddr.h"
 #include "config/config_private.h"
 #include "config/config_secret.h"
 #include "config/glob.h"
@@ -221,13 +222,12 @@ static char *machine_name(struct config *c)
 
 static char *default_tls(struct config *c, const struct config_listener *l)
 {
-    const struct sockaddr_storage *addr = &l->address.addr;
-    in_port_t port = addr->ss_family == AF_INET6 ? ((const struct sockaddr_in6 *)addr)->sin6_port
-                                                 : ((const struct sockaddr_in *)addr)->sin_port;
+    const struct sockaddr *addr = (const struct sockaddr *)&l->address.addr;
 
-    if (c->certificates_len == 0 || addr->ss_family == AF_UNIX)
+    if (c->certificates_len == 0 || addr->sa_family == AF_UNIX)
         return config_dup(c, STR("none"));
-    return config_dup(c, port == htons(SUBMISSIONS_PORT) ? STR("implicit") : STR("starttls"));
+    return config_dup(c,
+                      sockaddr_port(addr) == SUBMISSIONS_PORT ? STR("implicit") : STR("starttls"));
 }
 
 static const char *const header_words[CONFIG_HEADERS] = {[CONFIG_HEADER_POOL] = "pool",

@@ -356,11 +356,3 @@ bool config_repairs_newlines(const struct config_listener *l, const struct socka
     }
     return strcmp(newlines, "repair") == 0;
 }
-
-bool config_is_loopback(const struct sockaddr *addr)
-{
-    static const struct config_network loopback[] = {
-        {{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127}, 104}, {{[15] = 1}, 128}};
-
-    return config_network_match(loopback, ARRAY_LEN(loopback), addr);
-}

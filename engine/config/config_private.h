@@ -95,7 +95,6 @@ void config_set_defaults(struct config *c, const struct config_section *s, void 
 int config_set_route(struct config *c, struct config_route *route, struct str text,
                      struct buf *why) MUST_USE;
 
-bool config_is_loopback(const struct sockaddr *addr);
 /* --- config_certificates.c --- */
 
 /* A certificate's fingerprint or a name that it bears, in its normal form, into *out. */

@@ -5,6 +5,8 @@
 #include <limits.h>
 #include <sys/un.h>
 
+#include "base/sockaddr.h"
+
 #define MINUTE_MS UINT64_C(60000)
 #define HOUR_MS   (60 * MINUTE_MS)
 #define DAY_MS    (24 * HOUR_MS)
@@ -330,14 +332,6 @@ static int parse_unix(struct str path, struct config_address *out)
     return 0;
 }
 
-static void set_port(struct config_address *a, uint16_t port)
-{
-    if (a->addr.ss_family == AF_INET)
-        ((struct sockaddr_in *)&a->addr)->sin_port = htons(port);
-    else
-        ((struct sockaddr_in6 *)&a->addr)->sin6_port = htons(port);
-}
-
 int config_parse_address(struct str s, uint16_t default_port, struct config_address *out)
 {
     static const struct str unix_prefix = {"unix:", 5};
@@ -362,7 +356,7 @@ int config_parse_address(struct str s, uint16_t default_port, struct config_addr
     err = config_parse_ip(host, &a);
     if (err != 0)
         return err;
-    set_port(&a, (uint16_t)number);
+    sockaddr_set_port((struct sockaddr *)&a.addr, (uint16_t)number);
     *out = a;
     return 0;
 }

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/sockaddr.h"
 #include "base/suggest.h"
 
 #define ERRORS_MAX      100
@@ -518,7 +519,7 @@ static void check_together(struct config_loader *l, const struct config_field *h
         config_complain(l, place_of(c, http, STR("unsubscribe")),
                         "http.unsubscribe needs keys; run hayauma letters keygen, and write "
                         "letter_keys: /etc/hayauma/letter.keys");
-    if (a->len == 0 || c->http.insecure || config_is_loopback((const struct sockaddr *)&a->addr))
+    if (a->len == 0 || c->http.insecure || sockaddr_is_loopback((const struct sockaddr *)&a->addr))
         return;
     if (a->addr.ss_family == AF_UNIX)
         config_complain(l, at, "http.listen: %s is no address of IP; write 127.0.0.1:8000",

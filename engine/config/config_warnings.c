@@ -1,6 +1,7 @@
 /* What is no mistake in a configuration, and yet hardly meant. */
 #include <arpa/inet.h>
 
+#include "base/sockaddr.h"
 #include "config/config_private.h"
 #include "config/config_value.h"
 
@@ -36,7 +37,7 @@ static bool is_loopback_server(const char *text)
     struct config_address address;
 
     return config_parse_address(str_of(text), 53, &address) == 0 &&
-           config_is_loopback((const struct sockaddr *)&address.addr);
+           sockaddr_is_loopback((const struct sockaddr *)&address.addr);
 }
 
 /* Ports 587 and 465 are for users (RFC 6409, RFC 8314): whoever opens one to the world may have
@@ -44,10 +45,7 @@ static bool is_loopback_server(const char *text)
 static void warn_of_submission(const struct config *c, const struct config_listener *l,
                                struct buf *out)
 {
-    const struct sockaddr_storage *addr = &l->address.addr;
-    uint16_t port = ntohs(addr->ss_family == AF_INET6
-                              ? ((const struct sockaddr_in6 *)(const void *)addr)->sin6_port
-                              : ((const struct sockaddr_in *)(const void *)addr)->sin_port);
+    uint16_t port = sockaddr_port((const struct sockaddr *)&l->address.addr);
 
     if ((port == 587 || port == 465) && strcmp(l->auth, "required") != 0) {
         begin_warning(out, c, line_of_listener(c, l));
@@ -148,7 +146,7 @@ static void warn_of_listener(const struct config *c, const struct config_listene
                    "have no address\n",
                    l->address.text);
     }
-    if (addr->sa_family == AF_UNIX || config_is_loopback(addr))
+    if (addr->sa_family == AF_UNIX || sockaddr_is_loopback(addr))
         return;
     warn_of_submission(c, l, out);
     warn_of_everybody(c, l, "relay_networks", l->relay_networks, l->relay_networks_len, out);

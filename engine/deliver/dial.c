@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/sockaddr.h"
 #include "dns/dns.h"
 #include "worker/worker.h"
 
@@ -71,75 +72,41 @@ bool dial_lacked(const struct dial *d, const struct channel *c, int err)
             !has_no_route(d, c, err));
 }
 
-static bool same_host(const struct sockaddr_storage *a, const struct sockaddr_storage *b)
-{
-    const struct sockaddr_in *a4 = (const void *)a, *b4 = (const void *)b;
-    const struct sockaddr_in6 *a6 = (const void *)a, *b6 = (const void *)b;
-
-    if (a->ss_family != b->ss_family)
-        return false;
-    if (a->ss_family == AF_INET)
-        return a4->sin_addr.s_addr == b4->sin_addr.s_addr;
-    return a->ss_family == AF_INET6 && memcmp(&a6->sin6_addr, &b6->sin6_addr, 16) == 0;
-}
-
-static uint16_t port_of(const struct sockaddr_storage *a)
-{
-    return a->ss_family == AF_INET6 ? ((const struct sockaddr_in6 *)(const void *)a)->sin6_port
-                                    : ((const struct sockaddr_in *)(const void *)a)->sin_port;
-}
-
-static bool is_loopback(const struct sockaddr_storage *a)
-{
-    const struct sockaddr_in *a4 = (const void *)a;
-    const struct sockaddr_in6 *a6 = (const void *)a;
-
-    return a->ss_family == AF_INET ? ntohl(a4->sin_addr.s_addr) >> 24 == 127
-                                   : IN6_IS_ADDR_LOOPBACK(&a6->sin6_addr);
-}
-
 /* A listener of all addresses is reached by any of this host: who connects to one connects from it,
  * or from another loopback address. An IPv6 one of all addresses takes IPv4 too. */
-static bool is_listener(const struct sockaddr_storage *peer, const struct sockaddr_storage *local,
-                        const struct sockaddr_storage *listener)
+static bool is_listener(const struct sockaddr *peer, const struct sockaddr *local,
+                        const struct sockaddr *listener)
 {
-    struct sockaddr_storage any = {.ss_family = listener->ss_family}; /* 0.0.0.0 or :: */
-
-    if (listener->ss_family == AF_UNIX || port_of(listener) != port_of(peer))
+    if (listener->sa_family == AF_UNIX || sockaddr_port(listener) != sockaddr_port(peer))
         return false;
-    if (same_host(listener, peer))
+    if (sockaddr_same_host(listener, peer))
         return true;
-    return same_host(listener, &any) &&
-           (listener->ss_family == peer->ss_family || listener->ss_family == AF_INET6) &&
-           (is_loopback(peer) || same_host(peer, local));
+    return sockaddr_is_unspecified(listener) &&
+           (listener->sa_family == peer->sa_family || listener->sa_family == AF_INET6) &&
+           (sockaddr_is_loopback(peer) || sockaddr_same_host(peer, local));
 }
 
 /* Zones of the dead say 127.0.0.1, 0.0.0.0 or ::1. Whoever takes mail there trusts this host. */
-static bool is_this_host(const struct sockaddr_storage *a)
+static bool is_this_host(const struct sockaddr *a)
 {
-    const struct sockaddr_in *a4 = (const void *)a;
-    const struct in6_addr *a6 = &((const struct sockaddr_in6 *)(const void *)a)->sin6_addr;
-
-    if (a->ss_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(a6))
-        return a6->s6_addr[12] == 127 || a6->s6_addr[12] == 0;
-    return is_loopback(a) || (a->ss_family == AF_INET ? ntohl(a4->sin_addr.s_addr) >> 24 == 0
-                                                      : IN6_IS_ADDR_UNSPECIFIED(a6));
+    return sockaddr_is_loopback(a) || sockaddr_is_unspecified(a);
 }
 
 bool dial_is_own(const struct dial *d, const struct site *site)
 {
     const struct config *config = site->config;
-    struct sockaddr_storage peer = {0}, local = {0};
+    const struct sockaddr *peer = &d->exchanger.addr.sa;
+    struct sockaddr_storage local = {0};
 
-    if (d->exchanger.addr.sa.sa_family == AF_UNIX)
+    if (peer->sa_family == AF_UNIX)
         return false;
-    memcpy(&peer, &d->exchanger.addr, d->exchanger.len);
-    if (is_this_host(&peer) && ntohs(port_of(&peer)) == SMTP_PORT)
+    if (is_this_host(peer) && sockaddr_port(peer) == SMTP_PORT)
         return true;
     if (io_local_name(site->worker->io, d->fd, &local) < 0)
         return false;
     for (size_t i = 0; i < config->listeners_len; i++)
-        if (is_listener(&peer, &local, &config->listeners[i].address.addr))
+        if (is_listener(peer, (const struct sockaddr *)&local,
+                        (const struct sockaddr *)&config->listeners[i].address.addr))
             return true;
     return false;
 }

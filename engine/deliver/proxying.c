@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/proxy_header.h"
+#include "base/sockaddr.h"
 #include "base/socks5.h"
 #include "deliver/delivery.h"
 
@@ -49,22 +50,15 @@ static bool own_address(const struct delivery *d, struct sockaddr_storage *out)
 {
     bool is_v4 = d->dial.exchanger.addr.sa.sa_family == AF_INET;
     const struct config_address *own = is_v4 ? &source_of(d)->ipv4 : &source_of(d)->ipv6;
-    struct sockaddr_in *in = (void *)out;
-    struct sockaddr_in6 *in6 = (void *)out;
     struct sockaddr_storage local = {0};
-    in_port_t port = 0;
+    uint16_t port = 0;
 
     if (own->len == 0)
         return false;
     if (io_local_name(d->worker->io, d->dial.fd, &local) == 0)
-        port = local.ss_family == AF_INET    ? ((struct sockaddr_in *)(void *)&local)->sin_port
-               : local.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)(void *)&local)->sin6_port
-                                             : 0;
+        port = sockaddr_port((struct sockaddr *)&local);
     *out = own->addr;
-    if (is_v4)
-        in->sin_port = port;
-    else
-        in6->sin6_port = port;
+    sockaddr_set_port((struct sockaddr *)out, port);
     return true;
 }
 

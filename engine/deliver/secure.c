@@ -7,6 +7,7 @@
 #include "base/list.h"
 #include "base/log.h"
 #include "base/map.h"
+#include "base/sockaddr.h"
 #include "deliver/delivery.h"
 #include "dns/dns.h"
 #include "sts/sts_policy.h"
@@ -143,11 +144,6 @@ static struct known *known_of(const struct delivery *d, bool make)
     return k;
 }
 
-static uint16_t port_of(const struct exchanger *e)
-{
-    return ntohs(e->addr.sa.sa_family == AF_INET6 ? e->addr.in6.sin6_port : e->addr.in.sin_port);
-}
-
 enum config_tls secure_policy(const struct site *site, const struct exchanger *to)
 {
     enum config_tls policy = config_tls_of(site->dest);
@@ -197,7 +193,7 @@ void secure_begin(struct delivery *d)
     t->report.policy = config_tls_word(t->policy);
     if (t->policy == CONFIG_TLS_STS || is_tested(d))
         t->report.sts_mode = sts_mode_name(d->site->sts->mode);
-    t->implicit = port_of(&d->dial.exchanger) == SECURE_PORT;
+    t->implicit = sockaddr_port(&d->dial.exchanger.addr.sa) == SECURE_PORT;
     if (t->implicit)
         return;
     known = t->policy == CONFIG_TLS_MAY ? known_of(d, false) : NULL;

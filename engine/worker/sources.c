@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "base/sockaddr.h"
 #include "worker/proxy_look.h"
 #include "worker/shared.h"
 #include "worker/worker.h"
@@ -369,15 +370,6 @@ static void look_route(struct worker *w, struct source *s, const struct config_s
         route_found(s, of, part, w);
 }
 
-static bool is_loopback(const struct config_address *a)
-{
-    const struct sockaddr_in *in = (const void *)&a->addr;
-    const struct sockaddr_in6 *in6 = (const void *)&a->addr;
-
-    return a->addr.ss_family == AF_INET ? ntohl(in->sin_addr.s_addr) >> 24 == 127
-                                        : IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr);
-}
-
 /* At the start nobody knows yet where mail will go: all that can be said is that the internet is
  * out of reach. */
 static void look_internet(struct worker *w, struct source *s, const struct config_source *of,
@@ -389,7 +381,8 @@ static void look_internet(struct worker *w, struct source *s, const struct confi
     if (s->looked[part] || source_away_ns(s, part) != 0)
         return;
     s->looked[part] = true;
-    if (!is_loopback(a) && !source_has_route(of, internet(part, &far), w))
+    if (!sockaddr_is_loopback((const struct sockaddr *)&a->addr) &&
+        !source_has_route(of, internet(part, &far), w))
         log_info("source.no_internet",
                  "source=%s family=%s from=%s action=\"where the source is to send to the internet "
                  "over this family, give this machine a route\"",

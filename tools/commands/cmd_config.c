@@ -15,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/sockaddr.h"
 #include "base/suggest.h"
 #include "config/config.h"
 #include "tools/commands/commands.h"
@@ -167,10 +168,7 @@ static void warn_of_address(const struct config_address *a, const char *what)
 
     if (a->len == 0 || addr.ss_family == AF_UNIX)
         return;
-    if (addr.ss_family == AF_INET6)
-        ((struct sockaddr_in6 *)(void *)&addr)->sin6_port = 0;
-    else
-        ((struct sockaddr_in *)(void *)&addr)->sin_port = 0;
+    sockaddr_set_port((struct sockaddr *)&addr, 0);
     fd = socket(addr.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return;

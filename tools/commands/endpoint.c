@@ -9,24 +9,8 @@
 #include <string.h>
 #include <sys/un.h>
 
+#include "base/sockaddr.h"
 #include "base/str.h"
-
-uint16_t endpoint_port(const struct sockaddr_storage *addr)
-{
-    if (addr->ss_family == AF_INET)
-        return ntohs(((const struct sockaddr_in *)addr)->sin_port);
-    if (addr->ss_family == AF_INET6)
-        return ntohs(((const struct sockaddr_in6 *)addr)->sin6_port);
-    return 0;
-}
-
-void endpoint_set_port(struct sockaddr_storage *addr, uint16_t port)
-{
-    if (addr->ss_family == AF_INET)
-        ((struct sockaddr_in *)addr)->sin_port = htons(port);
-    if (addr->ss_family == AF_INET6)
-        ((struct sockaddr_in6 *)addr)->sin6_port = htons(port);
-}
 
 void endpoint_name(struct endpoint *out)
 {
@@ -34,10 +18,12 @@ void endpoint_name(struct endpoint *out)
 
     if (out->addr.ss_family == AF_INET) {
         inet_ntop(AF_INET, &((struct sockaddr_in *)&out->addr)->sin_addr, host, sizeof(host));
-        snprintf(out->text, sizeof(out->text), "%s:%u", host, endpoint_port(&out->addr));
+        snprintf(out->text, sizeof(out->text), "%s:%u", host,
+                 sockaddr_port((struct sockaddr *)&out->addr));
     } else if (out->addr.ss_family == AF_INET6) {
         inet_ntop(AF_INET6, &((struct sockaddr_in6 *)&out->addr)->sin6_addr, host, sizeof(host));
-        snprintf(out->text, sizeof(out->text), "[%s]:%u", host, endpoint_port(&out->addr));
+        snprintf(out->text, sizeof(out->text), "[%s]:%u", host,
+                 sockaddr_port((struct sockaddr *)&out->addr));
     } else {
         snprintf(out->text, sizeof(out->text), "unix:%s",
                  ((struct sockaddr_un *)&out->addr)->sun_path);
@@ -107,7 +93,7 @@ int endpoint_parse(const char *text, uint16_t port, struct endpoint *out)
     *out = (struct endpoint){.len = found->ai_addrlen};
     memcpy(&out->addr, found->ai_addr, found->ai_addrlen);
     freeaddrinfo(found);
-    endpoint_set_port(&out->addr, (uint16_t)number);
+    sockaddr_set_port((struct sockaddr *)&out->addr, (uint16_t)number);
     endpoint_name(out);
     return 0;
 }

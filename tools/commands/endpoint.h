@@ -21,8 +21,5 @@ struct endpoint {
 int endpoint_parse(const char *text, uint16_t port, struct endpoint *out) MUST_USE;
 /* Fills out->text from out->addr. */
 void endpoint_name(struct endpoint *out);
-/* Of AF_INET and AF_INET6; 0 for others. */
-uint16_t endpoint_port(const struct sockaddr_storage *addr);
-void endpoint_set_port(struct sockaddr_storage *addr, uint16_t port);
 
 #endif

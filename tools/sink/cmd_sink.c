@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/sockaddr.h"
 #include "tools/commands/commands.h"
 #include "tools/commands/options.h"
 #include "tools/commands/quantity.h"
@@ -162,18 +163,10 @@ static int read_options(struct sink_command *c, int argc, char **argv)
     return 0;
 }
 
-static bool is_wildcard(const struct sockaddr_storage *addr)
-{
-    if (addr->ss_family == AF_INET)
-        return ((const struct sockaddr_in *)addr)->sin_addr.s_addr == INADDR_ANY;
-    return addr->ss_family == AF_INET6 &&
-           IN6_IS_ADDR_UNSPECIFIED(&((const struct sockaddr_in6 *)addr)->sin6_addr);
-}
-
 /* Classes with addresses of their own are listened for on the first listener's port. */
 static int listen_for_classes(struct sink *sink)
 {
-    uint16_t port = endpoint_port(&sink->listeners[0].addr);
+    uint16_t port = sockaddr_port((struct sockaddr *)&sink->listeners[0].addr);
 
     for (size_t i = 0; i < sink->behaviour->classes_len; i++) {
         struct sink_class *class = &sink->behaviour->classes[i];
@@ -182,13 +175,14 @@ static int listen_for_classes(struct sink *sink)
             struct endpoint wanted = class->addresses[k];
             bool covered = false;
 
-            endpoint_set_port(&wanted.addr, port);
+            sockaddr_set_port((struct sockaddr *)&wanted.addr, port);
             endpoint_name(&wanted);
             for (size_t n = 0; n < sink->listeners_len && !covered; n++) {
                 const struct endpoint *at = &sink->listeners[n];
 
                 covered = strcmp(at->text, wanted.text) == 0 ||
-                          (at->addr.ss_family == wanted.addr.ss_family && is_wildcard(&at->addr));
+                          (at->addr.ss_family == wanted.addr.ss_family &&
+                           sockaddr_is_unspecified((const struct sockaddr *)&at->addr));
             }
             if (covered)
                 continue;
@@ -211,7 +205,7 @@ static size_t addresses_for_dns(const struct sink *sink, struct endpoint *out)
 
         if (at->addr.ss_family == AF_UNIX)
             continue;
-        if (!is_wildcard(&at->addr))
+        if (!sockaddr_is_unspecified((const struct sockaddr *)&at->addr))
             out[len++] = *at;
         else if (endpoint_parse(local, 1, &out[len]) == 0)
             len++;

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/sockaddr.h"
 #include "tools/sink/sink_ledger.h"
 #include "worker/stream_tls.h"
 
@@ -618,7 +619,7 @@ void sink_session_start(struct sink_worker *w, int fd)
     open = atomic_load_explicit(&counters->open, memory_order_relaxed);
     if (open > atomic_load_explicit(&counters->open_max, memory_order_relaxed))
         atomic_store_explicit(&counters->open_max, open, memory_order_relaxed);
-    if (w->sink->tls != NULL && endpoint_port(&local) == SINK_TLS_PORT) {
+    if (w->sink->tls != NULL && sockaddr_port((struct sockaddr *)&local) == SINK_TLS_PORT) {
         s->shaking = true;
         session_shake(s);
     } else {
