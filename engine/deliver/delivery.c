@@ -494,7 +494,7 @@ static void delivery_flush(struct delivery *d, uint32_t *unsent_left)
         err = stream_flush(&d->stream);
     } else {
         d->unhurried = d->state != DELIVERY_PROXYING && !smtp_client_output_cut(d->client);
-        err = (d->unhurried ? stream_send_unhurried : stream_send)(&d->stream, d->iov, n);
+        err = stream_send(&d->stream, d->iov, n, d->unhurried);
     }
     if (err < 0)
         delivery_advance(d, EVENT_LOST, NULL, err);

@@ -445,7 +445,7 @@ static void inject_flush(struct inject *s)
     inject_watched_said(s);
     s->iov = (struct iovec){s->sending.data, s->sending.len};
     s->unhurried = s->state == INJECT_OPEN && s->input != INJECT_ENDED && pending_len(s) == 0;
-    if ((s->unhurried ? stream_send_unhurried : stream_send)(&s->stream, &s->iov, 1) < 0)
+    if (stream_send(&s->stream, &s->iov, 1, s->unhurried) < 0)
         inject_end(s);
 }
 

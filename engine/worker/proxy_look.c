@@ -55,7 +55,7 @@ static void say(struct proxy_look *l)
     if (len == 0)
         return;
     l->iov = (struct iovec){l->said, len};
-    err = stream_send(&l->stream, &l->iov, 1);
+    err = stream_send(&l->stream, &l->iov, 1, false);
     if (err < 0)
         fails(l, err);
 }

@@ -109,6 +109,14 @@ static bool is_urgent(const struct stream *s)
     return s->cancelled || s->end_sending || (s->owed && !s->unhurried);
 }
 
+static void send_bytes(struct stream *s, struct iovec *iov, size_t iov_len, bool unhurried)
+{
+    if (unhurried)
+        io_send_unhurried(s->all->io, &s->send, s->fd, iov, iov_len);
+    else
+        io_send(s->all->io, &s->send, s->fd, iov, iov_len);
+}
+
 /* Sends what the filter has, unless something is on its way. 0 or -errno. */
 static int pump(struct stream *s)
 {
@@ -134,10 +142,7 @@ static int pump(struct stream *s)
         return (int)len;
     }
     s->wire_iov = (struct iovec){s->wire, (size_t)len};
-    if (all && s->wire_pool == &s->all->small_wires && !is_urgent(s))
-        io_send_unhurried(s->all->io, &s->send, s->fd, &s->wire_iov, 1);
-    else
-        io_send(s->all->io, &s->send, s->fd, &s->wire_iov, 1);
+    send_bytes(s, &s->wire_iov, 1, all && s->wire_pool == &s->all->small_wires && !is_urgent(s));
     return 0;
 }
 
@@ -183,12 +188,12 @@ static void on_send(struct io_op *op, const struct io_event *event)
     }
 }
 
-static int send_iov(struct stream *s, struct iovec *iov, size_t iov_len, bool unhurried)
+int stream_send(struct stream *s, struct iovec *iov, size_t iov_len, bool unhurried)
 {
     ASSERT(!stream_sending(s) && !s->end_sending && !s->cancelled);
     ASSERT(s->fd >= 0 && iov_len > 0);
     if (s->filter == NULL) {
-        (unhurried ? io_send_unhurried : io_send)(s->all->io, &s->send, s->fd, iov, iov_len);
+        send_bytes(s, iov, iov_len, unhurried);
         return 0;
     }
     s->unhurried = unhurried;
@@ -198,16 +203,6 @@ static int send_iov(struct stream *s, struct iovec *iov, size_t iov_len, bool un
     s->iov_at = 0;
     s->owed = true;
     return pump(s);
-}
-
-int stream_send(struct stream *s, struct iovec *iov, size_t iov_len)
-{
-    return send_iov(s, iov, iov_len, false);
-}
-
-int stream_send_unhurried(struct stream *s, struct iovec *iov, size_t iov_len)
-{
-    return send_iov(s, iov, iov_len, true);
 }
 
 void stream_hold(struct stream *s)

@@ -99,12 +99,11 @@ void stream_recv(struct stream *s);
 void stream_recv_once(struct stream *s);
 void stream_recv_stop(struct stream *s);
 bool stream_receiving(const struct stream *s);
-/* Sends, one iov at a time; iov and its bytes live until on_sent(). 0, or -errno: the filter is
- * broken, and no event follows. */
-int stream_send(struct stream *s, struct iovec *iov, size_t iov_len) MUST_USE;
-/* The same for what is small and only to be answered by the peer: its on_sent() may come as late as
- * the thread's next turn, whatever that is for; see io_send_unhurried(). */
-int stream_send_unhurried(struct stream *s, struct iovec *iov, size_t iov_len) MUST_USE;
+/* Sends, one iov at a time; iov and its bytes live until on_sent(). unhurried: it is small, and
+ * nothing follows but the peer's answer, so that on_sent() may come as late as the thread's next
+ * turn, whatever that is for; see io_send_unhurried(). 0, or -errno: the filter is broken, and no
+ * event follows. */
+int stream_send(struct stream *s, struct iovec *iov, size_t iov_len, bool unhurried) MUST_USE;
 /* What the filter has to say of itself waits from here on for the session's next send, and goes
  * with it; or for stream_flush(), where in the same turn the session found that it has nothing to
  * say. 0, or -errno as of stream_send(). */

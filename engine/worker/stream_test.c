@@ -236,7 +236,7 @@ static void check_large(struct end *a, struct end *b)
     }
     assert_int_equal(at, BYTES);
     stream_recv(&b->stream);
-    assert_int_equal(stream_send(&a->stream, iov, PIECES), 0);
+    assert_int_equal(stream_send(&a->stream, iov, PIECES, false), 0);
     assert_true(stream_sending(&a->stream));
     RUN_UNTIL(b->got.len >= BYTES);
     RUN_UNTIL(a->sents == 1);
@@ -294,7 +294,7 @@ static void test_opening(void **state)
     pair(&a, &b);
     cutter_set(&a, 100);
     stream_recv(&a.stream);
-    assert_int_equal(stream_send(&a.stream, &iov, 1), 0);
+    assert_int_equal(stream_send(&a.stream, &iov, 1, false), 0);
     turns(5);
     assert_true(stream_sending(&a.stream) && a.sents == 0);
     assert_int_equal(a.events, 0);
@@ -332,10 +332,10 @@ static void test_unhurried(void **state)
         if (filtered) {
             cutter_set(&a, 100)->open =
                 true; /* its hello is on its way, and no more in this turn */
-            assert_int_equal(stream_send_unhurried(&a.stream, &iov, 1), 0);
+            assert_int_equal(stream_send(&a.stream, &iov, 1, true), 0);
             long_turn();
         } else {
-            assert_int_equal(stream_send_unhurried(&a.stream, &iov, 1), 0);
+            assert_int_equal(stream_send(&a.stream, &iov, 1, true), 0);
         }
         assert_int_equal(a.sents, 0);
         before_ns = clock_mono_ns();
@@ -346,7 +346,8 @@ static void test_unhurried(void **state)
         stream_recv(&b.stream);
         RUN_UNTIL(b.got.len == (filtered ? 11 : 5));
         if (filtered) {
-            assert_int_equal(stream_send(&a.stream, &iov, 1), 0); /* somebody waits for this one */
+            assert_int_equal(stream_send(&a.stream, &iov, 1, false),
+                             0); /* somebody waits for this one */
             long_turn();
             assert_int_equal(a.sents, 2);
         }
@@ -378,7 +379,7 @@ static void test_hold(void **state)
         turns(2);
         assert_int_equal(b.events, 0);
         if (says)
-            assert_int_equal(stream_send(&a.stream, &iov, 1), 0);
+            assert_int_equal(stream_send(&a.stream, &iov, 1, false), 0);
         assert_int_equal(stream_flush(&a.stream), 0);
         RUN_UNTIL(b.got.len == (says ? 11 : 1));
         assert_int_equal(b.events, 1);
@@ -492,7 +493,7 @@ static void test_broken(void **state)
     turns(4);
     assert_int_equal(b.events, 1);
     c->broken_out = true;
-    assert_int_equal(stream_send(&b.stream, &iov, 1), -EPROTO);
+    assert_int_equal(stream_send(&b.stream, &iov, 1, false), -EPROTO);
     assert_int_equal(b.sents, 0);
     end_done(&b);
     assert_true(closed);

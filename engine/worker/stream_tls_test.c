@@ -111,7 +111,7 @@ static void end_done(struct end *e)
 static void say(struct end *e, struct iovec *iov, const char *text)
 {
     *iov = (struct iovec){(char *)(uintptr_t)text, strlen(text)};
-    assert_int_equal(stream_send(&e->stream, iov, 1), 0);
+    assert_int_equal(stream_send(&e->stream, iov, 1, false), 0);
 }
 
 static void start_server(struct end *e)
@@ -267,7 +267,7 @@ static void test_talk(void **state)
     RUN_UNTIL(b.got.len == 8 && a.sents == 1);
     memset(bytes, 'x', 1 << 20);
     large = (struct iovec){bytes, 1 << 20};
-    assert_int_equal(stream_send(&b.stream, &large, 1), 0);
+    assert_int_equal(stream_send(&b.stream, &large, 1, false), 0);
     RUN_UNTIL(a.got.len == 1 << 20 && b.sents == 1);
     stream_send_end(&b.stream);
     RUN_UNTIL(a.last == 0);
@@ -500,7 +500,7 @@ static void test_failed(void **state)
     pair(&a, &b);
     start_server(&b);
     iov = (struct iovec){(char *)(uintptr_t)garbage, sizeof(garbage) - 1};
-    assert_int_equal(stream_send(&a.stream, &iov, 1), 0);
+    assert_int_equal(stream_send(&a.stream, &iov, 1, false), 0);
     RUN_UNTIL(b.ended > 0);
     assert_true(b.error[0] != '\0');
     stream_send_end(&b.stream);
@@ -563,7 +563,7 @@ static void test_too_much(void **state)
     pair(&a, &b);
     start_server(&b);
     iov = (struct iovec){bytes, HANDSHAKE_CLIENT_BYTES_MAX + 10000};
-    assert_int_equal(stream_send(&a.stream, &iov, 1), 0);
+    assert_int_equal(stream_send(&a.stream, &iov, 1, false), 0);
     RUN_UNTIL(b.recvs > 0);
     assert_int_equal(b.last, -EPROTO);
     stream_cancel(&b.stream, true);

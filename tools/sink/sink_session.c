@@ -539,7 +539,7 @@ static void session_flush(struct sink_session *s)
         s->sending = s->out;
         s->out = swap;
         s->iov = (struct iovec){s->sending.data, s->sending.len};
-        if (stream_send(&s->stream, &s->iov, 1) < 0)
+        if (stream_send(&s->stream, &s->iov, 1, false) < 0)
             session_end(s, false);
     } else if (s->closing || (s->eof && !s->waiting && s->pending.len == 0)) {
         session_end(s, false);
