@@ -1,4 +1,4 @@
-/* The configuration: one YAML file, one schema (config_schema.c) that checks it, fills these
+/* The configuration: one YAML file, one schema (config_schema*.c) that checks it, fills these
  * structs and prints the reference. Immutable once loaded; reference-counted, so that a reload
  * replaces it while others still read the old one. */
 #ifndef HAYAUMA_ENGINE_CONFIG_H

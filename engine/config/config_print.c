@@ -317,7 +317,7 @@ static void docs_table(const struct config_section *s, struct buf *out)
 static const char docs_head[] =
     "# Configuration reference\n"
     "\n"
-    "<!-- Printed by `hayauma config docs`; change engine/config/config_schema.c instead. -->\n"
+    "<!-- Printed by `hayauma config docs`; change engine/config/config_schema*.c instead. -->\n"
     "\n"
     "One YAML file, given to `hayauma serve -c`. Every key is optional. `hayauma config check "
     "FILE` says\n"

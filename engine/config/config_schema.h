@@ -1,5 +1,5 @@
 /* The schema: one const table that checks the file, fills struct config, prints it and documents
- * it. A new setting is a member in config.h and a line in config_schema.c. Private to
+ * it. A new setting is a member in config.h and a row in config_schema*.c. Private to
  * engine/config*.c. */
 #ifndef HAYAUMA_ENGINE_CONFIG_SCHEMA_H
 #define HAYAUMA_ENGINE_CONFIG_SCHEMA_H
@@ -129,7 +129,6 @@ extern const struct config_section config_destination_schema; /* in struct confi
 extern const struct config_section config_provider_schema;    /* in struct config_provider */
 extern const struct config_section config_warmup_schema;      /* in struct config */
 extern const struct config_section config_rule_schema;        /* in struct config_rule */
-extern const struct config_items config_rule_items;
 
 /* The field of a section, or NULL. */
 const struct config_field *config_field_find(const struct config_section *s, struct str name);

@@ -1,13 +1,10 @@
 /* The schema of `warmup`. */
-#include "config/config.h"
-#include "config/config_schema.h"
+#include "config/config_schema_row.h"
 
 #define AT(member)          .offset = offsetof(struct config, warmup.member)
 #define LEN_AT(member)      .offset2 = offsetof(struct config, warmup.member)
 #define AT_SOURCE(member)   .offset = offsetof(struct config_warmup_source, member)
 #define AT_PROVIDER(member) .offset = offsetof(struct config_warmup_provider, member)
-#define RANGE(lo, hi)       .min = (lo), .max = (hi)
-#define DAY_S               86400
 #define PERCENT             100 /* in hundredths */
 
 static const struct config_field schedule_fields[] = {
@@ -64,9 +61,9 @@ static const struct config_items signer_items = {
     .key_word = "DOMAIN",
     .write = "\"news.example.com: {schedule: standard}\""};
 static const struct config_section signer_schema = {
-    .doc = "Which signing domains (`d=` of the author's signature) are being warmed up, whichever "
-           "source sends their mail. What exceeds a cap waits. The domain needs a key in "
-           "`dkim.keys`.",
+    .doc =
+        "Which signing domains (`d=` of the author's signature) are being warmed up, whichever "
+        "source sends their mail. What exceeds a cap waits. The domain needs a key in `dkim.keys`.",
     .fields = source_fields,
     .len = ARRAY_LEN(source_fields)};
 static const struct config_items campaign_items = {.bytes = sizeof(struct config_warmup_source),
@@ -124,8 +121,8 @@ static const struct config_field fields[] = {
      .doc = "The hour at which a sending day begins."},
     {"quiet_hours", CONFIG_HOURS, AT(quiet_hours), .def = "none", RANGE(0, 0xFFFFFF),
      .zero = "none", .example = "22-7",
-     .doc = "Hours in which what is being warmed up sends nothing; the day's cap goes to the "
-            "others."},
+     .doc =
+         "Hours in which what is being warmed up sends nothing; the day's cap goes to the others."},
     {"advance_used", CONFIG_PERCENT, AT(advance_used), .def = "90%", RANGE(1, 100),
      .doc = "A stage ends with a day in which so much of its cap was used."},
     {"hold_deferred", CONFIG_HUNDREDTHS, AT(hold[CONFIG_WARMUP_DEFERRED]), .def = "0.5%",
@@ -136,8 +133,8 @@ static const struct config_field fields[] = {
      RANGE(1, 100 * PERCENT), .doc = "The same of what the provider refused for good (5xx)."},
     {"hold_complained", CONFIG_HUNDREDTHS, AT(hold[CONFIG_WARMUP_COMPLAINED]), .def = "0.1%",
      RANGE(1, 100 * PERCENT),
-     .doc = "The same of complaints, in parts of what was delivered; `hayauma feedback` tells "
-            "the engine of them. Google wants less than 0.1%."},
+     .doc = "The same of complaints, in parts of what was delivered; `hayauma feedback` tells the "
+            "engine of them. Google wants less than 0.1%."},
     {"fall_deferred", CONFIG_HUNDREDTHS, AT(fall[CONFIG_WARMUP_DEFERRED]), .def = "10%",
      RANGE(1, 100 * PERCENT), .doc = "From so many on it goes back `fall_stages`."},
     {"fall_bounced", CONFIG_HUNDREDTHS, AT(fall[CONFIG_WARMUP_BOUNCED]), .def = "10%",
@@ -163,19 +160,12 @@ static const struct config_field fields[] = {
 };
 
 const struct config_section config_warmup_schema = {
-    .doc =
-        "New sources earn their volume: each may send so much a day to each provider, more from "
-        "stage to stage (see Warm-up in the manual). So may signing domains and campaigns. A cap "
-        "counts recipients, is spread over the hours of the day, and is never exceeded.",
-    .example = "sources:\n"
-               "  mx-new: {ipv4: 192.0.2.11}\n"
-               "warmup:\n"
-               "  time_zone: Asia/Tokyo\n"
-               "  quiet_hours: 22-7\n"
-               "  sources:\n"
-               "    mx-new: {schedule: standard, from: 2026-12-01}\n"
-               "  providers:\n"
-               "    microsoft: {pace: 50%}\n"
-               "    docomo: {top_of_hour: 5m}\n",
+    .doc = "New sources earn their volume: each may send so much a day to each provider, more from "
+           "stage to stage (see Warm-up in the manual). So may signing domains and campaigns. A "
+           "cap counts recipients, is spread over the hours of the day, and is never exceeded.",
+    .example =
+        "sources:\n  mx-new: {ipv4: 192.0.2.11}\nwarmup:\n  time_zone: Asia/Tokyo\n  quiet_hours: "
+        "22-7\n  sources:\n    mx-new: {schedule: standard, from: 2026-12-01}\n  providers:\n    "
+        "microsoft: {pace: 50%}\n    docomo: {top_of_hour: 5m}\n",
     .fields = fields,
     .len = ARRAY_LEN(fields)};
