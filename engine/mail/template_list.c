@@ -322,7 +322,7 @@ FILTER(filter_sum)
     struct value sum = args_len > 1 ? args[1] : (struct value){.kind = VALUE_INTEGER};
 
     for (size_t i = 0; i < json_array_size(list) && !r->failed; i++)
-        sum = value_sum(r, at, sum, attribute_of(r, at, json_array_get(list, i), path));
+        sum = value_math(r, at, MATH_ADD, sum, attribute_of(r, at, json_array_get(list, i), path));
     return sum;
 }
 

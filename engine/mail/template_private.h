@@ -1,5 +1,6 @@
-/* The inside of templates: template_lex.c and template.c compile, template_render.c and
- * template_filter.c render. */
+/* The inside of templates. template_lex.c, template_expression.c, template_mustache.c and
+ * template.c compile; template_render.c runs statements, template_eval.c expressions, with the
+ * values of template_value.c. */
 #ifndef HAYAUMA_ENGINE_TEMPLATE_PRIVATE_H
 #define HAYAUMA_ENGINE_TEMPLATE_PRIVATE_H
 
@@ -199,18 +200,8 @@ bool render_charge(struct render *r, uint32_t at, size_t bytes);
  * another have thousands. NULL: there is none, or nothing is left of the budget. */
 const struct frame *render_outer(struct render *r, uint32_t at, const struct frame *f,
                                  size_t name_len, unsigned *walked);
-struct value value_of_json(json_t *json);
-bool value_true(const struct value *v);
-bool value_is_number(const struct value *v);
-/* A copy of text, in scratch. */
-struct value value_copy(struct render *r, uint32_t at, struct str text, bool safe);
-/* v as a string. */
-struct value value_text(struct render *r, uint32_t at, struct value v);
-/* The string v, escaped and safe. */
-struct value value_escaped(struct render *r, uint32_t at, struct value v);
-
-struct value render_eval(struct render *r, uint32_t node);
-void render_run(struct render *r, uint32_t node); /* it and those behind it */
+struct value render_eval(struct render *r, uint32_t node); /* template_eval.c */
+void render_run(struct render *r, uint32_t node);          /* it and those behind it */
 
 /* The value of a name. */
 struct value render_name(struct render *r, uint32_t at, struct str name);
@@ -218,9 +209,27 @@ struct value render_name(struct render *r, uint32_t at, struct str name);
 void render_set(struct render *r, uint32_t at, struct str name, struct value v);
 /* What statements put out, as a value. */
 struct value render_capture(struct render *r, uint32_t at, uint32_t statements);
+
+/* --- template_value.c --- */
+
+struct value value_of_json(json_t *json);
+bool value_true(const struct value *v);
+bool value_is_number(const struct value *v);
+/* Of a number; the second: of one without a fraction. */
+double value_number(const struct value *v);
+int64_t value_integer(const struct value *v);
+/* A copy of text, in scratch. */
+struct value value_copy(struct render *r, uint32_t at, struct str text, bool safe);
+/* A copy of what is in made, which is freed. */
+struct value value_of_buf(struct render *r, uint32_t at, struct buf *made, bool safe);
+/* v as a string. */
+struct value value_text(struct render *r, uint32_t at, struct value v);
+/* The string v, escaped and safe. */
+struct value value_escaped(struct render *r, uint32_t at, struct value v);
 bool value_equal(struct render *r, uint32_t at, const struct value *a, const struct value *b);
-/* a + b, of numbers. */
-struct value value_sum(struct render *r, uint32_t at, struct value a, struct value b);
+/* a and b are numbers, or the rendering fails. */
+struct value value_math(struct render *r, uint32_t at, enum math which, struct value a,
+                        struct value b);
 /* Whether a is in the list, text or object b. */
 bool value_in(struct render *r, uint32_t at, struct value a, struct value b);
 /* *by: below, 0, or above 0. False: one is no number or text, or not the same of the two. */
@@ -271,6 +280,8 @@ extern const size_t template_methods_len;
 /* Its place among them, or template_filters_len. */
 size_t template_filter_find(struct str name);
 
+/* --- template_is.c --- */
+
 struct test {
     const char *name;
     bool (*holds)(struct render *r, uint32_t at, const struct value *v, const struct value *with);
@@ -278,6 +289,32 @@ struct test {
 };
 extern const struct test template_tests[];
 extern const size_t template_tests_len;
+
+/* --- template_text.c --- */
+
+FILTER(filter_upper);
+FILTER(filter_lower);
+FILTER(filter_title);
+FILTER(filter_capitalize);
+FILTER(filter_trim);
+FILTER(filter_length);
+FILTER(filter_join);
+FILTER(filter_first);
+FILTER(filter_last);
+FILTER(filter_replace);
+FILTER(filter_urlencode);
+FILTER(filter_truncate);
+FILTER(filter_striptags);
+FILTER(filter_wordcount);
+
+/* --- template_number.c --- */
+
+FILTER(filter_int);
+FILTER(filter_float);
+FILTER(filter_abs);
+FILTER(filter_round);
+FILTER(filter_date);
+FILTER(filter_number);
 
 /* --- template_list.c: filters and methods of lists and objects --- */
 
