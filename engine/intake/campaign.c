@@ -555,137 +555,6 @@ static void job_step(struct campaign_job *job)
     }
 }
 
-/* --- what may be done --- */
-
-/* How many places are taken by those that are not over, of a tenant and of all. Under the lock. */
-static void count_places(struct campaigns *all, const char *tenant, size_t *own, size_t *taken)
-{
-    *own = *taken = 0;
-    for (struct list_node *n = list_first(&all->in_order); n != NULL;
-         n = list_next(&all->in_order, n)) {
-        const struct campaign_entry *e = LIST_ENTRY(n, struct campaign_entry, order);
-
-        *taken += !e->over;
-        *own += !e->over && strcmp(e->one.tenant, tenant) == 0;
-    }
-}
-
-/* Whether tenant has as many places as are left: it leaves them to others. So one tenant may have
- * half of all, the next one half of the rest, and each newcomer finds some. Under the lock. */
-static bool has_its_places(struct campaigns *all, const char *tenant)
-{
-    size_t own, taken;
-
-    count_places(all, tenant, &own, &taken);
-    return taken >= CAMPAIGNS_MAX || own >= CAMPAIGNS_MAX - taken;
-}
-
-/* The oldest that is over goes where there are too many. Under the lock. */
-static struct campaign_entry *oldest_over(struct campaigns *all)
-{
-    for (struct list_node *n = list_first(&all->in_order); n != NULL;
-         n = list_next(&all->in_order, n)) {
-        struct campaign_entry *e = LIST_ENTRY(n, struct campaign_entry, order);
-
-        if (e->over && !e->changing)
-            return e;
-    }
-    return NULL;
-}
-
-/* One upload makes one campaign, although its client, or two of them, sent it twice at a time. */
-static bool same_upload(const struct campaign *a, const struct campaign *b)
-{
-    static const uint8_t none[CAMPAIGN_UPLOAD_BYTES];
-
-    return memcmp(a->upload_key, b->upload_key, sizeof(none)) == 0 &&
-           memcmp(a->upload_key, none, sizeof(none)) != 0;
-}
-
-/* Under the lock. */
-static int check_create(struct campaigns *all, struct campaign_job *job)
-{
-    struct queue *q = job->worker->shared->queue;
-    const struct campaign *what = &job->order->what;
-
-    for (struct list_node *n = list_first(&all->in_order); n != NULL;
-         n = list_next(&all->in_order, n)) {
-        const struct campaign_entry *e = LIST_ENTRY(n, struct campaign_entry, order);
-
-        if (strcmp(e->one.tenant, what->tenant) == 0 &&
-            ((!e->over && strcmp(e->one.name, what->name) == 0) || same_upload(&e->one, what)))
-            return -EEXIST;
-    }
-    if (campaign_flow(q, what) == NULL)
-        return -ENOSPC;
-    job->one = *what;
-    job->one.state = CAMPAIGN_DRAFT;
-    job->one.created_ms = job->one.changed_ms = worker_wall_ms(job->worker);
-    job->one.starts_ms = 0;
-    job->one.seed = rng_next(&job->worker->rng);
-    job->one.set = (struct campaign_set){0};
-    campaign_set_apply(&job->one, job->order);
-    job->content = message_ref(job->order->content);
-    return 0;
-}
-
-/* The state that a campaign gets by a verb. 0: it does not take it. */
-static enum campaign_state state_after(const struct campaign_entry *e, enum campaign_verb verb)
-{
-    enum campaign_state now = e->one.state;
-
-    switch (verb) {
-    case CAMPAIGN_START:
-        return now == CAMPAIGN_DRAFT ? CAMPAIGN_RUNNING : 0;
-    case CAMPAIGN_PAUSE:
-        return now == CAMPAIGN_RUNNING && !e->over ? CAMPAIGN_PAUSED : 0;
-    case CAMPAIGN_RESUME:
-        return now == CAMPAIGN_PAUSED ? CAMPAIGN_RUNNING : 0;
-    case CAMPAIGN_CANCEL:
-        return now != CAMPAIGN_CANCELLED && !e->over ? CAMPAIGN_CANCELLED : 0;
-    case CAMPAIGN_SET:
-        return now != CAMPAIGN_CANCELLED && !e->over ? now : 0;
-    case CAMPAIGN_CLOSE:
-        return now != CAMPAIGN_CANCELLED && e->one.open ? now : 0;
-    case CAMPAIGN_FORGET:
-        return e->over ? now : 0;
-    case CAMPAIGN_CREATE:
-    case CAMPAIGN_VERBS:
-        break;
-    }
-    return 0;
-}
-
-/* Under the lock. */
-static int check_change(struct campaigns *all, struct campaign_job *job)
-{
-    struct campaign_entry *e = campaigns_entry(all, &job->order->what.id);
-    enum campaign_verb verb = job->order->verb;
-    enum campaign_state state = e == NULL ? 0 : state_after(e, verb);
-    int64_t now_ms = worker_wall_ms(job->worker);
-
-    if (e == NULL || state == 0)
-        return e == NULL ? -ENOENT : -EINVAL;
-    if (campaign_upload_busy(e))
-        return -EBUSY;
-    if (verb == CAMPAIGN_START && e->one.expires_ms != 0 &&
-        e->one.expires_ms <= (job->order->starts_ms > now_ms ? job->order->starts_ms : now_ms))
-        return -ERANGE;
-    job->one = e->one;
-    job->one.state = state;
-    job->one.changed_ms = now_ms;
-    if (verb == CAMPAIGN_SET)
-        campaign_set_apply(&job->one, job->order);
-    job->one.open = verb == CAMPAIGN_START
-                        ? job->order->open
-                        : e->one.open && verb != CAMPAIGN_CLOSE && verb != CAMPAIGN_CANCEL;
-    if (verb == CAMPAIGN_START)
-        job->one.starts_ms = job->order->starts_ms > now_ms ? job->order->starts_ms : now_ms;
-    e->changing = true;
-    campaign_upload_drop(all, e);
-    return 0;
-}
-
 static struct campaign_job *job_new(struct worker *w, uint8_t verb)
 {
     struct campaign_job *job = calloc(1, sizeof(*job));
@@ -704,7 +573,7 @@ static bool make_place(struct campaign_keeper *k, struct campaign_job *job, int 
 
     if (job->verb != CAMPAIGN_CREATE || all->by_id.count < CAMPAIGNS_MAX)
         return false;
-    e = oldest_over(all);
+    e = campaign_oldest_over(all);
     *err = e == NULL ? -ENOSPC : 0;
     if (e == NULL)
         return false;
@@ -723,13 +592,17 @@ static int job_check(struct campaign_keeper *k, struct campaign_job *job)
     if (k->worker->draining)
         return -ESHUTDOWN;
     pthread_mutex_lock(&all->lock);
-    if (job->verb == CAMPAIGN_CREATE && has_its_places(all, job->order->what.tenant))
+    if (job->verb == CAMPAIGN_CREATE && campaign_has_its_places(all, job->order->what.tenant))
         err = -EDQUOT;
     else if (make_place(k, job, &err))
         err = -EAGAIN;
+    else if (err == 0 && job->verb == CAMPAIGN_CREATE)
+        err = campaign_admit_new(k->worker, job->order, &job->one);
     else if (err == 0 && job->order != NULL)
-        err = job->verb == CAMPAIGN_CREATE ? check_create(all, job) : check_change(all, job);
+        err = campaign_admit_change(k->worker, job->order, &job->one);
     pthread_mutex_unlock(&all->lock);
+    if (err == 0 && job->verb == CAMPAIGN_CREATE)
+        job->content = message_ref(job->order->content);
     return err;
 }
 
@@ -769,74 +642,12 @@ static void on_order(struct worker *w, struct worker_note *note)
     keeper_go_on(w->campaigns);
 }
 
-/* Copies of the entries that matter and were not over when they were looked at last; all matter
- * where the tenant has its places (*scarce). Of one that is
- * cancelled the end of the look for its rows says so: it resumes the name, which must not be
- * another campaign's by then. */
-static void find_meant(struct campaigns *all, const struct campaign_order *order, struct buf *out,
-                       bool *scarce)
-{
-    bool full, found = false;
-
-    pthread_mutex_lock(&all->lock);
-    *scarce = order->verb == CAMPAIGN_CREATE && has_its_places(all, order->what.tenant);
-    full = order->verb == CAMPAIGN_CREATE && all->by_id.count >= CAMPAIGNS_MAX;
-    for (struct list_node *n = list_first(&all->in_order); n != NULL;
-         n = list_next(&all->in_order, n)) {
-        const struct campaign_entry *e = LIST_ENTRY(n, struct campaign_entry, order);
-        bool meant = order->verb == CAMPAIGN_CREATE
-                         ? strcmp(e->one.name, order->what.name) == 0 || (full && !found) || *scarce
-                         : memcmp(&e->one.id, &order->what.id, sizeof(e->one.id)) == 0;
-
-        if (meant && !e->over && !e->changing && e->one.state != CAMPAIGN_CANCELLED)
-            buf_put(out, &e->one, sizeof(e->one));
-        found |= e->over;
-    }
-    pthread_mutex_unlock(&all->lock);
-}
-
-static void note_over(struct campaigns *all, const struct campaign *one)
-{
-    struct campaign_entry *e;
-
-    pthread_mutex_lock(&all->lock);
-    e = campaigns_entry(all, &one->id);
-    if (e != NULL && !e->changing && e->one.state == one->state)
-        e->over = true;
-    pthread_mutex_unlock(&all->lock);
-}
-
-/* Notes which of the entries that matter are over: workers do not read the store. Where there are
- * too many, one is enough, but all may have to be looked at: without the lock, which workers take
- * for each part of a list. */
-static void look_over(struct shared *all, const struct campaign_order *order)
-{
-    struct queue_tally counts;
-    struct campaign one;
-    struct buf meant = {0};
-    bool found = false, scarce;
-
-    find_meant(&all->campaigns, order, &meant, &scarce);
-    for (size_t at = 0; at < meant.len; at += sizeof(one)) {
-        bool named;
-
-        memcpy(&one, meant.data + at, sizeof(one));
-        named = order->verb != CAMPAIGN_CREATE || strcmp(one.name, order->what.name) == 0;
-        if ((found && !named && !scarce) || campaign_counts(all->queue, &one.id, &counts) != 0 ||
-            !campaign_is_over(&one, &counts))
-            continue;
-        note_over(&all->campaigns, &one);
-        found = true;
-    }
-    buf_done(&meant);
-}
-
 void campaign_submit(struct shared *all, struct campaign_order *order)
 {
     ASSERT(order->verb < CAMPAIGN_VERBS && order->on_done != NULL);
     ASSERT(order->verb != CAMPAIGN_CREATE ||
            (order->content != NULL && order->what.name[0] != '\0'));
-    look_over(all, order);
+    campaign_look_over(all, order);
     order->note = (struct worker_note){.run = on_order};
     worker_send(all, worker_of_shard(all, 0)->index, &order->note);
 }
