@@ -121,17 +121,18 @@ static int must_be_there(struct queue *q, uint32_t index, const char **error)
     return err;
 }
 
-/* The shard's own errors name no file. */
+/* The shard's own errors name no file, or begin with "/" and one of the shard's directory. */
 static int open_one(struct queue *q, uint32_t index, struct queue_format *format,
                     const char **error)
 {
     static char text[900]; /* outlives the queue */
     int err = shard_open(&q->shards[index], q, index, format, error);
+    const char *why = *error != NULL ? *error : "it cannot be opened";
 
-    if (err == 0 || (*error != NULL && strstr(*error, "/shard-") != NULL))
-        return err;
-    snprintf(text, sizeof(text), "%.400s/shard-%03u: %.450s", q->path, index,
-             *error != NULL ? *error : "it cannot be opened");
+    if (err == 0)
+        return 0;
+    snprintf(text, sizeof(text), "%.400s/shard-%03u%s%.450s", q->path, index,
+             why[0] == '/' ? "" : ": ", why);
     *error = text;
     return err;
 }

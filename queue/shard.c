@@ -645,15 +645,14 @@ fail:
 
 static int check_pages(struct shard *s, const char **error)
 {
-    static char text[640]; /* outlives the shard */
+    static char text[240]; /* outlives the shard */
     char why[160];
     int err = check_file(s->probe_fd, s->queue->check_until_ns, why, sizeof(why));
 
     if (err != -EBADMSG)
         return err;
     snprintf(text, sizeof(text),
-             "%.400s/" DATA_NAME " is damaged: %s; see \"A damaged queue\" in the manual", s->path,
-             why);
+             "/" DATA_NAME " is damaged: %s; see \"A damaged queue\" in the manual", why);
     *error = text;
     return err;
 }
