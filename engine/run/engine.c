@@ -141,6 +141,14 @@ static void buf_put_why(struct buf *error, int err)
                err == -EADDRINUSE ? "an address is already in use" : strerror(-err));
 }
 
+static void engine_free(struct engine *e)
+{
+    engine_free_shared(e);
+    dialogues_done(&e->shared.dialogues);
+    free(e->threads);
+    memset(e, 0, sizeof(*e));
+}
+
 int engine_open(struct engine *e, struct config *config, struct buf *error)
 {
     int err;
@@ -167,6 +175,7 @@ int engine_open(struct engine *e, struct config *config, struct buf *error)
         logins_init(&e->shared.logins) < 0 || sources_init(&e->shared.sources) < 0 ||
         tally_open(&e->shared.tally) < 0 || governor_open(&e->shared.governor) < 0) {
         buf_puts(error, "out of memory");
+        engine_free(e);
         return -ENOMEM;
     }
     governor_begin(e->shared.governor, clock_mono_ns());
@@ -509,9 +518,6 @@ void engine_close(struct engine *e)
         (void)io_remove_stale((const struct sockaddr *)&a->addr, a->len);
     }
     list_read_end(e);
-    engine_free_shared(e);
-    dialogues_done(&e->shared.dialogues);
     pthread_barrier_destroy(&e->barrier);
-    free(e->threads);
-    memset(e, 0, sizeof(*e));
+    engine_free(e);
 }

@@ -42,6 +42,8 @@ void logins_done(struct logins *l)
     struct map_node *n;
     size_t bucket = 0;
 
+    if (l->entries.buckets == NULL) /* never begun */
+        return;
     while (!list_empty(&l->by_age))
         entry_drop(l, LIST_ENTRY(list_first(&l->by_age), struct entry, age));
     while (l->rates.buckets != NULL && (n = map_walk(&l->rates, &bucket, NULL)) != NULL) {
