@@ -588,6 +588,11 @@ static void test_warnings_of_host(void **state)
         {"destinations: {google: {rate: 1/s}}", false,
          "warning: test.yaml:1: destinations['google'] is for"},
         {"destinations: {google.com: {rate: 1/s}}", false, ""},
+        {"queue: {path: /q}\nrecords: {path: /q/records}", false,
+         "warning: test.yaml:2: records.path: /q/records is within queue.path"},
+        {"queue: {path: /q/}\nrecords: {path: /q}", false, "records.path: /q is within queue.path"},
+        {"queue: {path: /q}\nrecords: {path: /queue}", false, ""},
+        {"queue: {path: /q}\nrecords: {path: none}", false, ""},
         {"dns: {ipv4: no, ipv6: no}", false, "warning: test.yaml:1: dns: with neither"},
     };
 

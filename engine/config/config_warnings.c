@@ -134,6 +134,26 @@ static void warn_of_everybody(const struct config *c, const struct config_listen
     }
 }
 
+/* Who moves, restores or removes a queue means its mail, and not the records of what was sent. */
+static void warn_of_records(const struct config *c, struct buf *out)
+{
+    const char *queue = c->queue.path, *records = c->records.path;
+    size_t len = strlen(queue);
+
+    while (len > 1 && queue[len - 1] == '/')
+        len--;
+    if (records == NULL || strncmp(records, queue, len) != 0 ||
+        (records[len] != '/' && records[len] != 0))
+        return;
+    begin_warning(
+        out, c,
+        config_line_of(c, c, config_field_find(top_field("records")->section, STR("path"))));
+    buf_printf(out,
+               "records.path: %s is within queue.path: who moves or removes the queue takes the "
+               "records along; give them a directory of their own\n",
+               records);
+}
+
 static void warn_of_listener(const struct config *c, const struct config_listener *l,
                              struct buf *out)
 {
@@ -219,6 +239,7 @@ void config_warnings(const struct config *c, bool as_root, struct buf *out)
         buf_puts(out, "warning: there is no key in the file, so all is default; a reload refuses "
                       "such a file\n");
     warn_of_names(c, out);
+    warn_of_records(c, out);
     warn_of_credentials(c, out);
     if (!c->dns.ipv4 && !c->dns.ipv6) {
         begin_warning(
