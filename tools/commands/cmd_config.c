@@ -38,7 +38,9 @@ static const char help[] =
     "  -q, --quiet         check: say nothing but warnings when the file is good\n"
     "  -h, --help          this text\n"
     "\n"
-    "Exit codes: 0 good, 1 the file has mistakes or cannot be read, 2 wrong usage.\n";
+    "As root, 'check' also reads all files that FILE names as the engine's user.\n"
+    "Exit codes: 0 good, 1 the file has mistakes, or it or a file that it names\n"
+    "cannot be read, 2 wrong usage.\n";
 
 struct options {
     const char *file;
@@ -84,24 +86,26 @@ static bool files_good(struct config *c)
     return good;
 }
 
-static void warn_unreadable(const char *key, const char *file, const char *user)
+/* True: user cannot. */
+static bool is_unreadable(const char *key, const char *file, const char *user)
 {
     int fd = file == NULL ? -1 : open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 
     if (file != NULL && fd < 0)
-        fprintf(
-            stderr,
-            "warning: %s: %s: root can read it, but not the engine as user %s (%s); let its group "
-            "read the file and the directories above it\n",
-            key, file, user, strerror(errno));
+        fprintf(stderr,
+                "%s: %s: root can read it, but not the engine as user %s (%s); let its group read "
+                "the file and the directories above it\n",
+                key, file, user, strerror(errno));
     if (fd >= 0)
         close(fd);
+    return file != NULL && fd < 0;
 }
 
 /* What servers are shown; destinations have it of the default, mostly. */
-static void warn_shown(const struct config *c)
+static bool shown_unreadable(const struct config *c)
 {
     const char *last = NULL;
+    bool any = false;
 
     for (size_t i = 0; i < c->destinations_len + c->providers_all; i++) {
         const char *file = i < c->destinations_len
@@ -109,53 +113,62 @@ static void warn_shown(const struct config *c)
                                : c->providers[i - c->destinations_len].dest.tls_certificate;
 
         if (last == NULL || file == NULL || strcmp(last, file) != 0)
-            warn_unreadable("tls_certificate", file, c->user);
+            any |= is_unreadable("tls_certificate", file, c->user);
         last = file;
     }
     for (size_t i = 0; i < c->sources_len; i++)
-        warn_unreadable("tls_certificate", c->sources[i].tls_certificate, c->user);
+        any |= is_unreadable("tls_certificate", c->sources[i].tls_certificate, c->user);
+    return any;
 }
 
-/* What root reads here and the engine, as `user`, does not, such as files in certbot's directories.
- * A child that has become the user looks, so groups and directories count as they will. */
-static void warn_as_user(const struct config *c)
+static bool some_unreadable(const struct config *c)
+{
+    bool any = is_unreadable("the configuration", c->file, c->user);
+
+    for (size_t i = 0; i < c->certificates_len; i++) {
+        any |= is_unreadable("certificates", c->certificates[i].chain_file, c->user);
+        any |= is_unreadable("certificates", c->certificates[i].key_file, c->user);
+    }
+    for (size_t i = 0; i < c->dkim.keys_len; i++)
+        any |= is_unreadable("dkim.keys", c->dkim.keys[i].file, c->user);
+    for (size_t i = 0; i < c->listeners_len; i++) {
+        any |= is_unreadable("client_ca_file", c->listeners[i].client_ca_file, c->user);
+        any |= is_unreadable("client_crl_file", c->listeners[i].client_crl_file, c->user);
+    }
+    any |= shown_unreadable(c);
+    for (size_t i = 0; i < c->sources_len; i++)
+        any |= is_unreadable("password_file", c->sources[i].proxy.password_file, c->user);
+    any |= is_unreadable("tls_ca_file", c->tls_ca_file, c->user);
+    any |= is_unreadable("users_file", c->auth.users_file, c->user);
+    any |= is_unreadable("credentials_file", c->credentials_file, c->user);
+    return is_unreadable("letter_keys", c->letter_keys_file, c->user) || any;
+}
+
+/* What root reads here and the engine, as `user`, does not, such as files in certbot's directories:
+ * started as that user it does not start, and else each reload is refused. A child that has become
+ * the user looks, so groups and directories count as they will. */
+static bool readable_as_user(const struct config *c)
 {
     const struct passwd *pw = c->user == NULL || geteuid() != 0 ? NULL : getpwnam(c->user);
     const struct group *gr = c->group == NULL ? NULL : getgrnam(c->group);
+    int status = 0;
     pid_t child;
     gid_t gid;
 
     if (pw == NULL || pw->pw_uid == 0)
-        return;
+        return true;
     fflush(NULL);
     child = fork();
     if (child != 0) {
         if (child > 0)
-            waitpid(child, NULL, 0);
-        return;
+            waitpid(child, &status, 0);
+        return !WIFEXITED(status) || WEXITSTATUS(status) == EXIT_OK;
     }
     gid = gr != NULL ? gr->gr_gid : pw->pw_gid;
+    /* A root that may not become others (a container's) cannot look. */
     if (initgroups(c->user, gid) < 0 || setgid(gid) < 0 || setuid(pw->pw_uid) < 0)
-        _exit(EXIT_FAILED);
-    warn_unreadable("the configuration", c->file, c->user);
-    for (size_t i = 0; i < c->certificates_len; i++) {
-        warn_unreadable("certificates", c->certificates[i].chain_file, c->user);
-        warn_unreadable("certificates", c->certificates[i].key_file, c->user);
-    }
-    for (size_t i = 0; i < c->dkim.keys_len; i++)
-        warn_unreadable("dkim.keys", c->dkim.keys[i].file, c->user);
-    for (size_t i = 0; i < c->listeners_len; i++) {
-        warn_unreadable("client_ca_file", c->listeners[i].client_ca_file, c->user);
-        warn_unreadable("client_crl_file", c->listeners[i].client_crl_file, c->user);
-    }
-    warn_shown(c);
-    for (size_t i = 0; i < c->sources_len; i++)
-        warn_unreadable("password_file", c->sources[i].proxy.password_file, c->user);
-    warn_unreadable("tls_ca_file", c->tls_ca_file, c->user);
-    warn_unreadable("users_file", c->auth.users_file, c->user);
-    warn_unreadable("credentials_file", c->credentials_file, c->user);
-    warn_unreadable("letter_keys", c->letter_keys_file, c->user);
-    _exit(EXIT_OK);
+        _exit(EXIT_OK);
+    _exit(some_unreadable(c) ? EXIT_FAILED : EXIT_OK);
 }
 
 /* --- what serve would find missing on this machine --- */
@@ -221,11 +234,10 @@ static int check(const struct options *o)
 
     if (c == NULL)
         return EXIT_FAILED;
-    if (!files_good(c)) {
+    if (!files_good(c) || !readable_as_user(c)) {
         config_unref(c);
         return EXIT_FAILED;
     }
-    warn_as_user(c);
     warn_of_machine(c);
     config_warnings(c, geteuid() == 0, &warnings);
     fprintf(stderr, "%.*s", STR_FMT(buf_str(&warnings)));
