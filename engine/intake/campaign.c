@@ -459,7 +459,7 @@ static void step_release(struct campaign_job *job)
     if (job->one.state != CAMPAIGN_RUNNING)
         job_next(job);
     else
-        job_suspend(job, job->one.starts_ms <= worker_wall_ms(job->worker));
+        job_suspend(job, campaign_has_begun(&job->one, worker_wall_ms(job->worker)));
 }
 
 static void step_cancel_rows(struct campaign_job *job)

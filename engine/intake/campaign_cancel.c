@@ -51,7 +51,7 @@ static bool is_held(struct campaigns *all, const struct campaign *one, int64_t n
 
         if (!e->over && strcmp(e->one.name, one->name) == 0 &&
             strcmp(e->one.tenant, one->tenant) == 0 &&
-            !(e->one.state == CAMPAIGN_RUNNING && e->one.starts_ms <= now_ms))
+            !(e->one.state == CAMPAIGN_RUNNING && campaign_has_begun(&e->one, now_ms)))
             return true;
     }
     return false;

@@ -23,7 +23,7 @@ const char *campaign_state_word(const struct campaign *c, const struct queue_tal
     }
     if (campaign_is_over(c, counts))
         return "done";
-    return c->starts_ms > now_ms ? "scheduled" : "running";
+    return campaign_has_begun(c, now_ms) ? "running" : "scheduled";
 }
 
 static void put_text(struct buf *out, const char *name, const char *text)

@@ -11,27 +11,30 @@
 
 static const struct {
     enum campaign_state state;
-    int64_t starts_ms;
+    int64_t starts_ms, changed_ms;
     uint64_t added, delivered, cancelled;
     const char *word;
 } cases[] = {
-    {CAMPAIGN_DRAFT, 0, 0, 0, 0, "draft"},
-    {CAMPAIGN_DRAFT, 0, 5, 0, 0, "draft"},
-    {CAMPAIGN_RUNNING, 900, 5, 4, 0, "running"},
-    {CAMPAIGN_RUNNING, 1000, 5, 0, 0, "running"},
-    {CAMPAIGN_RUNNING, 1001, 5, 0, 0, "scheduled"},
-    {CAMPAIGN_RUNNING, 900, 5, 4, 1, "done"},
-    {CAMPAIGN_RUNNING, 900, 0, 0, 0, "done"},
-    {CAMPAIGN_PAUSED, 900, 5, 4, 0, "paused"},
-    {CAMPAIGN_CANCELLED, 900, 5, 3, 0, "cancelled"},
-    {CAMPAIGN_CANCELLED, 900, 5, 3, 2, "cancelled"},
+    {CAMPAIGN_DRAFT, 0, 0, 0, 0, 0, "draft"},
+    {CAMPAIGN_DRAFT, 0, 0, 5, 0, 0, "draft"},
+    {CAMPAIGN_RUNNING, 900, 0, 5, 4, 0, "running"},
+    {CAMPAIGN_RUNNING, 1000, 0, 5, 0, 0, "running"},
+    {CAMPAIGN_RUNNING, 1001, 0, 5, 0, 0, "scheduled"},
+    {CAMPAIGN_RUNNING, 1001, 1001, 5, 0, 0, "running"}, /* the clock was set back */
+    {CAMPAIGN_RUNNING, 900, 0, 5, 4, 1, "done"},
+    {CAMPAIGN_RUNNING, 900, 0, 0, 0, 0, "done"},
+    {CAMPAIGN_PAUSED, 900, 0, 5, 4, 0, "paused"},
+    {CAMPAIGN_CANCELLED, 900, 0, 5, 3, 0, "cancelled"},
+    {CAMPAIGN_CANCELLED, 900, 0, 5, 3, 2, "cancelled"},
 };
 
 static void test_states(void **state)
 {
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
-        struct campaign c = {.state = cases[i].state, .starts_ms = cases[i].starts_ms};
+        struct campaign c = {.state = cases[i].state,
+                             .starts_ms = cases[i].starts_ms,
+                             .changed_ms = cases[i].changed_ms};
         struct queue_tally counts = {.counts = {[TALLY_ADDED] = cases[i].added,
                                                 [TALLY_DELIVERED] = cases[i].delivered,
                                                 [TALLY_CANCELLED] = cases[i].cancelled}};

@@ -411,7 +411,7 @@ static int entry_open(struct campaign_entry *e, struct queue *q, struct suspensi
     e->unsettled = !e->over && (e->one.state == CAMPAIGN_CANCELLED ||
                                 (e->one.state != CAMPAIGN_DRAFT && counts.pinned));
     if (e->over ||
-        (e->one.state == CAMPAIGN_RUNNING && !counts.pinned && e->one.starts_ms <= now_ms))
+        (e->one.state == CAMPAIGN_RUNNING && !counts.pinned && campaign_has_begun(&e->one, now_ms)))
         return 0;
     campaign_suspension(&e->one, now_ms, &what);
     if (counts.pinned)

@@ -68,6 +68,13 @@ struct campaign {
     uint8_t upload_key[CAMPAIGN_UPLOAD_BYTES], upload_body[CAMPAIGN_UPLOAD_BYTES];
 };
 
+/* Whether one that is RUNNING has come to its start. It was changed at its start or since, or it
+ * was started at once, by a clock that may have been set back. */
+static inline bool campaign_has_begun(const struct campaign *one, int64_t now_ms)
+{
+    return one->starts_ms <= now_ms || one->starts_ms <= one->changed_ms;
+}
+
 struct campaigns {
     pthread_mutex_t lock; /* of all that follows, and of uploads */
     struct map by_id;

@@ -10,6 +10,9 @@
 #include "config/config.h"
 
 #define VERSION 1
+/* Two threads' clocks may differ by a turn of a worker. */
+#define CLOCK_SET_BACK_MS 1000
+
 /* version 1, since_ms 8, until_ms 8, then reason and who: length 1, bytes */
 #define VALUE_MIN (1 + 8 + 8 + 1 + 1)
 /* and of a cap: rate_messages 8, rate_period_ms 4, sessions 4, session_messages 4, step_ms 4 */
@@ -240,6 +243,16 @@ bool suspensions_hold(struct suspensions *s, enum suspension_scope scope, struct
     return suspensions_of(s, names) != 0;
 }
 
+/* The clock was set back since one began: it lasts as long from now on as it was to last. A
+ * campaign's lasts until the time of its start, whatever the clock said when that was set. */
+static void keep_length(struct suspension *one, int64_t now_ms)
+{
+    if (one->since_ms - now_ms < CLOCK_SET_BACK_MS || one->scope == SUSPENSION_CAMPAIGN_TENANT)
+        return;
+    one->until_ms -= one->since_ms - now_ms;
+    one->since_ms = now_ms;
+}
+
 bool suspensions_ended(struct suspensions *s, int64_t now_ms, struct suspension *out,
                        int64_t *next_ms)
 {
@@ -250,10 +263,11 @@ bool suspensions_ended(struct suspensions *s, int64_t now_ms, struct suspension 
     *next_ms = INT64_MAX;
     pthread_mutex_lock(&s->lock);
     while (!found && (n = map_walk(&s->by_name, &bucket, n)) != NULL) {
-        const struct suspension *one = &CONTAINER_OF(n, struct entry, node)->one;
+        struct suspension *one = &CONTAINER_OF(n, struct entry, node)->one;
 
         if (one->until_ms == 0)
             continue;
+        keep_length(one, now_ms);
         found = one->until_ms <= now_ms;
         if (found)
             *out = *one;

@@ -155,13 +155,44 @@ static void test_ends(void **state)
     assert_false(suspensions_ended(&p.table, 1000, &out, &next_ms));
     assert_int_equal(next_ms, INT64_MAX);
     one = make(SUSPENSION_DOMAIN, "late", 3000);
+    one.since_ms = 500;
     assert_int_equal(suspensions_put(&p.table, &one), 0);
     one = make(SUSPENSION_TENANT, "soon", 2000);
+    one.since_ms = 500;
     assert_int_equal(suspensions_put(&p.table, &one), 0);
     assert_false(suspensions_ended(&p.table, 1999, &out, &next_ms));
     assert_int_equal(next_ms, 2000);
     assert_true(suspensions_ended(&p.table, 2000, &out, &next_ms));
     assert_same(&out, &one);
+    place_close(&p);
+    kit_remove(p.dir);
+    free(p.dir);
+}
+
+/* A pause of two seconds is one of two seconds more where the clock is set back by a day, and the
+ * start of a campaign is when it is. */
+static void test_clock_set_back(void **state)
+{
+    struct place p = {.dir = kit_dir()};
+    struct suspension one = make(SUSPENSION_SITE, "mx", INT64_C(86402000)), out;
+    int64_t next_ms;
+
+    (void)state;
+    place_open(&p);
+    one.since_ms = 86400000;
+    assert_int_equal(suspensions_put(&p.table, &one), 0);
+    one = make(SUSPENSION_CAMPAIGN_TENANT, "spring", 86403000);
+    one.since_ms = 86400000;
+    assert_int_equal(suspensions_put(&p.table, &one), 0);
+    assert_false(suspensions_ended(&p.table, 86400000 - 500, &out, &next_ms));
+    assert_int_equal(next_ms, 86402000); /* so little is no jump */
+    assert_false(suspensions_ended(&p.table, 1000, &out, &next_ms));
+    assert_int_equal(next_ms, 3000);
+    assert_true(suspensions_ended(&p.table, 3000, &out, &next_ms));
+    assert_int_equal(out.scope, SUSPENSION_SITE);
+    assert_true(suspensions_remove(&p.table, SUSPENSION_SITE, STR("mx")));
+    assert_false(suspensions_ended(&p.table, 3000, &out, &next_ms));
+    assert_int_equal(next_ms, 86403000);
     place_close(&p);
     kit_remove(p.dir);
     free(p.dir);
@@ -368,10 +399,11 @@ static void test_broken_records(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_each_scope), cmocka_unit_test(test_ends),
-        cmocka_unit_test(test_start),      cmocka_unit_test(test_broken_records),
-        cmocka_unit_test(test_caps),       cmocka_unit_test(test_names_of_messages),
-        cmocka_unit_test(test_netblocks),  cmocka_unit_test(test_cap_records)};
+        cmocka_unit_test(test_each_scope),        cmocka_unit_test(test_ends),
+        cmocka_unit_test(test_clock_set_back),    cmocka_unit_test(test_start),
+        cmocka_unit_test(test_broken_records),    cmocka_unit_test(test_caps),
+        cmocka_unit_test(test_names_of_messages), cmocka_unit_test(test_netblocks),
+        cmocka_unit_test(test_cap_records)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
