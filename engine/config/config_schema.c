@@ -213,7 +213,10 @@ static const struct config_field http_fields[] = {
      .doc = "Largest text that templates may make of one letter, and of its parts on the way."},
     {"connections_max", CONFIG_COUNT, .restart = true, AT(http.connections_max), .def = "1000",
      RANGE(1, 100000),
-     .doc = "Connections at a time; further ones wait to be accepted, or are closed."},
+     .doc =
+         "Connections at a time; further ones wait to be accepted, or are closed. Where some wait, "
+         "those make room that have brought no request, or less than 1,000 bytes a second of "
+         "one, for three seconds."},
     {"connections_per_client_max", CONFIG_COUNT, .restart = true,
      AT(http.connections_per_client_max), .def = "200", RANGE(1, 100000),
      .doc = "The same of one client address. With a proxy in front set it as `connections_max`."},

@@ -1,6 +1,7 @@
 #include "http/http.h"
 
 #include <errno.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +22,10 @@
 #define LARGE_BYTES       (128u << 10)
 #define LARGE_CODED_BYTES (1u << 10)
 #define LARGE_MAX         65536 /* that wait for the crew; connections are fewer */
+
+/* Of a connection that keeps others out: see is_slow(). */
+#define CROWDED_MS           3000
+#define CROWDED_BYTES_PER_MS 1
 
 static uint64_t mono_ms(void)
 {
@@ -68,12 +73,36 @@ void http_on_connection(void *arg, struct MHD_Connection *connection, void **con
     atomic_fetch_sub_explicit(&h->shared->http.connections, 1, memory_order_relaxed);
 }
 
+/* Connections that wait to be accepted, where as many as may be are there. */
+static uint32_t crowd_of(const struct http *h)
+{
+    struct tcp_info info;
+    socklen_t len = sizeof(info);
+
+    if (atomic_load_explicit(&h->shared->http.connections, memory_order_relaxed) <
+            h->config->http.connections_max ||
+        getsockopt(h->listen_fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0)
+        return 0;
+    return info.tcpi_unacked; /* of a socket that listens, its backlog */
+}
+
+/* Whether it takes a place for nothing, or nearly: a few hosts that open all that there may be, and
+ * send a byte now and then, would keep all others out. */
+static bool is_slow(const struct http_connection *c, uint64_t since_ms, uint64_t now_ms)
+{
+    return now_ms > since_ms + CROWDED_MS &&
+           atomic_load_explicit(&c->came_bytes, memory_order_relaxed) <
+               (now_ms - since_ms) * CROWDED_BYTES_PER_MS;
+}
+
 void http_tick(struct http *h)
 {
     uint64_t now_ms = mono_ms();
+    uint32_t crowd;
 
     if (h == NULL)
         return;
+    crowd = crowd_of(h);
     /* A descriptor is closed behind on_connection(), so each of the list is its connection's. */
     pthread_mutex_lock(&h->lock);
     for (struct list_node *n = list_first(&h->connections); n != NULL;
@@ -81,8 +110,13 @@ void http_tick(struct http *h)
         struct http_connection *c = LIST_ENTRY(n, struct http_connection, node);
         uint64_t since_ms = atomic_load_explicit(&c->since_ms, memory_order_relaxed);
 
-        if (since_ms != 0 && now_ms > since_ms + h->config->http.request_timeout_ms)
-            shutdown(c->fd, SHUT_RDWR);
+        if (since_ms == 0)
+            continue;
+        if (crowd > 0 && is_slow(c, since_ms, now_ms))
+            crowd--;
+        else if (now_ms <= since_ms + h->config->http.request_timeout_ms)
+            continue;
+        shutdown(c->fd, SHUT_RDWR);
     }
     pthread_mutex_unlock(&h->lock);
 }
@@ -152,6 +186,7 @@ void http_on_completed(void *arg, struct MHD_Connection *connection, void **cont
     if (r == NULL)
         return;
     *context = NULL;
+    atomic_store_explicit(&r->client->came_bytes, 0, memory_order_relaxed);
     atomic_store_explicit(&r->client->since_ms, mono_ms(), memory_order_relaxed);
     if (r->await_until_ns != 0)
         r->gone = true; /* a worker has it */
@@ -368,6 +403,7 @@ enum MHD_Result http_on_request(void *arg, struct MHD_Connection *connection, co
     if (*upload_len > 0) {
         bool goes_on = body_take(r, upload, *upload_len);
 
+        atomic_fetch_add_explicit(&r->client->came_bytes, *upload_len, memory_order_relaxed);
         *upload_len = 0;
         return goes_on ? MHD_YES : MHD_NO;
     }

@@ -110,6 +110,7 @@ struct http_connection {
     bool counted; /* in http's clients; if not, its client has too many, and it is to be closed */
     /* Monotonic: when waiting for the present request began. 0: it is here, and worked on. */
     _Atomic uint64_t since_ms;
+    _Atomic uint64_t came_bytes; /* of its body since then */
 };
 
 struct http_step;

@@ -729,6 +729,22 @@ def test_slow_uploads():
         check("memory", engine.status()["gauges"]["intake_bytes"], 0)
 
 
+def test_crowd():
+    """All connections are taken by who brings next to nothing: they make room for others, and who uploads stays."""
+    body = json.dumps(LETTER).encode()
+    with Api(more={"routes": {}}, connections_max=4, threads=1, idle_timeout="60s") as engine:
+        taken = [socket.create_connection(("127.0.0.1", engine.web)) for _ in range(4)]
+        for s in taken[1:]:
+            s.sendall(b"POST /api/inject/v1 HT")
+        taken[0].sendall(head(f"Content-Length: {len(body) + 1000000}") + b" " * 1000000)
+        wait_until("all taken", lambda: engine.status()["gauges"]["http_connections"] == 4)
+        engine.inject(LETTER)
+        taken[0].sendall(body)
+        check("the upload", taken[0].recv(1000).split(b" ")[1], b"200")
+        for s in taken:
+            s.close()
+
+
 def test_large_request():
     """While a thread has a large request, others of it are served."""
     body = gzip.compress(json.dumps({**LETTER, "content": {**LETTER["content"], "text_body": "x" * (8 << 20)}}).encode())
