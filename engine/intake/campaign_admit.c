@@ -118,7 +118,7 @@ int campaign_admit_change(struct worker *w, const struct campaign_order *order,
         return -ERANGE;
     *out = e->one;
     out->state = state;
-    out->changed_ms = now_ms;
+    out->changed_ms = verb == CAMPAIGN_START ? now_ms : campaign_changes_ms(&e->one, now_ms);
     if (verb == CAMPAIGN_SET)
         campaign_set_apply(out, order);
     out->open = verb == CAMPAIGN_START

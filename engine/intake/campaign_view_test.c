@@ -43,6 +43,24 @@ static void test_states(void **state)
     }
 }
 
+/* A campaign that was started by a clock that was set back goes on, also where it is paused and
+ * resumed then; the start of one that is to come is not brought forward. */
+static void test_clock_set_back(void **state)
+{
+    struct campaign at_once = {.starts_ms = 5000, .changed_ms = 5000};
+    struct campaign later = {.starts_ms = 5000, .changed_ms = 4000};
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        assert_true(campaign_has_begun(&at_once, NOW_MS));
+        at_once.changed_ms = campaign_changes_ms(&at_once, NOW_MS);
+        assert_false(campaign_has_begun(&later, NOW_MS));
+        later.changed_ms = campaign_changes_ms(&later, NOW_MS);
+    }
+    assert_int_equal(later.changed_ms, NOW_MS);
+    assert_int_equal(campaign_changes_ms(&at_once, 6000), 6000);
+}
+
 static void test_object(void **state)
 {
     struct campaign c = {.id = {{0xab}},
@@ -78,6 +96,7 @@ static void test_object(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_states),
+                                       cmocka_unit_test(test_clock_set_back),
                                        cmocka_unit_test(test_object)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);

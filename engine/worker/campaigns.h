@@ -75,6 +75,13 @@ static inline bool campaign_has_begun(const struct campaign *one, int64_t now_ms
     return one->starts_ms <= now_ms || one->starts_ms <= one->changed_ms;
 }
 
+/* What changed_ms becomes by a change now that is no start: one that has begun by a clock that was
+ * set back since has begun still. */
+static inline int64_t campaign_changes_ms(const struct campaign *one, int64_t now_ms)
+{
+    return campaign_has_begun(one, now_ms) && one->changed_ms > now_ms ? one->changed_ms : now_ms;
+}
+
 struct campaigns {
     pthread_mutex_t lock; /* of all that follows, and of uploads */
     struct map by_id;
