@@ -262,6 +262,7 @@ static void put_channel(const struct site *site, const struct config_source *s, 
     if (n == NULL)
         return;
     c = LIST_ENTRY(n, struct channel, site_node);
+    ASSERT(c->site == site);
     put_sessions(c, now_ns, out);
     put_held((const struct limit *[]){&c->limits[CHANNEL_OWN], &c->limits[CHANNEL_PROVIDER],
                                       &c->limits[CHANNEL_SOURCE]},
@@ -291,6 +292,7 @@ static void put_warmup(const struct site *site, const struct config_source *s, s
     provider = config_provider_of(site->config, str_of(site->exchangers.list[0].host));
     if (!config_warmup_policy(site->config, s->name, provider, &policy))
         return;
+    ASSERT(policy.steps_len > 0);
     if (!warmup_view_of(all, str_of(s->name), str_of(provider), worker_wall_ms(site->worker), &v))
         v = (struct warmup_view){
             .stage = 1, .stages = (uint32_t)policy.steps_len, .cap = policy.steps[0]};
@@ -388,6 +390,7 @@ static void put_site(struct control_route *of, struct site *site)
     uint32_t bound = supply_bound(pool, str_of(of->domain), str_of(of->campaign));
     struct buf *out = &of->out;
 
+    ASSERT(pool != NULL && bound <= pool->sources_len);
     json_text(out, "site", str_of(site->name));
     put_exchangers(site, pool, out);
     put_settings(of, site);
@@ -436,6 +439,7 @@ static void put_next_hop(const struct config *c, const struct config_route *targ
 
 static void ask_end(struct route_ask *a, int result)
 {
+    ASSERT(!list_node_linked(&a->node)); /* no lookup will come back to it */
     control_job_done(a->job, result);
     free(a);
 }
@@ -471,6 +475,7 @@ static void answer(struct route_ask *a, struct dns_route *route)
     struct site *site = NULL;
 
     put_next_hop(w->config, target, &of->out);
+    ASSERT(route == NULL || (size_t)route->status < ARRAY_LEN(words));
     if (route != NULL)
         json_text(&of->out, "lookup", str_of(words[route->status]));
     if (route != NULL && route->error != NULL)
@@ -514,6 +519,7 @@ static void ask(struct worker *w, struct worker_note *note)
     const struct config_route *target = config_route_for(w->config, domain);
     bool host_only = false;
 
+    ASSERT(a->worker == NULL && a->job->kind == CONTROL_JOB_ROUTE);
     a->worker = w;
     if (w->draining || w->dns == NULL) {
         ask_end(a, -ESHUTDOWN);
@@ -556,4 +562,5 @@ void backend_routes_abandon(struct worker *w)
         dns_cancel(w->dns, &a->query);
         ask_end(a, -ESHUTDOWN);
     }
+    ASSERT(list_empty(&w->route_asks));
 }

@@ -100,9 +100,9 @@ enum control_step control_step_campaign_order(struct control_client *client)
     struct campaign_order order = {.verb = client->request.campaign.verb};
     struct control_job *job;
 
+    ASSERT(client->request.has_order);
     if (order.verb == CAMPAIGN_SET && !take_set(client, &order))
         return CONTROL_STEP_DONE;
-
     if (client->request.campaign.at_ms > client->control->wall_ms + START_MS_MAX) {
         control_put_error(&client->out, "refused", "the start is to be within a year", "");
         return CONTROL_STEP_DONE;

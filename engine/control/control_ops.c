@@ -70,6 +70,7 @@ static bool found_all(const struct control_client *client)
 {
     const struct control_work *w = &client->work;
 
+    ASSERT(w->located);
     return w->found >= w->rows && (w->rows == 1 || client->request.op != CONTROL_OP_ACTION);
 }
 
@@ -128,6 +129,7 @@ void control_put_stopping(struct control_client *client)
 
 enum control_step control_finished(struct control_client *client)
 {
+    ASSERT(client->job == NULL); /* nothing of it is under way */
     control_put_done(&client->out, &client->work, client->request.op);
     return CONTROL_STEP_DONE;
 }
@@ -148,6 +150,7 @@ bool control_at_limit(struct control_client *client)
 {
     struct control_work *w = &client->work;
 
+    ASSERT(client->request.limit == 0 || w->sent <= client->request.limit);
     if (client->request.limit == 0 || w->sent < client->request.limit)
         return false;
     w->truncated = true;
@@ -387,6 +390,8 @@ static enum control_step step_action(struct control_client *client)
     uint32_t shard;
     int err = locate(client);
 
+    ASSERT(client->request.filtered ||
+           client->request.all); /* nobody means all by saying nothing */
     if (err != 0)
         return control_store_failed(client, err);
     control_report_progress(client);

@@ -75,6 +75,7 @@ static void put_record(struct control_client *client, const struct queue_quarant
     if (q->content_bytes != 0)
         json_number(out, "content_bytes", (int64_t)q->content_bytes);
     if (client->request.data) {
+        ASSERT(q->key.len > 0); /* in front, which tree the record was in */
         json_base64(out, "key", q->key.ptr + 1, q->key.len - 1);
         json_base64(out, "value", q->value.ptr, q->value.len);
     }
@@ -119,6 +120,7 @@ static void record_end(struct control_client *client, const struct queue_quarant
     int n = snprintf(reply.text, sizeof(reply.text), "purged by the administrator: %.*s",
                      STR_FMT(q->reason));
 
+    ASSERT(n > 0 && (size_t)n < sizeof(reply.text)); /* a byte says how long the reason is */
     reply.text_len = (uint16_t)n;
     c->backend->describe(c->arg, &d);
     event = report_event_of(REPORT_ADMIN_BOUNCE, d.node_id, c->wall_ms,
@@ -134,6 +136,7 @@ static bool visit_purge(void *arg, const struct queue_quarantined *q)
     struct control_client *client = arg;
     struct control_job *job = client->work.job;
 
+    ASSERT(job->admin.purges_len < CONTROL_ACTION_ROWS);
     if (matches(client, q)) {
         job->admin.purges[job->admin.purges_len++].len =
             q->key.len; /* placed when memory moves no more */
@@ -151,6 +154,8 @@ enum control_step control_step_purge(struct control_client *client)
     const char *at;
     int err;
 
+    ASSERT(client->request.filtered || client->request.all);
+    ASSERT(w->job == NULL); /* the one before is with the backend, or was freed */
     if (w->ended)
         return control_finished(client);
     job = w->job = control_job_new(client);
@@ -171,5 +176,6 @@ enum control_step control_step_purge(struct control_client *client)
         job->admin.purges[i].ptr = at;
         at += job->admin.purges[i].len;
     }
+    ASSERT((size_t)(at - (const char *)job->memory.data) == job->memory.len);
     return control_give_job(client, job);
 }

@@ -43,6 +43,7 @@ void json_end(struct buf *out)
 
 void json_end_list(struct buf *out)
 {
+    ASSERT(out->len > 0); /* the list began in it */
     if (out->data[out->len - 1] == ',')
         out->len--;
     buf_puts(out, "],");
@@ -253,6 +254,7 @@ void control_put_message(struct buf *out, const struct message *m)
 
 void control_put_content(struct buf *out, const uint8_t *bytes, size_t n)
 {
+    ASSERT(n > 0 && n <= CONTROL_CONTENT_BYTES);
     buf_putc(out, '{');
     json_base64(out, "content", bytes, n);
     json_end(out);
@@ -359,6 +361,7 @@ static void put_queue(struct control *c, struct buf *out)
     struct queue_counters sum = {.rows_complete = true};
     struct buf rows = {0};
 
+    ASSERT(c->queue != NULL);
     for (uint32_t shard = 0; shard < queue_shards(c->queue); shard++) {
         struct queue_counters one = {0};
 
@@ -440,6 +443,7 @@ static void put_destination(const struct control_destination *d, struct buf *out
 
 void control_put_status(struct control *c, struct control_status *s, struct buf *out)
 {
+    ASSERT(s->len <= s->max);
     buf_puts(out, "{\"status\":{");
     put_identity(c, out);
     put_counters(c, "counters", false, out);

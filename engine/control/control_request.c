@@ -70,6 +70,7 @@ refuse(struct control_refusal *why, const char *fmt, ...)
 {
     va_list args;
 
+    ASSERT(why->code != NULL); /* the answer is whole with its message */
     va_start(args, fmt);
     vsnprintf(why->message, sizeof(why->message), fmt, args);
     va_end(args);
@@ -344,6 +345,7 @@ static int take_for(struct control_refusal *why, const json_t *value, int64_t *o
 static int take_short(struct control_refusal *why, const char *name, const json_t *value, char *out,
                       size_t size)
 {
+    ASSERT(size > 0);
     if (!json_is_string(value))
         return refuse(why, "'%.40s' takes a string", name);
     if (json_string_length(value) >= size)
@@ -368,6 +370,7 @@ static int domain_at_site_settle(struct suspension *one, struct control_refusal 
     char site[SUSPENSION_NAME_MAX + 1];
     struct dns_name domain;
 
+    ASSERT(at != NULL); /* as of all scopes at a site: name_settle() has looked */
     if (queue_name_of((struct str){one->name, (size_t)(at - one->name)}, &domain) < 0)
         return refuse(why, "'%.100s' is no DOMAIN@SITE", one->name);
     snprintf(site, sizeof(site), "%s", at + 1);
@@ -410,6 +413,7 @@ static int name_settle(struct suspension *one, struct control_refusal *why)
             "of theirs");
         return refuse(why, "'%.100s' is no domain", one->name);
     }
+    ASSERT(domain.len < sizeof(one->name));
     memcpy(one->name, domain.text, domain.len);
     one->name[domain.len] = '\0';
     return 0;
@@ -418,6 +422,7 @@ static int name_settle(struct suspension *one, struct control_refusal *why)
 /* Of `why`: a message id, or a name. */
 static int subject_settle(struct control_request *r, struct control_refusal *why, bool has_id)
 {
+    ASSERT(r->op == CONTROL_OP_WHY);
     if (has_id == (r->suspension.name[0] != '\0'))
         return refuse(why, "'why' takes an 'id' or a 'name'");
     if (suspension_is_at_site(r->suspension.scope))
@@ -462,6 +467,7 @@ static int order_check(const struct control_request *r, struct control_refusal *
 {
     bool counts = r->warmup.kind == WARMUP_STAGE || r->warmup.kind == WARMUP_COMPLAINTS;
 
+    ASSERT(r->op == CONTROL_OP_WARMUP_ORDER);
     if (!r->has_order)
         return refuse(why, "'order' is missing: start, pause, resume, stage or complaints");
     if (*r->warmup.source == 0)
@@ -504,6 +510,7 @@ static int take_route(struct control_request *r, struct control_refusal *why, co
                  {"campaign", &r->route.campaign},
                  {"tenant", &r->route.tenant}};
 
+    ASSERT(r->op == CONTROL_OP_ROUTE);
     for (size_t i = 0; i < ARRAY_LEN(texts); i++)
         if (strcmp(name, texts[i].name) == 0)
             return take_text(why, name, value, texts[i].member);
@@ -518,6 +525,7 @@ static int take_trace(struct control_request *r, struct control_refusal *why, co
     struct dialogue_filter *f = &r->trace;
     char network[64] = "";
 
+    ASSERT(r->op == CONTROL_OP_TRACE);
     if (strcmp(name, "site") == 0)
         return take_short(why, name, value, f->site, sizeof(f->site));
     if (strcmp(name, "source") == 0)
@@ -569,10 +577,17 @@ static int take_campaign(struct control_request *r, struct control_refusal *why,
     return refuse(why, "'order' is start, pause, resume, cancel, set or close");
 }
 
+static bool is_of_campaigns(enum control_op op)
+{
+    return op == CONTROL_OP_CAMPAIGNS || op == CONTROL_OP_CAMPAIGN_REPORT ||
+           op == CONTROL_OP_CAMPAIGN_ORDER;
+}
+
 /* Of all campaigns, of those with a name, or of one with an id; a report and an order are of one.
  */
 static int campaign_settle(struct control_request *r, struct control_refusal *why, bool has_id)
 {
+    ASSERT(is_of_campaigns(r->op));
     r->filter.has_id = has_id;
     r->filter.id = r->id;
     if (r->op == CONTROL_OP_CAMPAIGNS)
@@ -602,6 +617,7 @@ static int take_suppression(struct control_request *r, struct control_refusal *w
 {
     int err;
 
+    ASSERT(is_of_suppression(r->op));
     if (strcmp(name, "tenant") == 0) {
         err = take_text(why, name, value, &r->suppress.tenant);
         return err == 0 && (r->suppress.tenant.len > FLOW_NAME_MAX ||
@@ -615,12 +631,6 @@ static int take_suppression(struct control_request *r, struct control_refusal *w
         return refuse(why, "unknown member '%.40s'", name);
     r->suppress.entries = value;
     return json_is_array(value) ? 0 : refuse(why, "'entries' takes a list");
-}
-
-static bool is_of_campaigns(enum control_op op)
-{
-    return op == CONTROL_OP_CAMPAIGNS || op == CONTROL_OP_CAMPAIGN_REPORT ||
-           op == CONTROL_OP_CAMPAIGN_ORDER;
 }
 
 static int take_member(struct control_request *r, struct control_refusal *why, const char *name,
@@ -731,6 +741,7 @@ int control_request_parse(struct str line, struct control_request *out, struct c
 
 void control_request_done(struct control_request *r)
 {
+    ASSERT(r->json != NULL); /* it is valid, and was not given back before */
     json_decref(r->json);
     r->json = NULL;
 }
@@ -746,6 +757,7 @@ enum control_state control_row_state(const struct queue_row_view *row, int64_t n
 
 const char *control_state_name(enum control_state state)
 {
+    ASSERT((size_t)state < ARRAY_LEN(state_names));
     return state_names[state];
 }
 

@@ -9,6 +9,7 @@
 /* As flows look at names. */
 static void name_copy(char *out, size_t size, struct str name)
 {
+    ASSERT(size > 0);
     if (name.len >= size)
         name.len = size - 1;
     memcpy(out, name.ptr == NULL ? "" : name.ptr, name.len);
@@ -80,6 +81,7 @@ enum control_step control_route_returned(struct control_client *client, struct c
     const struct config_pool *engaged, *pool = pool_of(config, &client->request, &engaged);
     struct buf *out = &client->out, rule = {0};
 
+    ASSERT(job->kind == CONTROL_JOB_ROUTE && job->result <= 0);
     if (job->result != 0) {
         control_put_error(out, job->result == -ESHUTDOWN ? "refused" : "failed",
                           job->result == -ESHUTDOWN ? "the engine is stopping"

@@ -25,6 +25,7 @@ static void put_absent(void *to, const char *name, uint64_t value, bool gauge)
 enum control_step control_sites_returned(struct control_client *client,
                                          const struct control_job *job)
 {
+    ASSERT(job->kind == CONTROL_JOB_SITES && job->result <= 0);
     if (job->result != 0) {
         control_put_error(&client->out, "failed", strerror(-job->result), "repeat the command");
         return CONTROL_STEP_DONE;

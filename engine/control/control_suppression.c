@@ -66,6 +66,7 @@ enum control_step control_step_suppressions(struct control_client *client)
                            &w->suppression);
     if (n < 0)
         return control_store_failed(client, (int)n);
+    ASSERT((uint64_t)n <= max); /* or what is left of the limit would be below 0 */
     w->visited += (uint64_t)n;
     return (uint64_t)n == max && (limit == 0 || w->visited < limit) ? CONTROL_STEP_MORE
                                                                     : control_finished(client);
@@ -74,7 +75,8 @@ enum control_step control_step_suppressions(struct control_client *client)
 static void put_told(struct control_client *client, struct suppress_told *told, bool remove)
 {
     suppress_told_put(&client->out, told, remove);
-    client->out.len--; /* its '}' */
+    ASSERT(client->out.len > 0 && client->out.data[client->out.len - 1] == '}');
+    client->out.len--;
     buf_puts(&client->out, ",\"done\":true}\n");
 }
 
@@ -109,6 +111,7 @@ enum control_step control_step_suppress(struct control_client *client)
 enum control_step control_suppress_returned(struct control_client *client,
                                             const struct control_job *job)
 {
+    ASSERT(job->kind == CONTROL_JOB_SUPPRESS && job->result <= 0);
     if (job->result == 0)
         put_told(client, &client->work.told, client->request.op == CONTROL_OP_SUPPRESSION_REMOVE);
     else if (job->result == -ESHUTDOWN)

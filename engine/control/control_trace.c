@@ -23,7 +23,8 @@ static bool begin(struct control_client *client)
     const struct control_request *r = &client->request;
     struct control_trace *t = calloc(1, sizeof(*t));
 
-    ASSERT(t != NULL); /* as in buf_*: memory is fatal */
+    ASSERT(client->work.trace == NULL); /* or workers would write for one that nobody takes out */
+    ASSERT(t != NULL);                  /* as in buf_*: memory is fatal */
     t->watch.filter = r->trace;
     if (r->for_ms > 0)
         t->until_ms = client->control->wall_ms + r->for_ms;

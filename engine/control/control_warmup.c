@@ -211,6 +211,7 @@ enum control_step control_step_warmup_order(struct control_client *client)
 {
     struct control_job *job = control_job_new(client);
 
+    ASSERT(client->request.has_order);
     job->kind = CONTROL_JOB_WARMUP;
     job->warmup = client->request.warmup;
     return control_give_job(client, job);
