@@ -52,18 +52,23 @@ char *config_dup(struct config *c, struct str s)
 struct config *config_ref(struct config *c)
 {
     /* Relaxed: whoever takes a reference already holds one. */
-    __atomic_fetch_add(&c->refs, 1, __ATOMIC_RELAXED);
+    uint32_t before = __atomic_fetch_add(&c->refs, 1, __ATOMIC_RELAXED);
+
+    ASSERT(before > 0);
     return c;
 }
 
 void config_unref(struct config *c)
 {
     struct config_owner *owner = (struct config_owner *)c;
+    uint32_t before;
 
     if (c == NULL)
         return;
     /* Acquire-release: what others read must be read before it is freed here. */
-    if (__atomic_sub_fetch(&c->refs, 1, __ATOMIC_ACQ_REL) != 0)
+    before = __atomic_fetch_sub(&c->refs, 1, __ATOMIC_ACQ_REL);
+    ASSERT(before > 0);
+    if (before > 1)
         return;
     if (c->keyring != NULL)
         c->keyring_free(c->keyring);
@@ -310,9 +315,9 @@ static void finish_quiet(struct config *c)
 /* A key that cannot be used is told with the line that names its file. */
 static void finish_dkim(struct config *c)
 {
-    const struct config_field *dkim = config_field_find(&config_schema, STR("dkim"));
-    const struct config_field *keys = config_field_find(dkim->section, STR("keys"));
-    const struct config_field *file = config_field_find(keys->section, STR("file"));
+    const struct config_field *dkim = config_key(&config_schema, "dkim");
+    const struct config_field *keys = config_key(dkim->section, "keys");
+    const struct config_field *file = config_key(keys->section, "file");
 
     for (size_t i = 0; i < c->dkim.keys_len; i++)
         c->dkim.keys[i].line = config_line_of(c, &c->dkim.keys[i], file);
@@ -342,7 +347,7 @@ void config_finish(struct config *c)
 static void default_listener(struct config *c)
 {
     struct config_listener *l = config_alloc(c, sizeof(*l));
-    const struct config_field *listen = config_field_find(&config_listener_schema, STR("listen"));
+    const struct config_field *listen = config_key(&config_listener_schema, "listen");
     struct buf why = {0};
     int err;
 

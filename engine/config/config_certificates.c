@@ -124,7 +124,7 @@ static void check_listener(struct config *c, size_t index,
 
         buf_printf(&whole, "listeners[%zu].%s: %s%.*s", index, key, what, STR_FMT(buf_str(&text)));
         buf_putc(&whole, '\0');
-        tell(arg, config_line_of(c, l, config_field_find(&config_listener_schema, str_of(key))),
+        tell(arg, config_line_of(c, l, config_key(&config_listener_schema, key)),
              (const char *)whole.data);
         buf_done(&whole);
     }

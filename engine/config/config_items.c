@@ -18,6 +18,7 @@ static bool load_key(struct config_loader *l, const struct config_field *f, void
     struct buf why = {0};
     int err = -EINVAL;
 
+    ASSERT(f->type == CONFIG_MAP);
     switch (f->items->key) {
     case CONFIG_KEY_NETWORK:
         err = config_set_network(text, key, &why);
@@ -75,7 +76,7 @@ static bool is_new_key(struct config_loader *l, const struct config_field *f, co
 }
 
 static void load_map(struct config_loader *l, const struct config_field *f, void *base,
-                     struct fy_node *node, const char *path, struct config_place at)
+                     struct fy_node *node, size_t room, const char *path, struct config_place at)
 {
     size_t *len = (size_t *)(void *)((char *)base + f->offset2);
     struct map seen;
@@ -91,6 +92,7 @@ static void load_map(struct config_loader *l, const struct config_field *f, void
         struct config_target t = {f->section, item_at(f, base, *len), below,
                                   config_place_of(key, at), 0};
 
+        ASSERT(*len < room);
         if (!load_key(l, f, t.base, text, path, t.place))
             continue;
         if (!is_new_key(l, f, t.base, &seen))
@@ -111,7 +113,7 @@ static void load_map(struct config_loader *l, const struct config_field *f, void
 static void check_unique(struct config_loader *l, const struct config_field *f, void *base,
                          size_t n, const char *path, struct config_place at)
 {
-    const struct config_field *u = config_field_find(f->section, str_of(f->items->unique));
+    const struct config_field *u = config_key(f->section, f->items->unique);
     struct buf a = {0}, b = {0};
 
     config_print_member(u, item_at(f, base, n), &a);
@@ -127,7 +129,8 @@ static void check_unique(struct config_loader *l, const struct config_field *f, 
 }
 
 static void load_sequence(struct config_loader *l, const struct config_field *f, void *base,
-                          struct fy_node *node, const char *path, struct config_place at)
+                          struct fy_node *node, size_t room, const char *path,
+                          struct config_place at)
 {
     size_t *len = (size_t *)(void *)((char *)base + f->offset2);
     struct fy_node *item;
@@ -138,6 +141,7 @@ static void load_sequence(struct config_loader *l, const struct config_field *f,
         struct config_target t = {f->section, item_at(f, base, *len), below,
                                   config_place_of(item, at), 0};
 
+        ASSERT(*len < room);
         snprintf(below, sizeof(below), "%s[%zu]", path, (*len)++);
         config_set_defaults(l->c, t.section, t.base);
         item = config_walk_follow(l, item, at);
@@ -155,6 +159,7 @@ void config_walk_items(struct config_loader *l, const struct config_field *f, vo
     size_t n;
     char *items;
 
+    ASSERT(f->items != NULL && f->items->bytes > 0 && f->section != NULL);
     if (is_map && !fy_node_is_mapping(node)) {
         static const char *const keys[] = {[CONFIG_KEY_NAME] = "name",
                                            [CONFIG_KEY_NAME_OR_ALL] = "name",
@@ -179,7 +184,7 @@ void config_walk_items(struct config_loader *l, const struct config_field *f, vo
     memcpy((char *)base + f->offset, &items, sizeof(items));
     memset((char *)base + f->offset2, 0, sizeof(size_t));
     if (is_map)
-        load_map(l, f, base, node, path, at);
+        load_map(l, f, base, node, n, path, at);
     else
-        load_sequence(l, f, base, node, path, at);
+        load_sequence(l, f, base, node, n, path, at);
 }

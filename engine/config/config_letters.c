@@ -53,9 +53,9 @@ static bool url_valid(const char *text)
 static unsigned line_of(const struct config_checker *k, const struct config_sender *s,
                         const char *key)
 {
-    const struct config_field *senders = config_field_find(&config_schema, STR("senders"));
+    const struct config_field *senders = config_key(&config_schema, "senders");
 
-    return config_line_of(k->c, s, config_field_find(senders->section, str_of(key)));
+    return config_line_of(k->c, s, config_key(senders->section, key));
 }
 
 void config_check_letters(const struct config_checker *k, const struct config_sender *s)

@@ -181,8 +181,7 @@ static bool field_name_valid(const char *name)
 static void check_idempotency(struct config_loader *l, size_t i)
 {
     const struct config_listener *listener = &l->c->listeners[i];
-    const struct config_field *f =
-        config_field_find(&config_listener_schema, STR("idempotency_header"));
+    const struct config_field *f = config_key(&config_listener_schema, "idempotency_header");
     struct config_place at = {(int)config_line_of(l->c, listener, f), 1};
 
     if (listener->idempotency_header != NULL && !field_name_valid(listener->idempotency_header))
@@ -200,8 +199,7 @@ static void check_listeners(struct config_loader *l)
     for (size_t i = 0; i < l->c->listeners_len; i++) {
         const struct config_listener *listener = &l->c->listeners[i];
         bool none = strcmp(listener->tls, "none") == 0;
-        const struct config_field *f =
-            config_field_find(s, none ? STR("tls_required") : STR("tls"));
+        const struct config_field *f = config_key(s, none ? "tls_required" : "tls");
         struct config_place at = {(int)config_line_of(l->c, listener, f), 1};
 
         if (none && listener->tls_required)
@@ -210,7 +208,7 @@ static void check_listeners(struct config_loader *l)
                 "listeners[%zu].tls_required: without tls no client gets in; set 'certificates'",
                 i);
         if (none && strcmp(listener->auth, "none") != 0 && !listener->auth_without_tls) {
-            at.line = (int)config_line_of(l->c, listener, config_field_find(s, STR("auth")));
+            at.line = (int)config_line_of(l->c, listener, config_key(s, "auth"));
             config_complain(
                 l, at,
                 "listeners[%zu].auth: without tls nobody can log in; set 'certificates', "
@@ -221,7 +219,7 @@ static void check_listeners(struct config_loader *l)
             config_complain(l, at, "listeners[%zu].tls: %s needs 'certificates'", i, listener->tls);
         if (l->c->http.listen.len != 0 &&
             strcmp(l->c->http.listen.text, listener->address.text) == 0) {
-            at.line = (int)config_line_of(l->c, listener, config_field_find(s, STR("listen")));
+            at.line = (int)config_line_of(l->c, listener, config_key(s, "listen"));
             config_complain(l, at, "listeners[%zu].listen: %s is taken by http.listen", i,
                             listener->address.text);
         }
@@ -233,7 +231,7 @@ static void check_listeners(struct config_loader *l)
 static bool lacks_validation(struct config_loader *l, const char *map, const char *name,
                              const struct config_destination *d)
 {
-    const struct config_field *f = config_field_find(&config_destination_schema, STR("tls"));
+    const struct config_field *f = config_key(&config_destination_schema, "tls");
     struct config_place at = {(int)config_line_of(l->c, d, f), 1};
 
     if (!config_tls_has_dane(config_tls_of(d)))

@@ -63,6 +63,7 @@ enum config_tls config_tls_of(const struct config_destination *dest)
 
 const char *config_tls_word(enum config_tls tls)
 {
+    ASSERT((size_t)tls < ARRAY_LEN(tls_words));
     return tls_words[tls];
 }
 
@@ -226,6 +227,7 @@ void config_names_add(struct config *c, struct map *names, struct str name, uint
 
         ASSERT(err == 0); /* memory: fatal while a configuration is built */
     }
+    ASSERT(position != CONFIG_NO_MATCH);
     node->name = name;
     node->position = position;
     map_insert(names, &node->node, hash_bytes(name.ptr, name.len, HASH_SEED));
@@ -243,6 +245,7 @@ static void add_glob(struct config *c, struct config_index *index, struct str gl
         index->globs = globs;
         index->globs_room = room;
     }
+    ASSERT(index->globs_len == 0 || index->globs[index->globs_len - 1].position < position);
     index->globs[index->globs_len++] = (struct config_site_pattern){glob, position};
 }
 
@@ -286,6 +289,7 @@ const struct config_route *config_route_for(const struct config *c, struct str d
     const struct config_owner *owner = (const struct config_owner *)c;
     uint32_t i = config_index_find(&owner->routes, domain, STR(""));
 
+    ASSERT(i == CONFIG_NO_MATCH || i < c->routes_len);
     return i == CONFIG_NO_MATCH || c->routes[i].kind == CONFIG_ROUTE_MX ? NULL : &c->routes[i];
 }
 
@@ -293,8 +297,10 @@ const struct config_destination *config_destination_for(const struct config *c, 
                                                         struct str site)
 {
     const struct config_owner *owner = (const struct config_owner *)c;
+    uint32_t i = config_index_find(&owner->destinations, domain, site);
 
-    return &c->destinations[config_index_find(&owner->destinations, domain, site)];
+    ASSERT(i < c->destinations_len); /* "*" has what nothing else has */
+    return &c->destinations[i];
 }
 
 const struct config_destination *config_destination_at(const struct config *c, struct str domain,

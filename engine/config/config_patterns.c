@@ -8,6 +8,7 @@
 struct patterns {
     struct config_index *index;
     struct config_place *places; /* by position */
+    size_t count;                /* of the file's keys */
     bool sites;
     const char *path;
 };
@@ -26,6 +27,7 @@ static char *load_pattern(struct config_loader *l, struct patterns *p, struct fy
                         p->path);
         return NULL;
     }
+    ASSERT(p->places != NULL && position < p->count);
     p->places[position] = at;
     pattern = config_pattern_normal(l->c, text, p->sites, &why);
     if (pattern == NULL) {
@@ -51,6 +53,7 @@ static bool begin_patterns(struct config_loader *l, struct patterns *p, struct f
         return false;
     }
     *count = (size_t)fy_node_mapping_item_count(node);
+    p->count = *count;
     p->places = calloc(*count + 1, sizeof(*p->places));
     ASSERT(p->places != NULL);
     return true;
@@ -88,6 +91,7 @@ void config_walk_routes(struct config_loader *l, struct fy_node *node, struct co
         uint32_t position = (uint32_t)l->c->routes_len;
         struct config_route *route = &l->c->routes[position];
 
+        ASSERT(position < count);
         route->pattern = load_pattern(l, &p, fy_node_pair_key(pair), position, key_at);
         if (route->pattern == NULL)
             continue;
@@ -141,6 +145,7 @@ void config_walk_destinations(struct config_loader *l, struct fy_node *node, str
     void *i = NULL;
     size_t count, n = 0;
 
+    ASSERT(l->c->destinations_len == 1); /* "*" of the schema's defaults, that the file's follow */
     *base = l->c->destinations[0];
     owner->destinations_star = base;
     if (!begin_patterns(l, &p, node, at, &count))
@@ -162,12 +167,13 @@ void config_walk_destinations(struct config_loader *l, struct fy_node *node, str
 
         if (pair == star)
             continue;
+        ASSERT(n < count);
         *d = *base;
         d->pattern = load_pattern(l, &p, fy_node_pair_key(pair), (uint32_t)n, key_at);
         if (d->pattern == NULL)
             continue;
         n++;
-        config_note_line(l->c, d, config_field_find(&config_schema, STR("destinations")),
+        config_note_line(l->c, d, config_key(&config_schema, "destinations"),
                          (unsigned)key_at.line);
         load_destination(l, d, config_walk_follow(l, fy_node_pair_value(pair), key_at), key_at);
     }

@@ -7,11 +7,6 @@
 
 #define NAMED_DEFAULT "default"
 
-static const struct config_field *top_field(const char *name)
-{
-    return config_field_find(&config_schema, str_of(name));
-}
-
 /* --- finding --- */
 
 const struct config_source *config_source_find(const struct config *c, const char *name)
@@ -26,6 +21,7 @@ const struct config_pool *config_pool_find(const struct config *c, struct str na
 {
     uint32_t at = config_names_find(&((const struct config_owner *)c)->pools, name);
 
+    ASSERT(at == CONFIG_NO_MATCH || at < c->pools_len);
     return at == CONFIG_NO_MATCH ? NULL : &c->pools[at];
 }
 
@@ -75,6 +71,7 @@ const struct config_sender *config_sender_for(const struct config *c, struct str
     uint32_t at =
         c->senders_len == 0 ? CONFIG_NO_MATCH : config_index_find(&owner->senders, domain, STR(""));
 
+    ASSERT(at == CONFIG_NO_MATCH || at < c->senders_len);
     return at == CONFIG_NO_MATCH ? NULL : &c->senders[at];
 }
 
@@ -122,14 +119,14 @@ void config_pool_rule_put(const struct config *c, const struct config_pool_quest
     if (rule.pool == NULL) {
         buf_puts(out, "default_pool");
         rule.base = c;
-        line = config_line_of(c, c, top_field("default_pool"));
+        line = config_line_of(c, c, config_key(&config_schema, "default_pool"));
     } else {
-        const struct config_section *s = top_field(rule.list)->section;
+        const struct config_section *s = config_key(&config_schema, rule.list)->section;
 
         if (rule.of_client)
-            s = config_field_find(s, STR("clients"))->section;
+            s = config_key(s, "clients")->section;
         buf_printf(out, "%s['%s'].%spool", rule.list, rule.key, rule.of_client ? "clients." : "");
-        line = config_line_of(c, rule.base, config_field_find(s, STR("pool")));
+        line = config_line_of(c, rule.base, config_key(s, "pool"));
     }
     if (line != 0)
         buf_printf(out, ", %s:%u", c->file, line);
@@ -144,8 +141,8 @@ const struct config_pool *config_pool_engaged(const struct config *c,
 void config_pool_engaged_put(const struct config *c, const struct config_pool *pool,
                              struct buf *out)
 {
-    unsigned line =
-        config_line_of(c, pool, config_field_find(top_field("pools")->section, STR("engaged")));
+    unsigned line = config_line_of(
+        c, pool, config_key(config_key(&config_schema, "pools")->section, "engaged"));
 
     buf_printf(out, "pools['%s'].engaged, %s:%u", pool->name, c->file, line);
 }
@@ -155,7 +152,7 @@ void config_pool_engaged_put(const struct config *c, const struct config_pool *p
 void config_source_origin_put(const struct config *c, const struct config_source *source,
                               const char *key, struct buf *out)
 {
-    const struct config_field *f = config_field_find(top_field("sources")->section, str_of(key));
+    const struct config_field *f = config_key(config_key(&config_schema, "sources")->section, key);
     unsigned line = config_line_of(c, source, f);
 
     if (line != 0)
@@ -177,7 +174,7 @@ void config_source_limits_visit(const struct config *c, const struct config_sour
     for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
         buf_clear(&value);
         buf_clear(&origin);
-        config_print_member(config_field_find(top_field("sources")->section, str_of(keys[i])),
+        config_print_member(config_key(config_key(&config_schema, "sources")->section, keys[i]),
                             source, &value);
         if (i > 2 && str_eq(buf_str(&value), STR("none"))) /* shown where it is set */
             continue;
@@ -190,7 +187,7 @@ void config_source_limits_visit(const struct config *c, const struct config_sour
 
 static const struct config_section *share_site_section(void)
 {
-    return config_field_find(top_field("tenants")->section, STR("sites"))->section;
+    return config_key(config_key(&config_schema, "tenants")->section, "sites")->section;
 }
 
 void config_share_limits_visit(
@@ -218,7 +215,7 @@ void config_share_origin_put(const struct config *c, const struct config_share *
 {
     bool tenant = share == config_tenant(c, str_of(share->name));
     const char *map = tenant ? "tenants" : "campaigns";
-    unsigned line = config_line_of(c, at, config_field_find(share_site_section(), str_of(key)));
+    unsigned line = config_line_of(c, at, config_key(share_site_section(), key));
 
     buf_printf(out, "%s:%u (%s['%s'].sites['%s'].%s)", c->file, line, map, share->name, at->site,
                key);
@@ -287,6 +284,7 @@ void config_finish_pools(struct config *c)
         for (size_t j = 0; j < pool->sources_len; j++)
             pool->sources[j].source = config_source_find(c, pool->sources[j].name);
     }
+    ASSERT(c->sources_len > 0 && c->pools_len > 0);
     if (c->default_pool_name == NULL && c->pools_len == 1)
         c->default_pool_name = c->pools->name;
     c->default_pool =
@@ -326,8 +324,8 @@ static void check_pool_name(const struct config_checker *k, unsigned line, const
 
 static void check_pool_sources(const struct config_checker *k, const struct config_pool *pool)
 {
-    const struct config_field *pools = top_field("pools"),
-                              *list = config_field_find(pools->section, STR("sources"));
+    const struct config_field *pools = config_key(&config_schema, "pools"),
+                              *list = config_key(pools->section, "sources");
 
     if (pool->sources_len == 0)
         config_mistake(k, config_line_of(k->c, pool, list),
@@ -350,10 +348,10 @@ static void check_pool_sources(const struct config_checker *k, const struct conf
 
 static void check_pools(const struct config_checker *k)
 {
-    const struct config_field *pools = top_field("pools"),
-                              *overflow = config_field_find(pools->section, STR("overflow")),
-                              *engaged = config_field_find(pools->section, STR("engaged")),
-                              *attempts = config_field_find(pools->section, STR("attempts_max"));
+    const struct config_field *pools = config_key(&config_schema, "pools"),
+                              *overflow = config_key(pools->section, "overflow"),
+                              *engaged = config_key(pools->section, "engaged"),
+                              *attempts = config_key(pools->section, "attempts_max");
 
     for (size_t i = 0; i < k->c->pools_len; i++) {
         const struct config_pool *pool = &k->c->pools[i];
@@ -383,9 +381,9 @@ static bool same_address(const struct config_address *a, const struct config_add
 /* Two sources on one address would be limited apart, and the receiver sees one. */
 static void check_sources(const struct config_checker *k)
 {
-    const struct config_field *sources = top_field("sources"),
-                              *v4 = config_field_find(sources->section, STR("ipv4")),
-                              *v6 = config_field_find(sources->section, STR("ipv6"));
+    const struct config_field *sources = config_key(&config_schema, "sources"),
+                              *v4 = config_key(sources->section, "ipv4"),
+                              *v6 = config_key(sources->section, "ipv6");
     const struct config *c = k->c;
 
     for (size_t i = 0; i < c->sources_len; i++) {
@@ -414,7 +412,7 @@ static bool is_in_pool(const struct config *c, const struct config_source *sourc
 /* Sources that would never send. */
 static void check_use(const struct config_checker *k)
 {
-    const struct config_field *sources = top_field("sources");
+    const struct config_field *sources = config_key(&config_schema, "sources");
     const struct config *c = k->c;
 
     for (size_t i = 0; i < c->sources_len; i++) {
@@ -439,7 +437,7 @@ static void check_use(const struct config_checker *k)
 static void check_shares(const struct config_checker *k, const char *name,
                          const struct config_share *shares, size_t len)
 {
-    const struct config_field *f = config_field_find(top_field(name)->section, STR("pool"));
+    const struct config_field *f = config_key(config_key(&config_schema, name)->section, "pool");
 
     for (size_t i = 0; i < len; i++)
         check_pool_name(k, config_line_of(k->c, &shares[i], f), name, shares[i].pool);
@@ -463,7 +461,7 @@ static void no_provider(const struct config_checker *k, unsigned line, const cha
 static void check_share_sites(const struct config_checker *k, const char *name,
                               const struct config_share *share)
 {
-    const struct config_field *f = config_field_find(top_field(name)->section, STR("sites"));
+    const struct config_field *f = config_key(config_key(&config_schema, name)->section, "sites");
 
     for (size_t i = 0; i < share->sites_len; i++) {
         const struct config_share_site *at = &share->sites[i];
@@ -488,9 +486,9 @@ static void check_share_sites(const struct config_checker *k, const char *name,
 
 static void check_listeners(const struct config_checker *k)
 {
-    const struct config_field *own = config_field_find(&config_listener_schema, STR("pool")),
-                              *clients = config_field_find(&config_listener_schema, STR("clients")),
-                              *client = config_field_find(clients->section, STR("pool"));
+    const struct config_field *own = config_key(&config_listener_schema, "pool"),
+                              *clients = config_key(&config_listener_schema, "clients"),
+                              *client = config_key(clients->section, "pool");
 
     for (size_t i = 0; i < k->c->listeners_len; i++) {
         const struct config_listener *l = &k->c->listeners[i];
@@ -504,8 +502,8 @@ static void check_listeners(const struct config_checker *k)
 
 static void check_senders(const struct config_checker *k)
 {
-    const struct config_field *senders = top_field("senders"),
-                              *pool = config_field_find(senders->section, STR("pool"));
+    const struct config_field *senders = config_key(&config_schema, "senders"),
+                              *pool = config_key(senders->section, "pool");
     const struct config_owner *owner = (const struct config_owner *)k->c;
 
     for (size_t i = 0; i < k->c->senders_len; i++) {
@@ -536,11 +534,11 @@ void config_check_pools(const struct config *c,
     check_use(&k);
     check_pools(&k);
     if (c->default_pool_name == NULL)
-        config_mistake(&k, config_line_of(c, c, top_field("pools")),
+        config_mistake(&k, config_line_of(c, c, config_key(&config_schema, "pools")),
                        "several pools, and no default_pool; write default_pool: %s, or another",
                        c->pools->name);
-    check_pool_name(&k, config_line_of(c, c, top_field("default_pool")), "default_pool",
-                    c->default_pool_name);
+    check_pool_name(&k, config_line_of(c, c, config_key(&config_schema, "default_pool")),
+                    "default_pool", c->default_pool_name);
     check_shares(&k, "tenants", c->tenants, c->tenants_len);
     check_shares(&k, "campaigns", c->campaigns, c->campaigns_len);
     for (size_t i = 0; i < c->tenants_len; i++)

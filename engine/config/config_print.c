@@ -29,6 +29,7 @@ static void print_number(const struct config_field *f, uint64_t v, struct buf *o
         buf_puts(out, f->zero);
         return;
     }
+    ASSERT(config_types[f->type].format != NULL);
     config_types[f->type].format(out, v);
 }
 
@@ -72,6 +73,7 @@ static void print_rate(const struct config_field *f, const void *base, struct bu
 {
     uint64_t messages = *(const uint64_t *)member(f, base);
 
+    ASSERT(f->zero != NULL);
     if (messages == 0)
         buf_puts(out, f->zero);
     else if (f->type == CONFIG_BYTE_RATE)
@@ -121,6 +123,7 @@ void config_print_key(const struct config_field *f, const void *item, struct buf
 {
     const void *key = (const char *)item + f->items->key_offset;
 
+    ASSERT(f->type == CONFIG_MAP);
     switch (f->items->key) {
     case CONFIG_KEY_NETWORK:
         buf_putc(out, '"');
@@ -152,6 +155,7 @@ static void print_items(struct printer *p, const struct config_field *f, const v
     const char *items = *(char *const *)member(f, base);
     bool is_map = f->type == CONFIG_MAP;
 
+    ASSERT(n == 0 || items != NULL);
     buf_printf(p->out, "%*s%s:%s\n", indent, "", f->name, n > 0 ? "" : is_map ? " {}" : " []");
     for (size_t i = 0; i < n; i++) {
         const char *item = items + i * f->items->bytes;
@@ -176,6 +180,7 @@ static void print_value(struct printer *p, const struct config_field *f, const v
     struct buf value = {0};
 
     config_print_member(f, base, &value);
+    ASSERT(first == NULL || (int)strlen(first) <= indent); /* it goes in front of the key */
     if (first != NULL)
         buf_printf(p->out, "%*s%s", indent - (int)strlen(first), "", first);
     else
@@ -294,6 +299,7 @@ static void docs_rows(const struct config_section *s, const char *prefix, struct
         } else {
             struct buf below = {0};
 
+            ASSERT(f->section->doc != NULL);
             buf_printf(&below, "%s%s%s.%s%s%c", prefix, f->name, is_list ? "[]" : "",
                        is_map ? f->items->key_word : "", is_map ? "." : "", 0);
             buf_printf(out, "| `%s%s` | %s | | %s |\n", prefix, f->name,

@@ -10,11 +10,6 @@
 
 #define NAMED_DEFAULT "default"
 
-static const struct config_field *top_field(const char *name)
-{
-    return config_field_find(&config_schema, str_of(name));
-}
-
 static bool is_given(const struct config *c, const void *base, const struct config_field *f)
 {
     return config_line_given(c, base, f) != 0;
@@ -47,7 +42,7 @@ static void overlay(struct config *c, const struct config_section *s, const void
 /* given: what the file says of p. */
 static void ship(struct config *c, struct config_provider *p, const struct config_provider *given)
 {
-    const struct config_field *names = config_field_find(&config_provider_schema, STR("mx"));
+    const struct config_field *names = config_key(&config_provider_schema, "mx");
     const struct shipped_provider *shipped = shipped_provider_find(str_of(p->name));
     struct buf why = {0};
     struct str mx;
@@ -58,8 +53,7 @@ static void ship(struct config *c, struct config_provider *p, const struct confi
         return;
     for (size_t i = 0; i < SHIPPED_VALUES_MAX && shipped->values[i].key != NULL; i++) {
         const struct shipped_value *v = &shipped->values[i];
-        const struct config_field *f =
-            config_field_find(&config_destination_schema, str_of(v->key));
+        const struct config_field *f = config_key(&config_destination_schema, v->key);
         int err = config_set_scalar(c, f, &p->dest, str_of(v->value), &why);
 
         ASSERT(err == 0); /* a value that the schema refuses */
@@ -75,8 +69,7 @@ static void ship(struct config *c, struct config_provider *p, const struct confi
 /* What "*" says, then what is shipped, then what the file says of the provider. */
 static void resolve(struct config *c, struct config_provider *p)
 {
-    const struct config_section *retry =
-        config_field_find(&config_destination_schema, STR("retry"))->section;
+    const struct config_section *retry = config_key(&config_destination_schema, "retry")->section;
     struct config_destination given = p->dest;
     struct config_provider *own = config_alloc(c, sizeof(*own));
 
@@ -88,8 +81,8 @@ static void resolve(struct config *c, struct config_provider *p)
     ship(c, own, p);
     overlay(c, &config_destination_schema, p, &own->dest);
     /* Waits are a list, or double. */
-    if (given.retry_list_len != 0 || is_given(c, p, config_field_find(retry, STR("first"))) ||
-        is_given(c, p, config_field_find(retry, STR("max")))) {
+    if (given.retry_list_len != 0 || is_given(c, p, config_key(retry, "first")) ||
+        is_given(c, p, config_key(retry, "max"))) {
         own->dest.retry_list_s = given.retry_list_s;
         own->dest.retry_list_len = given.retry_list_len;
     }
@@ -240,13 +233,12 @@ bool config_provider_inherits(const struct config *c, const void *base,
 void config_origin_put(const struct config *c, const struct config_destination *dest,
                        const char *key, struct buf *out)
 {
-    const struct config_field *f = config_field_find(&config_destination_schema, str_of(key));
+    const struct config_field *f = config_key(&config_destination_schema, key);
     const struct config_provider *p = provider_of_dest(c, dest);
     const struct shipped_value *v =
         p == NULL ? NULL : shipped_value_find(shipped_provider_find(str_of(p->name)), key);
     unsigned own, line;
 
-    ASSERT(f != NULL);
     own = config_line_given(c, dest, f);
     line = config_line_of(c, dest, f);
     if (own != 0)
@@ -305,8 +297,7 @@ void config_limits_visit(const struct config *c, const struct config_destination
     for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
         buf_clear(&value);
         buf_clear(&origin);
-        config_print_member(config_field_find(&config_destination_schema, str_of(keys[i].name)),
-                            dest, &value);
+        config_print_member(config_key(&config_destination_schema, keys[i].name), dest, &value);
         if (keys[i].sparse && str_eq(buf_str(&value), STR("none")))
             continue;
         if (strcmp(keys[i].name, "quiet_hours") == 0 && dest->quiet_hours != 0)
@@ -323,8 +314,8 @@ void config_limits_visit(const struct config *c, const struct config_destination
 /* The line of a key of p, or that of p. */
 static unsigned line_of(const struct config *c, const struct config_provider *p, const char *key)
 {
-    const struct config_field *map = top_field("providers");
-    unsigned line = config_line_given(c, p, config_field_find(map->section, str_of(key)));
+    const struct config_field *map = config_key(&config_schema, "providers");
+    unsigned line = config_line_given(c, p, config_key(map->section, key));
 
     return line != 0 ? line : config_line_given(c, p, map);
 }
@@ -349,7 +340,7 @@ static void check_name(const struct config_checker *k, const struct config_provi
 
 static bool gives(const struct config *c, const struct config_provider *p, const char *key)
 {
-    return is_given(c, p, config_field_find(&config_provider_schema, str_of(key)));
+    return is_given(c, p, config_key(&config_provider_schema, key));
 }
 
 static void check_mx(const struct config_checker *k, const struct config_provider *p)
@@ -457,10 +448,11 @@ static void check_site_reached(const struct config_checker *k, size_t at)
     for (size_t i = 0; i < index->globs_len && index->globs[i].position < at; i++) {
         if (!glob_match(index->globs[i].glob, site))
             continue;
-        config_mistake(k, config_line_given(k->c, &all[at], top_field("destinations")),
-                       "destinations['%s'] is never reached: '%s' already matches it; the first "
-                       "match wins",
-                       all[at].pattern, all[index->globs[i].position].pattern);
+        config_mistake(
+            k, config_line_given(k->c, &all[at], config_key(&config_schema, "destinations")),
+            "destinations['%s'] is never reached: '%s' already matches it; the first "
+            "match wins",
+            all[at].pattern, all[index->globs[i].position].pattern);
         return;
     }
 }
@@ -468,8 +460,7 @@ static void check_site_reached(const struct config_checker *k, size_t at)
 static void check_quiet(const struct config_checker *k, const struct config_destination *d,
                         const char *map)
 {
-    const struct config_field *f =
-        config_field_find(&config_destination_schema, STR("quiet_hours"));
+    const struct config_field *f = config_key(&config_destination_schema, "quiet_hours");
 
     if (d->quiet_hours == 0xFFFFFF)
         config_mistake(k, config_line_of(k->c, d, f),
@@ -490,7 +481,8 @@ void config_check_providers(const struct config *c,
     for (size_t i = 0; i + 1 < c->destinations_len; i++)
         if (config_pattern_is_site(str_of(c->destinations[i].pattern))) {
             check_site(&k, &c->destinations[i],
-                       config_line_given(c, &c->destinations[i], top_field("destinations")));
+                       config_line_given(c, &c->destinations[i],
+                                         config_key(&config_schema, "destinations")));
             check_site_reached(&k, i);
         }
 }

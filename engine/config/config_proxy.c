@@ -9,10 +9,10 @@
 static unsigned line_of(const struct config_checker *k, const struct config_source *s,
                         const char *key)
 {
-    const struct config_field *sources = config_field_find(&config_schema, STR("sources")),
-                              *proxy = config_field_find(sources->section, STR("proxy"));
+    const struct config_field *sources = config_key(&config_schema, "sources"),
+                              *proxy = config_key(sources->section, "proxy");
 
-    return config_line_of(k->c, s, config_field_find(proxy->section, str_of(key)));
+    return config_line_of(k->c, s, config_key(proxy->section, key));
 }
 
 static void check_login(const struct config_checker *k, const struct config_source *s)

@@ -135,6 +135,8 @@ static void add_rule(struct config *c, struct config_rule *r)
     struct config_owner *owner = (struct config_owner *)c;
 
     read_words(c, r);
+    ASSERT(r->code_first <= 999 && r->code_last <= 999);
+    ASSERT(owner->rules_len < c->rules_len + config_rules_shipped_len);
     if (!r->disabled)
         owner->rules[owner->rules_len++] = r;
 }
@@ -195,6 +197,7 @@ const struct config_rule *const *config_rules_of(const struct config *c, uint16_
     *len = 0;
     if (code < CODE_FIRST || code > CODE_LAST)
         return NULL;
+    ASSERT(owner->rules_of != NULL); /* config_finish_rules() was here */
     of = &owner->rules_of[code - CODE_FIRST];
     *len = of->len;
     return of->list;
@@ -245,17 +248,17 @@ struct checked {
 static void complain(const struct checked *k, const char *member, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* At the member's line, or at that of the rule. */
+/* At the line of the member, or of the rule (""). */
 static void complain(const struct checked *k, const char *member, const char *fmt, ...)
 {
     const struct config *c = k->l->c;
-    const struct config_field *f = config_field_find(&config_rule_schema, str_of(member));
-    unsigned line = f == NULL ? 0 : config_line_of(c, k->rule, f);
+    unsigned line =
+        *member == '\0' ? 0 : config_line_of(c, k->rule, config_key(&config_rule_schema, member));
     char text[512];
     va_list args;
 
     if (line == 0)
-        line = config_line_of(c, k->rule, config_field_find(&config_schema, STR("rules")));
+        line = config_line_of(c, k->rule, config_key(&config_schema, "rules"));
     va_start(args, fmt);
     vsnprintf(text, sizeof(text), fmt, args);
     va_end(args);

@@ -341,3 +341,11 @@ const struct config_field *config_field_find(const struct config_section *s, str
             return &s->fields[i];
     return NULL;
 }
+
+const struct config_field *config_key(const struct config_section *s, const char *name)
+{
+    const struct config_field *f = config_field_find(s, str_of(name));
+
+    ASSERT(f != NULL);
+    return f;
+}

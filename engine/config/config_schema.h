@@ -132,5 +132,7 @@ extern const struct config_section config_rule_schema;        /* in struct confi
 
 /* The field of a section, or NULL. */
 const struct config_field *config_field_find(const struct config_section *s, struct str name);
+/* The field of a key that this program's code names: the section has it. */
+const struct config_field *config_key(const struct config_section *s, const char *name);
 
 #endif

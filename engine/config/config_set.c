@@ -30,6 +30,7 @@ static int check_number(const struct config_field *f, struct str text, uint64_t 
     uint64_t v = 0;
     int err = 0;
 
+    ASSERT(f->min <= f->max);
     if (f->zero == NULL || !str_eq_nocase(text, str_of(f->zero)))
         err = field_type_info(f)->parse(text, &v);
     if (err == -EINVAL) {
@@ -54,6 +55,7 @@ static int set_number(const struct config_field *f, void *base, struct str text,
 
     if (err != 0)
         return err;
+    ASSERT(f->max <= UINT64_MAX >> (64 - 8 * field_type_info(f)->bytes)); /* the member holds it */
     if (field_type_info(f)->bytes == sizeof(uint64_t))
         *(uint64_t *)member(f, base) = v;
     else if (field_type_info(f)->bytes == sizeof(uint16_t))
@@ -117,6 +119,7 @@ static int set_text(struct config *c, const struct config_field *f, void *base, 
     bool ok = printable(text);
     char *name;
 
+    ASSERT((f->type == CONFIG_CHOICE) == (f->choices != NULL));
     if (f->zero != NULL && str_eq(text, str_of(f->zero))) {
         *(char **)member(f, base) = NULL;
         return 0;
@@ -171,6 +174,8 @@ static int set_rate(const struct config_field *f, void *base, struct str text, s
     uint32_t period_ms = 0;
     int err = 0;
 
+    ASSERT(f->zero != NULL &&
+           f->offset2 != f->offset); /* no rate has a word, and a period a place */
     if (!str_eq_nocase(text, str_of(f->zero)))
         err = f->type == CONFIG_BYTE_RATE ? config_parse_byte_rate(text, &messages, &period_ms)
                                           : config_parse_rate(text, &messages, &period_ms);
@@ -253,6 +258,7 @@ static int set_item(struct config *c, const struct config_field *f, void *item, 
         return config_set_sender(c, text, item, why);
     if (f->type == CONFIG_SECONDS_LIST || f->type == CONFIG_COUNT_LIST) {
         err = check_number(f, text, &v, why);
+        ASSERT(f->max <= UINT32_MAX);
         if (err == 0)
             *(uint32_t *)item = (uint32_t)v;
         return err;
@@ -276,6 +282,7 @@ int config_set_list(struct config *c, const struct config_field *f, void *base,
     size_t bytes = field_type_info(f)->bytes;
     char *items = n == 0 ? NULL : config_alloc(c, n * bytes);
 
+    ASSERT(config_field_is_list(f) && bytes > 0 && f->offset2 != f->offset);
     for (size_t i = 0; i < n; i++) {
         int err = set_item(c, f, items + i * bytes, texts[i], why);
 
@@ -322,6 +329,7 @@ static void copy_items(struct config *c, const struct config_field *f, const voi
     const char *source = *(char *const *)(const void *)((const char *)from + f->offset);
     char *items = config_alloc(c, (n + 1) * bytes);
 
+    ASSERT(bytes > 0 && (n == 0 || source != NULL));
     if (n != 0)
         memcpy(items, source, n * bytes); /* the keys */
     for (size_t i = 0; i < n; i++) {

@@ -124,6 +124,7 @@ static int parse_hours(struct str s, uint64_t *out)
             return -EINVAL;
         s = (struct str){s.ptr + (s.len != 0), s.len - (s.len != 0)};
     } while (s.len != 0);
+    ASSERT(hours != 0 && hours >> 24 == 0); /* no range is empty */
     *out = hours;
     return 0;
 }
@@ -132,6 +133,7 @@ static void format_hours(struct buf *out, uint64_t v)
 {
     const char *between = "";
 
+    ASSERT(v >> 24 == 0);
     if (v == 0xFFFFFF)
         buf_puts(out, "0-24");
     for (unsigned h = 0; h < 24 && v != 0xFFFFFF; h++) {
@@ -162,6 +164,7 @@ static void format_date(struct buf *out, uint64_t v)
 {
     char text[DAY_TEXT_BYTES];
 
+    ASSERT(v <= INT32_MAX);
     buf_puts(out, day_text((int32_t)v, text));
 }
 

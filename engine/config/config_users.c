@@ -169,6 +169,7 @@ const struct config_user *config_user_find(const struct config *c, struct str na
 {
     uint32_t at = config_names_find(&((const struct config_owner *)c)->users, name);
 
+    ASSERT(at == CONFIG_NO_MATCH || at < c->auth.users_len);
     return at == CONFIG_NO_MATCH ? NULL : &c->auth.users[at];
 }
 
@@ -218,6 +219,7 @@ static int load_entries(struct config *c, struct str text, struct buf *errors)
 
     for (size_t i = 0; i < text.len; i++)
         count += text.ptr[i] == '\n';
+    ASSERT(c->auth.users_len == 0);
     c->auth.users = config_alloc(c, count * sizeof(*c->auth.users));
     c->auth.scram = true;
     while (config_secret_next(text, &at, &line, &entry)) {
@@ -229,6 +231,7 @@ static int load_entries(struct config *c, struct str text, struct buf *errors)
         }
         buf_done(&why);
     }
+    ASSERT(c->auth.users_len <= count);
     for (size_t i = 0; i < c->auth.users_len; i++)
         c->auth.scram &=
             strcmp(password_method(str_of(c->auth.users[i].hash)), PASSWORD_SCRAM) == 0;
@@ -239,7 +242,7 @@ static int load_entries(struct config *c, struct str text, struct buf *errors)
 /* A listener that asks for users nobody has would take no mail, and nobody would know why. */
 static int check_listeners(const struct config *c, struct buf *errors)
 {
-    const struct config_field *f = config_field_find(&config_listener_schema, STR("auth"));
+    const struct config_field *f = config_key(&config_listener_schema, "auth");
 
     for (size_t i = 0; i < c->listeners_len && c->auth.users_file == NULL; i++) {
         const struct config_listener *l = &c->listeners[i];

@@ -431,6 +431,7 @@ void config_format_network(struct buf *out, const struct config_network *n)
     unsigned prefix = v4 ? n->prefix - 96U : n->prefix;
     char text[INET6_ADDRSTRLEN];
 
+    ASSERT(n->prefix <= 128);
     inet_ntop(v4 ? AF_INET : AF_INET6, v4 ? n->bytes + 12 : n->bytes, text, sizeof(text));
     buf_puts(out, text);
     if (prefix != (v4 ? 32 : 128))

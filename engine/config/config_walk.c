@@ -176,7 +176,7 @@ static void load_list(struct config_loader *l, const struct config_field *f, voi
 static void load_retry(struct config_loader *l, const struct config_field *f, void *base,
                        struct fy_node *node, const char *path, struct config_place at)
 {
-    const struct config_field *steps = config_field_find(f->section, STR("steps"));
+    const struct config_field *steps = config_key(f->section, "steps");
     struct config_destination *d = base;
     struct config_target t = {f->section, base, path, at, 0};
     uint64_t steps_bit = UINT64_C(1) << (steps - f->section->fields);
@@ -191,7 +191,7 @@ static void load_retry(struct config_loader *l, const struct config_field *f, vo
     }
     config_walk_section(l, &t, node);
     if (t.seen != 0 && (t.seen & steps_bit) == 0 && (d->retry_list_len != 0)) {
-        const struct config_field *jitter = config_field_find(f->section, STR("jitter"));
+        const struct config_field *jitter = config_key(f->section, "jitter");
 
         if (t.seen != UINT64_C(1) << (jitter - f->section->fields))
             d->retry_list_len = 0;
@@ -382,6 +382,7 @@ static void load_pair(struct config_loader *l, struct config_target *t, struct f
         unknown_key(l, t, name, at);
         return;
     }
+    ASSERT(f < t->section->fields + 64); /* each has a bit */
     bit = UINT64_C(1) << (f - t->section->fields);
     join(path, t->path, name);
     if ((t->seen & bit) != 0) {
@@ -539,5 +540,5 @@ void config_walk(struct config_loader *l, struct fy_node *root)
     l->c->is_empty = config_walk_empty(root);
     if (!l->c->is_empty) /* an empty file is all defaults */
         config_walk_section(l, &top, root);
-    check_together(l, config_field_find(&config_schema, STR("http")));
+    check_together(l, config_key(&config_schema, "http"));
 }

@@ -124,8 +124,7 @@ void config_warmup_origin_put(const struct config *c, enum config_warmup_kind ki
                               const char *name, struct buf *out)
 {
     const struct config_warmup_source *s = warmed_find(c, kind, str_of(name));
-    const struct config_field *map =
-        config_field_find(&config_warmup_schema, str_of(kinds[kind].map));
+    const struct config_field *map = config_key(&config_warmup_schema, kinds[kind].map);
     unsigned line = s == NULL ? 0 : config_line_given(c, s, map);
 
     if (line != 0)
@@ -176,22 +175,21 @@ bool config_warmup_policy(const struct config *c, const char *name, const char *
 static struct config_place place(const struct config *c, const struct config_section *s,
                                  const void *item, const char *member, const char *map)
 {
-    const struct config_field *f = s == NULL ? NULL : config_field_find(s, str_of(member));
-    unsigned line = f == NULL ? 0 : config_line_of(c, item, f);
+    unsigned line = config_line_of(c, item, config_key(s, member));
 
     if (line == 0)
-        line = config_line_of(c, c, config_field_find(&config_warmup_schema, str_of(map)));
+        line = config_line_of(c, c, config_key(&config_warmup_schema, map));
     return (struct config_place){(int)line, 1};
 }
 
 static const struct config_section *section_of(const char *map)
 {
-    return config_field_find(&config_warmup_schema, str_of(map))->section;
+    return config_key(&config_warmup_schema, map)->section;
 }
 
 static void check_schedule(struct config_loader *l, const struct config_warmup_schedule *s)
 {
-    const struct config_field *steps = config_field_find(section_of("schedules"), STR("steps"));
+    const struct config_field *steps = config_key(section_of("schedules"), "steps");
     struct config_place at = place(l->c, section_of("schedules"), s, "steps", "schedules");
 
     for (size_t i = 0; i < ARRAY_LEN(shipped_schedules); i++)
@@ -277,7 +275,7 @@ static void check_warmed(struct config_loader *l, const struct config_warmup_sou
 
 static void check_provider(struct config_loader *l, const struct config_warmup_provider *p)
 {
-    const struct config_field *map = config_field_find(&config_warmup_schema, STR("providers"));
+    const struct config_field *map = config_key(&config_warmup_schema, "providers");
     struct config_place at = {(int)config_line_given(l->c, p, map), 1};
     const struct shipped_provider *shipped = shipped_provider_find(str_of(p->name));
     struct suggest near;
