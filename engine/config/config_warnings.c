@@ -19,17 +19,10 @@ static void begin_warning(struct buf *out, const struct config *c, unsigned line
         buf_printf(out, "%s:%u: ", c->file != NULL ? c->file : "-", line);
 }
 
-static const struct config_field *top_field(const char *name)
-{
-    const struct config_field *f = config_field_find(&config_schema, str_of(name));
-
-    ASSERT(f != NULL); /* the names are those of this file */
-    return f;
-}
-
 static unsigned line_of_listener(const struct config *c, const struct config_listener *l)
 {
-    return config_line_of(c, l, config_field_find(top_field("listeners")->section, STR("listen")));
+    return config_line_of(c, l,
+                          config_key(config_key(&config_schema, "listeners")->section, "listen"));
 }
 
 static bool is_loopback_server(const char *text)
@@ -71,7 +64,9 @@ static void warn_of_destinations(const struct config *c, struct buf *out)
 
         if (config_provider_find(c, str_of(pattern)) == NULL)
             continue;
-        begin_warning(out, c, config_line_of(c, &c->destinations[i], top_field("destinations")));
+        begin_warning(
+            out, c,
+            config_line_of(c, &c->destinations[i], config_key(&config_schema, "destinations")));
         buf_printf(out,
                    "destinations['%s'] is for the domain '%s'; what holds at the "
                    "provider stands in providers['%s']\n",
@@ -147,7 +142,7 @@ static void warn_of_records(const struct config *c, struct buf *out)
         return;
     begin_warning(
         out, c,
-        config_line_of(c, c, config_field_find(top_field("records")->section, STR("path"))));
+        config_line_of(c, c, config_key(config_key(&config_schema, "records")->section, "path")));
     buf_printf(out,
                "records.path: %s is within queue.path: who moves or removes the queue takes the "
                "records along; give them a directory of their own\n",
@@ -193,8 +188,8 @@ static void warn_of_name(const struct config *c, unsigned line, const char *key,
 static void warn_of_names(const struct config *c, struct buf *out)
 {
     const struct config_field *own =
-        config_field_find(top_field("sources")->section, STR("ehlo_name"));
-    unsigned line = config_line_given(c, c, top_field("host_name"));
+        config_key(config_key(&config_schema, "sources")->section, "ehlo_name");
+    unsigned line = config_line_given(c, c, config_key(&config_schema, "host_name"));
 
     if (line != 0)
         warn_of_name(c, line, "host_name", c->host_name, out);
@@ -226,7 +221,7 @@ static void warn_of_credentials(const struct config *c, struct buf *out)
         may = may || may_get_password(&c->providers[i].dest);
     if (!some || may)
         return;
-    begin_warning(out, c, config_line_of(c, c, top_field("credentials_file")));
+    begin_warning(out, c, config_line_of(c, c, config_key(&config_schema, "credentials_file")));
     buf_puts(out, "credentials_file: no password goes to a next hop that was not "
                   "verified, and mail waits; write destinations: {\"*\": {tls: verify}}\n");
 }
@@ -244,7 +239,7 @@ void config_warnings(const struct config *c, bool as_root, struct buf *out)
     if (!c->dns.ipv4 && !c->dns.ipv6) {
         begin_warning(
             out, c,
-            config_line_of(c, c, config_field_find(top_field("dns")->section, STR("ipv6"))));
+            config_line_of(c, c, config_key(config_key(&config_schema, "dns")->section, "ipv6")));
         buf_puts(out, "dns: with neither ipv4 nor ipv6 no name leads to an address; say yes "
                       "to one\n");
     }
@@ -255,7 +250,8 @@ void config_warnings(const struct config *c, bool as_root, struct buf *out)
         if (!is_loopback_server(c->dns.servers[i])) {
             begin_warning(
                 out, c,
-                config_line_of(c, c, config_field_find(top_field("dns")->section, STR("servers"))));
+                config_line_of(c, c,
+                               config_key(config_key(&config_schema, "dns")->section, "servers")));
             buf_printf(
                 out,
                 "dns.servers: %s is beyond loopback: its answers say where mail goes, "
