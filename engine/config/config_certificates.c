@@ -88,7 +88,7 @@ bool config_relays_certificate(const struct config_listener *l, struct str certi
     return false;
 }
 
-/* What would never come true, or mean less than it seems to. */
+/* Complains of what can never apply, or means less than it seems to. */
 static void check_listener(struct config *c, size_t index,
                            void (*tell)(void *arg, unsigned line, const char *what), void *arg)
 {

@@ -1,4 +1,4 @@
-/* What is no mistake in a configuration, and yet hardly meant. */
+/* Warnings: what a configuration may say, but hardly means. */
 #include <arpa/inet.h>
 
 #include "base/sockaddr.h"
@@ -114,7 +114,7 @@ static void warn_of_route(const struct config *c, const struct config_route *r, 
     }
 }
 
-/* Who may be a proxy may say that it is somebody who may relay. */
+/* A client that may be a proxy may claim to speak for a client that may relay. */
 static void warn_of_everybody(const struct config *c, const struct config_listener *l,
                               const char *key, const struct config_network *networks, size_t len,
                               struct buf *out)
@@ -208,7 +208,7 @@ static bool may_get_password(const struct config_destination *d)
            config_tls_has_sts(tls);
 }
 
-/* Passwords that no destination lets go out: all that mail would wait. */
+/* Where no destination lets passwords go out, all mail that needs one would wait. */
 static void warn_of_credentials(const struct config *c, struct buf *out)
 {
     bool some = false, may = false;

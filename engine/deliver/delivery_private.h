@@ -61,8 +61,8 @@ void delivery_begin_handshake(struct delivery *d);
  * or one below it. Exchangers have the names that DNS says, and nothing proves what DNS says. */
 bool delivery_named_by_route(const struct delivery *d);
 /* Waits for the end of the turn, since a peer that closes or talks nonsense right behind its
- * greeting has given us no session. Counted as one that works, it would have the next opened at
- * once, for ever. */
+ * greeting has given us no session. If it counted as a session that works, the next would be opened
+ * at once, for ever. */
 void delivery_setup_ready(struct delivery *d);
 /* There will be no session with this address. */
 void delivery_setup_over(struct delivery *d, const struct smtp_event *event);

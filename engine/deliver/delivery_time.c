@@ -8,14 +8,14 @@
 #include "schedule/rollup.h"
 #include "worker/shared.h"
 
-#define IDLE_LOOK_MS   250   /* whether another worker wants an idle session's slot */
-#define LEAVE_KEEP_MS  30000 /* beyond `idle`: of a session whose channel waits for its leave */
-#define HOST_SLICE_MS  2000  /* of a session at a host where another worker lacks one */
-#define IDLE_KEEP_MS   1000  /* so long a worker keeps idle sessions of its fair share */
+#define IDLE_LOOK_MS   250   /* an idle session whose slot others want is kept so long */
+#define LEAVE_KEEP_MS  30000 /* a session whose channel waits for leave outlives `idle` by it */
+#define HOST_SLICE_MS  2000  /* a session lasts so long where another worker lacks one */
+#define IDLE_KEEP_MS   1000  /* a worker keeps idle sessions of its fair share so long */
 #define DRAIN_QUIT_MS  1000  /* a drain does not wait long for 221 */
-#define ORPHAN_MS      30000 /* an answer to content is waited for so long without our address */
+#define ORPHAN_MS      30000 /* so long an answer is waited for once our address has gone */
 #define ORPHAN_LOOK_MS 1000
-#define ROUTES_PER_MS  20 /* sessions whose routes are looked at: some 5 us each */
+#define ROUTES_PER_MS  20 /* a look at a session's route takes some 5 us */
 /* How often content under way is looked at in the shorter of the times `body` and `dot`, and what
  * the peer must take of it in that time: 360 bytes a second with the default. A peer that takes
  * less is as good as stuck. */
@@ -131,7 +131,8 @@ void delivery_arm_timer(struct delivery *d)
     d->deadline_ms = io_now_ms(io) + stage_timeout_ms(d);
     if (in_body(d))
         watch_body_anew(d);
-    /* Usually the deadline only moves out: the timer then finds out when it fires. */
+    /* Mostly the deadline moves to later. The timer is left as it is then, and looks again when it
+     * fires. */
     wheel_arm_by(io_wheel(io), &d->timer, next_look_ms(d));
 }
 
@@ -142,8 +143,8 @@ bool delivery_over_share(const struct delivery *d, uint64_t held_ms)
 }
 
 /* Whether others lack the slot that this idle session holds without work for it: another site of
- * the provider, or another worker. Mail comes in bursts: a worker whose share goes with each pause
- * asks for it again with the next burst. */
+ * the provider, or another worker. Mail comes in bursts: a worker that gave its share away in each
+ * pause would ask for it again with the next burst. */
 static bool idle_is_wanted(const struct delivery *d)
 {
     uint64_t since_ms = d->idle_ms, now_ms = io_now_ms(d->worker->io);
@@ -151,8 +152,8 @@ static bool idle_is_wanted(const struct delivery *d)
     /* Other sites of the provider do not wait for a rate, or for this source's turn, to end. */
     if (rollup_presses(d->channel) && !channel_has_work(d->channel))
         return now_ms >= since_ms + IDLE_LOOK_MS;
-    /* This worker has mail for it, and waits for other sources, whose turn it is there; the other
-     * worker has mail for it and waits for this one. */
+    /* This worker's mail for the session waits for other sources, whose turn it is; the other
+     * worker's mail waits for the session. */
     if (delivery_over_share(d, now_ms - d->connected_ms))
         return true;
     if (channel_has_mail(d->channel) ||
@@ -162,7 +163,8 @@ static bool idle_is_wanted(const struct delivery *d)
 }
 
 /* A session that ended while its channel waits for a rate would be opened anew for the next
- * message, and the leave be used late each time: it stays, if that comes soon enough. */
+ * message, and each leave of the rate would be used late. So it stays, if leave comes soon enough.
+ */
 static bool waits_for_leave(struct delivery *d)
 {
     uint64_t until_ms = !idle_rests(d)                 ? channel_leave_ms(d->channel)
@@ -193,8 +195,8 @@ static uint64_t orphaned_ms(const struct delivery *d)
     return gone_ms > 0 ? (uint64_t)gone_ms : 1;
 }
 
-/* Whether the messages in doubt are with our kernel still, as IPv4 keeps what it is given behind
- * the end of the address. They never leave: the connection is reset. */
+/* Whether the messages in doubt are still in our kernel: over IPv4 it keeps what it is given once
+ * the address has gone. Such messages never leave, as the connection is reset then. */
 static bool has_not_left(const struct delivery *d)
 {
     return stream_kept_from(&d->stream, d->doubt_bytes);
@@ -235,7 +237,8 @@ static bool orphan_ends(struct delivery *d)
     return true;
 }
 
-/* Only sessions that are up: a connect hears of it, and so does who looks at a proxy. */
+/* Only sessions that are up: a connect without a route fails by itself, and whoever looks at a
+ * proxy hears of that proxy's route. */
 static bool may_lose_route(const struct delivery *d)
 {
     return (d->state == DELIVERY_OPEN || d->state == DELIVERY_GREETING) &&

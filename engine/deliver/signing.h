@@ -14,8 +14,8 @@
 struct signing_wait {
     struct list_node node;
     struct signing *signing;
-    /* The message has a front, or result says why not: -errno. To be noted, no more; the end of the
-     * turn comes behind it. */
+    /* The message has a front, or result says why not: -errno. The handler only notes it: the end
+     * of the turn comes behind it. */
     void (*on_signed)(struct signing_wait *wait, int result);
 };
 

@@ -7,8 +7,8 @@
 #include "base/wheel.h"
 
 #define RETRY_NS  UINT64_C(20000000)   /* until the keeper has answered */
-#define LOOK_NS   UINT64_C(5000000000) /* the clock may be set meanwhile, or the caps */
-#define SLACK_NS  UINT64_C(2000000000) /* time in which nothing could be sent is made good */
+#define LOOK_NS   UINT64_C(5000000000) /* the clock or the caps may be set: looked at so often */
+#define SLACK_NS  UINT64_C(2000000000) /* so much of a pause is made up for */
 #define NS_PER_MS 1000000
 #define MINUTES   1440 /* of a day */
 #define JUMP_MS   1000 /* the clock was set by so much */
@@ -87,9 +87,9 @@ static struct warmup_stream *stream_make(struct warmup *w, struct str source, st
     return s;
 }
 
-/* Whether a is the newer record. One without a sequence is of a build that knew of none, and of no
- * other shard: it ran before those that have one were written, or, when somebody went back to it,
- * behind them. */
+/* Whether a is the newer record. A record without a sequence is of a build that knew no sequences
+ * and wrote to shard 0 alone. That build ran before those that write sequences, or after them, when
+ * somebody went back to it. */
 static bool is_newer(const struct warmup_state *a, const struct warmup_state *b)
 {
     if (a->sequence != 0 && b->sequence != 0)
@@ -156,7 +156,7 @@ static void ask_locked(struct warmup *w, struct warmup_stream *s, bool rides, ui
 {
     bool asked = atomic_exchange(&s->shared.asked, true);
 
-    if (!asked || !rides) { /* who asked before goes with who cannot wait */
+    if (!asked || !rides) { /* the more urgent of two questions decides */
         s->rides = rides;
         s->shard = shard;
     }
@@ -259,8 +259,8 @@ struct warmup_stream *warmup_stream_of(struct warmup *w, const struct config *c,
         s = stream_make(w, str_of(source), str_of(provider));
         ASSERT(s != NULL);
     }
-    /* Not of an old configuration, by a worker that is late or for a site that runs dry: its caps
-     * would stay. Such a stream gets no lease until the present one asks for it. */
+    /* An old configuration, of a worker that is late or of a site that runs dry, sets nothing: its
+     * caps would stay. Such a stream gets no lease until the present configuration asks for it. */
     if (!s->configured && c->generation >= w->generation)
         policy_set(w, s, c);
     pthread_mutex_unlock(&w->lock);
@@ -353,7 +353,8 @@ void warmup_doubt(struct warmup *w, struct warmup_stream *s, int64_t wall_ms, ui
             JUMP_MS)
         return;
     if (atomic_load_explicit(&s->shared.asked, memory_order_relaxed))
-        return; /* the answer under way may be by the old clock: ask behind it */
+        return; /* the answer under way may be by the old clock: it is asked for again behind that
+                 */
     atomic_store_explicit(&s->shared.doubted_ms, ahead_ms, memory_order_relaxed);
     ask(w, s);
 }
@@ -445,7 +446,7 @@ static void stream_gather(struct warmup_stream *s)
     gather_answers(s);
 }
 
-/* Whether what is kept in the store may stay as it is, when to is the state. */
+/* Whether the record that the store has still does when the state is *to. */
 static bool is_kept(const struct warmup_state *kept, const struct warmup_state *to)
 {
     return kept->stage == to->stage && kept->warm == to->warm && kept->day == to->day &&
@@ -476,8 +477,9 @@ static bool is_small(const struct warmup_stream *s)
     return !s->state.warm && warmup_part(&s->policy, &s->state) < WARMUP_PART;
 }
 
-/* Of a small cap the next lease is stored with mail that is settled: then it is a whole part, or
- * that of a later hour. In between it is what the store has already, if there is any. */
+/* Under a small cap a lease is not stored at once but with the next mail that is settled: then a
+ * whole part is leased, or that of a later hour. Until then the lease is what the store's record
+ * allows already, if that is more than was used. */
 static void stream_lease(struct warmup_stream *s, struct warmup_put *put)
 {
     uint32_t kept = s->kept.day == s->state.day && s->kept.used > s->state.used
@@ -499,7 +501,8 @@ static void stream_lease(struct warmup_stream *s, struct warmup_put *put)
     }
 }
 
-/* Whether what asks are answers that may hold the stage of a large cap, amid a lease. */
+/* Whether the stream asks only to store answers, which may hold the stage of a large cap, amid a
+ * lease. */
 static bool tells_answers(const struct warmup_stream *s, const struct warmup_hour *now)
 {
     return s->rides && !is_small(s) && !s->unsaved && now->day == s->state.day &&
@@ -507,7 +510,7 @@ static bool tells_answers(const struct warmup_stream *s, const struct warmup_hou
            atomic_load_explicit(&s->shared.budget, memory_order_relaxed) > 0;
 }
 
-/* The store hears of them, and of nothing else. */
+/* The store hears of the answers, and of nothing else. */
 static void stream_tell(struct warmup_stream *s, struct warmup_put *put)
 {
     gather_answers(s);
@@ -632,7 +635,7 @@ size_t warmup_asking(struct warmup *w)
     return len;
 }
 
-/* What is left of the old interval is waited for in the same part of the new one. */
+/* Of the new interval as large a part is waited for as is left of the old one. */
 static void pace_set(struct warmup_stream *s, uint64_t interval_ns, uint64_t now_ns)
 {
     uint64_t old_ns =
@@ -666,7 +669,7 @@ static void stream_grant(struct warmup *w, struct warmup_stream *s, const struct
     } else if (put->granted == 0) {
         from_ms = warmup_opens_ms(w, s, &put->state, &put->now);
     } else {
-        if (window_ms < minute_ms) /* of an hour that is cut short when clocks change */
+        if (window_ms < minute_ms) /* of an hour that a change of clocks cuts short */
             window_ms = minute_ms;
         pace_set(s, (uint64_t)window_ms * NS_PER_MS / (share > 0 ? share : 1), now_ns);
         atomic_fetch_add(&s->shared.budget, put->granted);
@@ -700,7 +703,7 @@ void warmup_granted(struct warmup *w, const struct warmup_put *put, bool stored,
     atomic_store(&s->shared.asked, false);
     missed = atomic_exchange(&s->shared.missed, 0);
     s->unsaved = s->unsaved || !stored;
-    if (!stored) /* when it is to go on is what it was: who waits for it asks again */
+    if (!stored) /* nothing was granted: whoever waits for the stream asks again */
         atomic_store_explicit(&s->shared.doubted_ms, 0, memory_order_relaxed);
     if (is_of_old)
         ask_locked(w, s, false, 0);

@@ -40,7 +40,7 @@ struct parser {
 /* The first error counts. Behind it there are no tokens, so that everything unwinds. */
 void template_fail(struct parser *p, size_t at, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
-/* 0 when there are too many of them, or too deep ones. */
+/* Its number; 0: there are too many nodes, or too deep ones. */
 uint32_t template_node(struct parser *p, struct node node);
 
 /* Of statements or arguments; 0: none. The first is as deep as the deepest: whatever has the list
@@ -57,7 +57,7 @@ uint32_t template_parse_condition(struct parser *p);
 /* A name, or a constant. */
 uint32_t template_parse_name(struct parser *p);
 void template_expect_sign(struct parser *p, const char *sign);
-/* Whether p may go one level deeper; it did in any case. */
+/* Goes one level deeper. False: that is deeper than it may be. */
 bool template_descend(struct parser *p);
 
 /* The statements of a source in Mustache or Handlebars. */

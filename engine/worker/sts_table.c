@@ -174,7 +174,7 @@ static void looked(struct sts_table *t, struct str domain, struct sts_policy *po
         e->generation = t->generation;
         free(e->why);
         e->why = why == NULL ? NULL : strdup(why);
-        e->used |= why != NULL; /* a renewal that failed is tried again */
+        e->used |= why != NULL; /* so that a renewal that failed is tried again */
         if (policy != NULL) {
             policy_set(t, e, policy);
             while (t->policy_bytes > STS_POLICY_BYTES_MAX)
@@ -203,7 +203,7 @@ void sts_table_look_again(struct sts_table *t)
     pthread_mutex_unlock(&t->lock);
 }
 
-/* A renewal that failed waits until the next lookup may be. */
+/* A renewal that failed waits until the next lookup is allowed. */
 static bool entry_is_due(const struct entry *e, uint64_t now_ms, int64_t wall_ms)
 {
     if (e->policy == NULL)
@@ -213,7 +213,8 @@ static bool entry_is_due(const struct entry *e, uint64_t now_ms, int64_t wall_ms
             (e->why == NULL || e->look_ms <= now_ms));
 }
 
-/* The domain of an evicted policy whose record is to go: not where there is a newer one. */
+/* The domain of an evicted policy whose record is to go. A domain that has a policy again is passed
+ * over, as the record is that policy's. */
 static bool next_gone(struct sts_table *t, char domain[DNS_NAME_MAX + 1])
 {
     struct list_node *n;
@@ -279,7 +280,7 @@ struct loading {
     int err;
 };
 
-/* A damaged record is as none: the policy is fetched anew. */
+/* A damaged record counts as none: the policy is fetched anew. */
 static void load_one(void *arg, struct str key, struct str value)
 {
     struct loading *l = arg;

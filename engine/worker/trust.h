@@ -1,4 +1,4 @@
-/* What TLS needs beside the configuration: what the files hold that the configuration names. It is
+/* What TLS needs beside the configuration: the contents of the files that it names. They are
  * read by the main thread, at the start (as root, where the engine was started so) and with each
  * reload; workers get it together with the configuration that it belongs to. Counted by reference,
  * constant once loaded. */

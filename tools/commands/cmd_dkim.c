@@ -174,7 +174,7 @@ static int make_directory(const char *path, const struct owner *owner)
     if (mkdir(directory, 0700) == 0 && owner->uid != (uid_t)-1 &&
         chown(directory, owner->uid, owner->gid) != 0)
         return -errno;
-    return 0; /* what is wrong with it, opening the file says */
+    return 0; /* opening the file says what is wrong with the directory */
 }
 
 static int make_one(const struct options *o, const struct config *c, const char *domain,

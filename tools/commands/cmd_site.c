@@ -193,7 +193,7 @@ static void put_sources(struct buf *out, const json_t *route)
     buf_putc(out, '\n');
 }
 
-/* Asked for by its name, and without mail. */
+/* A provider that was asked for by its name, and has no mail. */
 static bool is_provider(const json_t *route)
 {
     return *reply_text(route, "site") == 0 && *reply_text(route, "provider") != 0;
@@ -245,9 +245,8 @@ static json_t *route_of(const char *name)
     return json_pack("{s:s, s:s}", "op", "route", "recipient", address);
 }
 
-/* A domain that has mail for the site name; empty: there is no such site now. Screens name sites,
- * and a site's name looks like a domain: that of an exchanger is one, which has a route of its own.
- */
+/* A domain that has mail for the site name; empty: there is no such site now. The site itself
+ * cannot be asked for: its name looks like a domain, and as a domain it may have another route. */
 static int find_domain(struct channel *ch, const char *name, char *domain, size_t size)
 {
     int code = channel_send(ch, json_pack("{s:s, s:s}", "op", "sites", "name", name));

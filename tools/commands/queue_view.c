@@ -65,7 +65,7 @@ static int view(struct channel *ch, const struct queue_options *o, const char *o
 
 #define ID_COLUMNS   32
 #define LIST_COLUMNS (ID_COLUMNS + 22) /* in front of the recipient */
-#define WIDE_COLUMNS 120               /* from here on what holds a row stands in its line */
+#define WIDE_COLUMNS 120 /* a screen so wide shows what holds a row in the row's line */
 
 /* in: what stands in front of a time, "" or "in ". */
 static void put_due(struct buf *out, const char *in, const json_t *row)

@@ -107,8 +107,8 @@ static void put_stage(struct buf *out, const json_t *o)
     buf_putc(out, ' ');
 }
 
-/* The sentence of the line that begins at from: at its end where the screen has room, else below
- * it. */
+/* Puts the sentence of the line that begins at from: at the line's end where the screen has room,
+ * else below the line. */
 static void put_sentence(struct buf *out, size_t from, struct buf *text, const struct columns *c)
 {
     struct str rest;
@@ -179,7 +179,7 @@ void warmup_put_stream(struct buf *out, const json_t *o, bool first, unsigned wi
     put_stage(out, o);
     put_cap(out, o, "cap");
     put_number(out, (uint64_t)reply_number(o, "used"), COUNT_COLUMNS);
-    /* Without a cap nothing is a part of it. */
+    /* Without a cap there is no part of it to show. */
     put_bar(out, json_is_integer(json_object_get(o, "cap")) ? (uint64_t)reply_number(o, "used") : 0,
             (uint64_t)reply_number(o, "cap"), c.bar);
     put_hour(out, o);

@@ -125,7 +125,7 @@ static const struct option_row options[] = {
 
 /* --- what is posted --- */
 
-/* The file's name without its end, of what a name may have. */
+/* The file's name without its ending. What a campaign's name may not have becomes '-'. */
 static const char *name_of_file(struct order *o)
 {
     const char *slash = strrchr(o->template_file, '/');
@@ -499,7 +499,8 @@ static int send_campaign(struct order *o)
     char id[40];
     int err = find(o, &campaign, &other);
 
-    /* One that is over and may be ours is ours: nobody gets a letter twice. */
+    /* A campaign that is over and may be ours counts as ours, so that nobody gets a letter twice.
+     */
     if (err == 0 && campaign == NULL && is_over(other))
         campaign = json_incref(other);
     if (err == 0 && campaign == NULL)
@@ -537,7 +538,8 @@ static int print_findings(const struct mailing_findings *f, bool has_config)
                : EXIT_FAILED;
 }
 
-/* The one that is named must be there; the usual one may be, and may be nobody's to read. */
+/* A configuration that is named must be there. The usual one may be missing, or not be readable for
+ * the caller. */
 static int open_config(const struct order *o, struct config **config)
 {
     const char *file = o->config_file == NULL ? CONFIG_FILE : o->config_file;
@@ -587,7 +589,7 @@ static bool find_api(struct order *o, const struct config *config)
     return true;
 }
 
-/* The option that said what is wrong, or NULL: it is the template's. */
+/* The option that gave what is wrong; NULL: the template gave it. */
 static const char *option_of(const struct order *o, const char *field)
 {
     const struct {
@@ -676,7 +678,7 @@ int cmd_send_template(int argc, char **argv)
     int err, status;
 
     for (int i = 1; i < argc; i++)
-        if (strcmp(argv[i], "--help") == 0) { /* or it would be the file of --template */
+        if (strcmp(argv[i], "--help") == 0) { /* or --template would take it for its file */
             fputs(usage, stdout);
             return EXIT_OK;
         }
@@ -689,7 +691,7 @@ int cmd_send_template(int argc, char **argv)
               stderr);
         return EXIT_USAGE;
     }
-    /* Not when all of the list is there, and only its start is refused. */
+    /* Looked at now, as the start comes last: the whole list would be there when it is refused. */
     if (o.at != NULL && trace_time_parse(str_of(o.at), &at_ms) < 0) {
         fprintf(stderr,
                 "hayauma send: --at: '%s' is no time; write 2026-12-01T09:00:00+09:00\n"
