@@ -106,6 +106,8 @@ int control_request_parse(struct str line, struct control_request *out,
                           struct control_refusal *why) MUST_USE;
 void control_request_done(struct control_request *r);
 
+/* --- control_filter.c --- */
+
 enum control_state control_row_state(const struct queue_row_view *row, int64_t now_ms);
 const char *control_state_name(enum control_state state);
 bool control_filter_match(const struct control_filter *f, const struct queue_row_view *row,
