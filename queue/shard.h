@@ -72,9 +72,10 @@ struct shard {
         uint64_t rows_bytes;       /* pages of the rows tree */
         uint64_t space_checked_ns, kept_ns, counted_ns; /* when these were last looked at */
         uint64_t rest_until_ns;                         /* after a commit of many */
-        size_t last_urgent_len; /* how many urgent changes the last commit had */
-        bool ballast;           /* the emergency space is there */
-        uint64_t *flows;        /* bit per flow id: its record is stored here */
+        size_t last_urgent_len;   /* how many urgent changes the last commit had */
+        size_t last_patient_rows; /* of the last changes that waited for company */
+        bool ballast;             /* the emergency space is there */
+        uint64_t *flows;          /* bit per flow id: its record is stored here */
         size_t flows_words;
         struct {
             uint64_t used, far; /* pages of contents since the last look; not near the one before */
