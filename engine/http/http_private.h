@@ -61,7 +61,6 @@ struct http_thread {
     struct MHD_Daemon *daemon;
     pthread_t thread;
     bool runs;
-    bool looked;                  /* at the file of tokens, in this pass */
     bool listens;                 /* the listening socket is waited for, too */
     bool told;                    /* by the library of a connection that it was given */
     bool complained;              /* of no descriptor for a connection */

@@ -398,7 +398,6 @@ static char *basic_token(const char *coded)
 /* As tokens_find(). */
 static int token_of(struct http_request *r, const char *authorization)
 {
-    bool looked = r->thread->looked;
     char *text = NULL;
     int err;
 
@@ -409,9 +408,8 @@ static int token_of(struct http_request *r, const char *authorization)
     else if (str_starts_nocase(str_of(authorization), STR(BASIC)))
         text = basic_token(authorization + sizeof(BASIC) - 1);
     err = text == NULL ? -ENOENT
-                       : tokens_find(&r->http->tokens, r->config->http.tokens, str_of(text), looked,
-                                     &r->token);
-    r->thread->looked |= text != NULL;
+                       : tokens_find(&r->http->tokens, r->config->http.tokens, str_of(text),
+                                     r->thread->pass_ns, &r->token);
     free(text);
     return err;
 }

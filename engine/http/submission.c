@@ -33,6 +33,7 @@
 #define SMALL_BYTES   (64u << 10) /* a letter of so few is made where there is no room, alone */
 #define EXPIRES_OVER  "expires: is over"
 #define ERRORS_MAX    100 /* that are told; all failed recipients are named */
+#define ANSWER_BYTES  256 /* of an answer, beside its lists */
 
 struct letter { /* of a round */
     struct accept_waiter waiter;
@@ -174,6 +175,7 @@ static void answer(struct submission *s)
 {
     struct buf out = {0};
 
+    /* Each request ends here: no text is formatted. */
     ASSERT(s->under_way == 0 && s->letters_len == 0);
     ASSERT(s->success + s->failed == s->recipients);
     if (s->once.again) /* what was missing */
@@ -182,12 +184,18 @@ static void answer(struct submission *s)
         request_problem(s->request, 503, "", "%s", shortage_text(s->shortage));
         return;
     }
-    buf_printf(&out, "{\"success_count\":%zu,\"fail_count\":%zu,\"failed_recipients\":[",
-               s->success, s->failed);
+    buf_room(&out, ANSWER_BYTES + s->failed_json.len + s->errors_json.len + s->ids_json.len);
+    buf_puts(&out, "{\"success_count\":");
+    buf_put_u64(&out, s->success);
+    buf_puts(&out, ",\"fail_count\":");
+    buf_put_u64(&out, s->failed);
+    buf_puts(&out, ",\"failed_recipients\":[");
     buf_put_str(&out, buf_str(&s->failed_json));
     buf_puts(&out, "],\"errors\":[");
     buf_put_str(&out, buf_str(&s->errors_json));
-    buf_printf(&out, "],\"batch_id\":\"%s\",\"ids\":[", s->batch_id);
+    buf_puts(&out, "],\"batch_id\":\"");
+    buf_puts(&out, s->batch_id);
+    buf_puts(&out, "\",\"ids\":[");
     buf_put_str(&out, buf_str(&s->ids_json));
     buf_puts(&out, "]}\n");
     request_answer(s->request, 200, "application/json", buf_str(&out));

@@ -267,7 +267,7 @@ static void *thread_main(void *arg)
     while (!atomic_load(&t->http->closed)) {
         listen_or_not(t);
         wait_for_events(t);
-        t->looked = t->active = false;
+        t->active = false;
         t->pass_ns = clock_mono_ns();
         take_arrived(t);
         resume_all(t);

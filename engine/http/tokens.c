@@ -10,10 +10,12 @@
 #include <glib.h>
 
 #include "base/base64.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/rng.h"
 #include "config/config_value.h"
+#include "tls/digest.h"
 
 #define FILE_BYTES_MAX (16u << 20)
 #define RANDOM_BYTES   32
@@ -68,10 +70,16 @@ bool token_name_valid(struct str name)
 
 void token_hash(struct str text, char hash[static TOKEN_HASH_CHARS + 1])
 {
-    char *made = g_compute_checksum_for_data(G_CHECKSUM_SHA256, (const guchar *)text.ptr, text.len);
+    static const char digits[] = "0123456789abcdef";
+    uint8_t made[DIGEST_BYTES];
 
-    memcpy(hash, made, TOKEN_HASH_CHARS + 1);
-    g_free(made);
+    _Static_assert(TOKEN_HASH_CHARS == 2 * DIGEST_BYTES, "in hex");
+    digest_sha256(text.ptr, text.len, made);
+    for (size_t i = 0; i < sizeof(made); i++) {
+        hash[2 * i] = digits[made[i] >> 4];
+        hash[2 * i + 1] = digits[made[i] & 15];
+    }
+    hash[TOKEN_HASH_CHARS] = '\0';
 }
 
 void token_make(char text[static TOKEN_TEXT_BYTES], char hash[static TOKEN_HASH_CHARS + 1])
@@ -279,7 +287,8 @@ static struct token *find_hash(const struct token_list *list, const char *hash)
     return NULL;
 }
 
-int tokens_find(struct tokens *t, const char *file, struct str text, bool looked, struct token *out)
+int tokens_find(struct tokens *t, const char *file, struct str text, uint64_t since_ns,
+                struct token *out)
 {
     char hash[TOKEN_HASH_CHARS + 1];
     struct token *found = NULL;
@@ -287,9 +296,10 @@ int tokens_find(struct tokens *t, const char *file, struct str text, bool looked
 
     token_hash(text, hash);
     pthread_mutex_lock(&t->lock);
-    if (looked)
+    if (t->looked_ns > since_ns)
         found = find_hash(&t->list, hash);
     if (found == NULL) {
+        t->looked_ns = clock_mono_ns();
         err = look(t, file);
         found = err < 0 ? NULL : find_hash(&t->list, hash);
     }

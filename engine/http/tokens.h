@@ -65,14 +65,15 @@ struct tokens {
     struct timespec changed; /* the file's ctime, when it was read: chmod and chown count too */
     ino_t inode;             /* 0: it is to be read */
     int err;                 /* why it cannot be used */
+    uint64_t looked_ns;      /* monotonic: when the last look at the file's time began */
 };
 
 void tokens_init(struct tokens *t);
 void tokens_done(struct tokens *t);
 /* 0: text is a token of file, *out is a copy. -ENOENT: it is none, or there is no file. Another
- * -errno: the file cannot be used. looked: the caller has just done so with another token, and one
- * that is known needs no further look at the file's time. */
-int tokens_find(struct tokens *t, const char *file, struct str text, bool looked,
+ * -errno: the file cannot be used. A token that is known needs no look at the file's time where one
+ * began behind since_ns (monotonic; UINT64_MAX: it needs one), by whichever thread. */
+int tokens_find(struct tokens *t, const char *file, struct str text, uint64_t since_ns,
                 struct token *out) MUST_USE;
 /* Takes one of what the rate of that token has: 0, or in how many ms there is one again. now_ns:
  * monotonic. */

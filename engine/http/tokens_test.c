@@ -32,21 +32,21 @@ static void test_file(void **state)
     token_list_done(&read);
     tokens_init(&tokens);
     token_make(other, found.hash);
-    assert_int_equal(tokens_find(&tokens, file, str_of(text), false, &found), 0);
+    assert_int_equal(tokens_find(&tokens, file, str_of(text), UINT64_MAX, &found), 0);
     assert_string_equal(found.name, "app");
-    assert_int_equal(tokens_find(&tokens, file, str_of(other), false, &found), -ENOENT);
+    assert_int_equal(tokens_find(&tokens, file, str_of(other), UINT64_MAX, &found), -ENOENT);
     /* Another token in its place, in the same second. */
     memcpy(one.tenant, "acme", 5);
     token_hash(str_of(other), one.hash);
     assert_int_equal(token_list_store(file, &list, NULL), 0);
-    assert_int_equal(tokens_find(&tokens, file, str_of(text), false, &found), -ENOENT);
-    assert_int_equal(tokens_find(&tokens, file, str_of(other), false, &found), 0);
+    assert_int_equal(tokens_find(&tokens, file, str_of(text), UINT64_MAX, &found), -ENOENT);
+    assert_int_equal(tokens_find(&tokens, file, str_of(other), UINT64_MAX, &found), 0);
     assert_string_equal(found.tenant, "acme");
     /* Who has just looked does not look again, but for one that is not known. */
     unlink(file);
-    assert_int_equal(tokens_find(&tokens, file, str_of(other), true, &found), 0);
-    assert_int_equal(tokens_find(&tokens, file, str_of(text), true, &found), -ENOENT);
-    assert_int_equal(tokens_find(&tokens, file, str_of(other), true, &found), -ENOENT);
+    assert_int_equal(tokens_find(&tokens, file, str_of(other), 0, &found), 0);
+    assert_int_equal(tokens_find(&tokens, file, str_of(text), 0, &found), -ENOENT);
+    assert_int_equal(tokens_find(&tokens, file, str_of(other), 0, &found), -ENOENT);
     tokens_done(&tokens);
     assert_int_equal(token_list_load(file, &read, &error), -ENOENT);
     buf_done(&error);
@@ -71,10 +71,10 @@ static void test_rate(void **state)
     token_make(text, two[1].hash);
     tokens_init(&tokens);
     assert_int_equal(token_list_store(file, &list, NULL), 0);
-    assert_int_equal(tokens_find(&tokens, file, str_of(text), false, &any), 0);
+    assert_int_equal(tokens_find(&tokens, file, str_of(text), UINT64_MAX, &any), 0);
     token_make(text, two[0].hash);
     assert_int_equal(token_list_store(file, &list, NULL), 0);
-    assert_int_equal(tokens_find(&tokens, file, str_of(text), false, &found), 0);
+    assert_int_equal(tokens_find(&tokens, file, str_of(text), UINT64_MAX, &found), 0);
     assert_int_equal(found.rate, 2);
     assert_int_equal(found.rate_period_ms, 1000);
     assert_int_equal(tokens_take(&tokens, &found, now), 0);
@@ -94,7 +94,7 @@ static void test_rate(void **state)
     list = (struct token_list){.tokens = two, .len = 1};
     for (int i = 0; i < 2; i++) {
         assert_int_equal(token_list_store(file, &list, NULL), 0);
-        assert_int_equal(tokens_find(&tokens, file, str_of(text), false, &found), 0);
+        assert_int_equal(tokens_find(&tokens, file, str_of(text), UINT64_MAX, &found), 0);
         assert_true(tokens_take(&tokens, &found, now + 7 * second) > 1000000);
         list.len = 2;
     }
@@ -121,12 +121,12 @@ static void test_unreadable(void **state)
         assert_int_equal(chmod(i == 0 ? dir : file, 0755), 0);
         assert_int_equal(chmod(i == 0 ? file : dir, 0), 0);
         assert_int_equal(me == 0 ? seteuid(65533) : 0, 0); /* root reads all */
-        assert_int_equal(tokens_find(&tokens, file, str_of(text), false, &found), -EACCES);
-        assert_int_equal(tokens_find(&tokens, file, str_of(text), false, &found), -EACCES);
+        assert_int_equal(tokens_find(&tokens, file, str_of(text), UINT64_MAX, &found), -EACCES);
+        assert_int_equal(tokens_find(&tokens, file, str_of(text), UINT64_MAX, &found), -EACCES);
         assert_int_equal(seteuid(me), 0);
         assert_int_equal(chmod(i == 0 ? file : dir, 0755), 0);
         assert_int_equal(me == 0 ? seteuid(65533) : 0, 0);
-        assert_int_equal(tokens_find(&tokens, file, str_of(text), false, &found), 0);
+        assert_int_equal(tokens_find(&tokens, file, str_of(text), UINT64_MAX, &found), 0);
         assert_int_equal(seteuid(me), 0);
     }
     tokens_done(&tokens);

@@ -51,17 +51,21 @@ static bool char_take(struct reader *r, char c)
 
 /* --- strings --- */
 
-#define EACH(byte) (UINT64_C(0x0101010101010101) * (byte))
+/* So many bytes at once; what machines do with one instruction each. */
+typedef uint8_t bytes16 __attribute__((vector_size(16)));
 
-/* Whether a byte of word ends a run of bytes that stand for themselves; a byte that is above such a
- * one may pass for one. */
-static inline bool has_special(uint64_t word)
+static inline bool any_bit(bytes16 v)
 {
-    uint64_t quote = word ^ EACH('"'), backslash = word ^ EACH('\\');
+    uint64_t halves[2];
 
-    return ((((quote - EACH(1)) & ~quote) | ((backslash - EACH(1)) & ~backslash) |
-             ((word - EACH(' ')) & ~word)) &
-            EACH(0x80)) != 0;
+    memcpy(halves, &v, sizeof(halves));
+    return (halves[0] | halves[1]) != 0;
+}
+
+/* Whether one of them ends a run of bytes that stand for themselves. */
+static inline bool has_special(bytes16 v)
+{
+    return any_bit((bytes16)(v == '"') | (bytes16)(v == '\\') | (bytes16)(v < ' '));
 }
 
 static inline bool is_special(char c)
@@ -70,15 +74,15 @@ static inline bool is_special(char c)
 }
 
 /* To the next such byte, or the end. *all gets bits of all bytes on the way. */
-static void skip_plain(struct reader *r, uint64_t *all)
+static void skip_plain(struct reader *r, bytes16 *all)
 {
-    uint64_t word;
+    bytes16 v;
 
-    for (; (size_t)(r->end - r->at) >= sizeof(word); r->at += sizeof(word)) {
-        memcpy(&word, r->at, sizeof(word));
-        if (has_special(word))
+    for (; (size_t)(r->end - r->at) >= sizeof(v); r->at += sizeof(v)) {
+        memcpy(&v, r->at, sizeof(v));
+        if (has_special(v))
             break;
-        *all |= word;
+        *all |= v;
     }
     while (r->at < r->end && !is_special(*r->at))
         *all |= (uint8_t)*r->at++;
@@ -149,7 +153,7 @@ static bool take_string(struct reader *r, struct str *out)
 {
     const char *from = r->at;
     bool escaped = false;
-    uint64_t all = 0;
+    bytes16 all = {0};
 
     ASSERT(r->at > r->begin && r->at[-1] == '"');
     buf_clear(&r->text);
@@ -172,7 +176,7 @@ static bool take_string(struct reader *r, struct str *out)
         buf_put_str(&r->text, *out);
         *out = buf_str(&r->text);
     }
-    if ((all & EACH(0x80)) != 0 && !smtp_utf8_valid(*out))
+    if (any_bit(all & 0x80) && !smtp_utf8_valid(*out))
         return fail(r, "a string is not UTF-8");
     r->at++;
     return true;

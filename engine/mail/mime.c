@@ -181,6 +181,32 @@ static void to_iso2022jp(struct buf *lines)
     *lines = coded;
 }
 
+static void put_type(struct buf *out, struct str subtype, const char *charset)
+{
+    buf_puts(out, "Content-Type: text/");
+    buf_put_str(out, subtype);
+    buf_puts(out, "; charset=");
+    buf_puts(out, charset);
+    buf_puts(out, "\r\nContent-Transfer-Encoding: ");
+}
+
+/* ASCII, as most letters are: it is written where it stays. False, and nothing is put: a line is
+ * too long. */
+static bool put_plain_text(struct buf *out, struct str subtype, struct str text)
+{
+    size_t began = out->len, at;
+
+    buf_room(out, text.len + text.len / 32 + 200);
+    put_type(out, subtype, "us-ascii");
+    buf_puts(out, "7bit\r\n\r\n");
+    at = out->len;
+    mime_put_lines(out, text);
+    if (lines_fit((struct str){(const char *)out->data + at, out->len - at}))
+        return true;
+    out->len = began;
+    return false;
+}
+
 void mime_put_text(struct buf *out, struct str subtype, struct str text, enum mime_charset charset)
 {
     struct buf lines = {0};
@@ -188,17 +214,15 @@ void mime_put_text(struct buf *out, struct str subtype, struct str text, enum mi
     size_t encoding;
     int err;
 
+    if (ascii && put_plain_text(out, subtype, text))
+        return;
     mime_put_lines(&lines, text);
     if (iso2022jp)
         to_iso2022jp(&lines);
     ASSERT(lines.len == 0 || lines.data[lines.len - 1] == '\n');
     buf_room(out, lines.len + 200);
-    buf_puts(out, "Content-Type: text/");
-    buf_put_str(out, subtype);
-    buf_puts(out, "; charset=");
-    buf_puts(out, ascii ? "us-ascii" : iso2022jp ? "iso-2022-jp" : "utf-8");
-    buf_puts(out, "\r\nContent-Transfer-Encoding: ");
-    if ((ascii || iso2022jp) && lines_fit(buf_str(&lines))) {
+    put_type(out, subtype, ascii ? "us-ascii" : iso2022jp ? "iso-2022-jp" : "utf-8");
+    if (iso2022jp && lines_fit(buf_str(&lines))) {
         buf_puts(out, "7bit\r\n\r\n");
         buf_put(out, lines.data, lines.len);
         buf_done(&lines);
