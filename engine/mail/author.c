@@ -8,11 +8,12 @@
 struct reader {
     struct str value;
     size_t at;
-    bool all;      /* an address in front of one in <> counts too */
-    bool angle;    /* within <> */
-    bool unclear;  /* others may read another address here */
-    size_t local;  /* where the text in front of the '@' begins */
-    size_t domain; /* where the text behind the last '@' begins; 0: there was none */
+    bool all;       /* an address in front of one in <> counts too */
+    bool angle;     /* within <> */
+    bool unclear;   /* others may read another address here */
+    size_t local;   /* where the text in front of the '@' begins */
+    size_t at_sign; /* the last '@', where domain says that there was one */
+    size_t domain;  /* where the text behind it begins; 0: there was none */
     size_t domain_end;
 };
 
@@ -68,6 +69,7 @@ static bool reader_step(struct reader *r, char c)
     switch (c) {
     case '@':
         r->unclear |= r->domain != 0;
+        r->at_sign = r->at;
         r->domain = r->at + 1;
         r->domain_end = 0;
         return false;
@@ -171,10 +173,10 @@ static enum authors field_check(struct str value, author_fn *may, const void *ar
     enum authors result = AUTHORS_NONE;
 
     while (reader_run(&r)) {
-        struct str local = {value.ptr + r.local, r.domain - 1 - r.local};
+        struct str local = {value.ptr + r.local, r.at_sign - r.local};
         struct dns_name domain;
 
-        ASSERT(r.local < r.domain);
+        ASSERT(r.local <= r.at_sign && r.at_sign < r.domain);
         if (*left == 0 || !reader_domain(&r, &domain))
             return AUTHORS_UNCLEAR;
         --*left;
