@@ -26,6 +26,7 @@
 
 struct reading {
     struct recipe *in;
+    bool stored;  /* as in template_compile() */
     bool literal; /* the dialect is Static */
     bool missing_fails;
     enum template_language language;
@@ -51,7 +52,7 @@ static struct template *compile(struct reading *r, const json_t *source, enum te
 
     ASSERT(json_is_string(source));
     t = r->literal ? template_literal(json_str(source))
-                   : template_compile(json_str(source), r->language, place, r->partials,
+                   : template_compile(json_str(source), r->language, place, r->stored, r->partials,
                                       r->partials_len, &why);
     if (t == NULL) {
         recipe_mistake(r->error, path, &why);
@@ -426,10 +427,10 @@ static int read_partials(struct reading *r, const json_t *root)
     return -EINVAL;
 }
 
-int recipe_read(json_t *root, struct recipe **out, struct json_mistake *mistake)
+static int read_recipe(json_t *root, bool stored, struct recipe **out, struct json_mistake *mistake)
 {
     struct recipe *in = calloc(1, sizeof(*in));
-    struct reading r = {.in = in, .error = mistake};
+    struct reading r = {.in = in, .stored = stored, .error = mistake};
     json_t *substitutions = json_member(root, "substitutions");
 
     ASSERT(in != NULL);
@@ -442,6 +443,11 @@ int recipe_read(json_t *root, struct recipe **out, struct json_mistake *mistake)
     in->substitutions = json_incref(substitutions);
     *out = in;
     return 0;
+}
+
+int recipe_read(json_t *root, struct recipe **out, struct json_mistake *mistake)
+{
+    return read_recipe(root, false, out, mistake);
 }
 
 static void mailbox_free(struct letter_mailbox *box)
@@ -635,7 +641,7 @@ int recipe_parse(struct str text, struct recipe **out, struct json_mistake *mist
     if (err == 0 && (marks = json_member(root, "marks")) != NULL)
         err = json_fields_check(marks, "marks", marks_fields, ARRAY_LEN(marks_fields), mistake);
     if (err == 0)
-        err = recipe_read(root, out, mistake);
+        err = read_recipe(root, true, out, mistake);
     ASSERT(err < 0 || ((*out)->marks == NULL && (*out)->sender_rule == NULL));
     if (err == 0)
         (*out)->marks = json_incref(marks);

@@ -116,6 +116,28 @@ static void test_stored(void **state)
     buf_done(&other);
 }
 
+/* A build before took an argument by a name that its filter does not have for the first one: what
+ * was stored then means that for ever, and is not accepted anew. */
+static void test_stored_by_older_builds(void **state)
+{
+    static const char body[] =
+        "{\"content\":{\"from\":{\"email\":\"n@s.example\"},"
+        "\"text_body\":\"{{ 0|date(lang='de') }} {{ [x, 3]|select(x='odd')|first }}\"}}";
+    json_t *root = json_loads(body, 0, NULL);
+    struct json_mistake mistake = {0};
+    struct recipe *r = parsed(body), *anew;
+    struct buf out = letter(r, "{\"substitutions\":{\"x\":2}}");
+
+    (void)state;
+    if (strstr((char *)out.data, "\r\n\r\n1. Januar 1970 3\r\n") == NULL)
+        fail_msg("%s", (char *)out.data);
+    assert_int_equal(recipe_read(root, &anew, &mistake), -EINVAL);
+    assert_non_null(strstr(mistake.text, "the filter 'date' has no such argument"));
+    json_decref(root);
+    recipe_free(r);
+    buf_done(&out);
+}
+
 static void test_refused_recipes(void **state)
 {
     static const char *const texts[] = {
@@ -371,11 +393,17 @@ static void test_many_includes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_letter),          cmocka_unit_test(test_stored),
-        cmocka_unit_test(test_refused_recipes), cmocka_unit_test(test_missing),
-        cmocka_unit_test(test_budget),          cmocka_unit_test(test_line_ends),
-        cmocka_unit_test(test_recipients),      cmocka_unit_test(test_refused_recipients),
-        cmocka_unit_test(test_many_includes),   cmocka_unit_test(test_common_metadata),
+        cmocka_unit_test(test_letter),
+        cmocka_unit_test(test_stored),
+        cmocka_unit_test(test_stored_by_older_builds),
+        cmocka_unit_test(test_refused_recipes),
+        cmocka_unit_test(test_missing),
+        cmocka_unit_test(test_budget),
+        cmocka_unit_test(test_line_ends),
+        cmocka_unit_test(test_recipients),
+        cmocka_unit_test(test_refused_recipients),
+        cmocka_unit_test(test_many_includes),
+        cmocka_unit_test(test_common_metadata),
         cmocka_unit_test(test_fingerprint),
     };
 

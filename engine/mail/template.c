@@ -549,13 +549,13 @@ static bool may_include(struct str source, enum template_language language)
 }
 
 struct template *template_compile(struct str source, enum template_language language,
-                                  enum template_place place,
+                                  enum template_place place, bool stored,
                                   const struct template_partial *partials, size_t partials_len,
                                   struct template_error *error)
 {
     struct template *t =
         template_new(source, partials, may_include(source, language) ? partials_len : 0);
-    struct parser p = {.t = t, .error = error};
+    struct parser p = {.t = t, .stored = stored, .error = error};
     bool more = true;
 
     ASSERT(partials_len <= TEMPLATE_PARTIALS_MAX);

@@ -48,9 +48,10 @@ struct template_budget {
 };
 
 /* NULL, and *error, when source, or a partial that it leads to, is not understood. partials: at
- * most TEMPLATE_PARTIALS_MAX. */
+ * most TEMPLATE_PARTIALS_MAX. stored: source was accepted once, perhaps by a build that took an
+ * argument by a name that its filter does not have for the first one; it means that for ever. */
 struct template *template_compile(struct str source, enum template_language language,
-                                  enum template_place place,
+                                  enum template_place place, bool stored,
                                   const struct template_partial *partials, size_t partials_len,
                                   struct template_error *error);
 /* One that is its source: nothing in it is read. */

@@ -242,15 +242,16 @@ static uint32_t parse_postfix(struct parser *p)
     return p->failed ? 0 : a;
 }
 
-/* Behind '|'. Of a name that the filter does not have: a place that it does not have either. */
-static size_t argument_place(const struct filter *f, struct str name)
+/* Behind '|'. Of a name that the filter does not have: a place that it does not have either, but
+ * in a stored template the first. */
+static size_t argument_place(const struct parser *p, const struct filter *f, struct str name)
 {
     struct str names = str_of(f->names);
-    size_t i = 0;
 
-    while (names.len > 0 && !str_eq(str_take(&names, ' '), name))
-        i++;
-    return f->names == NULL ? TEMPLATE_ARGS_MAX : i;
+    for (size_t i = 0; names.len > 0; i++)
+        if (str_eq(str_take(&names, ' '), name))
+            return i;
+    return p->stored ? 0 : TEMPLATE_ARGS_MAX;
 }
 
 /* A filter's arguments to their places, which they may name. */
@@ -262,7 +263,7 @@ static void place_arguments(struct parser *p, const struct filter *f, uint32_t f
     ASSERT(f->args_min <= f->args_max && f->args_max <= TEMPLATE_ARGS_MAX);
     for (uint32_t n = first; n != 0 && !p->failed; n = p->t->nodes[n].next) {
         const struct node *one = &p->t->nodes[n];
-        size_t place = one->text.len == 0 ? next++ : argument_place(f, one->text);
+        size_t place = one->text.len == 0 ? next++ : argument_place(p, f, one->text);
 
         if (place >= f->args_max)
             template_fail(p, one->at,

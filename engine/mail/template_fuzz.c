@@ -21,7 +21,8 @@ static void check(struct str source, enum template_language language, enum templ
     struct template_budget budget = {BUDGET_BYTES, 100000};
     struct template_error error = {0};
     struct template_partial itself = {STR("p"), source}; /* partials that include themselves */
-    struct template *t = template_compile(source, language, place, &itself, 1, &error);
+    struct template *t =
+        template_compile(source, language, place, (source.len & 1) != 0, &itself, 1, &error);
     struct buf out = {0};
 
     if (t == NULL || template_render(t, json, &budget, &out, &error) < 0) {
@@ -45,7 +46,7 @@ static void check_header(struct str source, enum template_language language, jso
     buf_puts(&text, "S: ");
     for (size_t i = 0; i < source.len; i++)
         buf_putc(&text, source.ptr[i] == '\n' || source.ptr[i] == '\r' ? ' ' : source.ptr[i]);
-    t = template_compile(buf_str(&text), language, TEMPLATE_MESSAGE, NULL, 0, &error);
+    t = template_compile(buf_str(&text), language, TEMPLATE_MESSAGE, false, NULL, 0, &error);
     if (t != NULL && template_render(t, json, &budget, &out, &error) == 0)
         ASSERT(str_find(buf_str(&out), '\n') < 0 && str_find(buf_str(&out), '\r') < 0);
     template_free(t);

@@ -33,6 +33,7 @@ struct parser {
     unsigned depth, braces; /* braces: of objects that are open, in which '}' ends no tag */
     struct str macros[TEMPLATE_MACROS_MAX]; /* names of those seen */
     size_t macros_len;
+    bool stored; /* as in template_compile() */
     bool failed;
     struct template_error *error;
 };

@@ -21,7 +21,7 @@ static int render(const char *source, enum template_place place, const char *var
                   struct template_budget *budget, struct buf *out, struct template_error *error)
 {
     struct template *t =
-        template_compile(str_of(source), language, place, partials, partials_len, error);
+        template_compile(str_of(source), language, place, false, partials, partials_len, error);
     json_t *json = json_loads(variables, 0, NULL);
     int err;
 

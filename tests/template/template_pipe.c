@@ -40,8 +40,8 @@ static json_t *answer(json_t *line)
         {name, strlen(name)}, {json_string_value(text), json_string_length(text)}};
     t = template_compile((struct str){json_string_value(source), json_string_length(source)},
                          language_of(json_string_value(json_object_get(line, "language"))),
-                         place_of(json_string_value(json_object_get(line, "place"))), partials,
-                         partials_len, &error);
+                         place_of(json_string_value(json_object_get(line, "place"))), false,
+                         partials, partials_len, &error);
     if (t == NULL ||
         template_render(t, json_object_get(line, "variables"), &budget, &out, &error) < 0)
         said = json_pack("{s:s,s:i,s:i}", "error", error.text, "line", (int)error.line, "column",
