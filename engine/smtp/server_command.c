@@ -190,8 +190,8 @@ _Static_assert(ARRAY_LEN(params) <= 32, "a bit for each");
 
 static bool is_offered(const struct smtp_server *s, const struct param *p)
 {
-    if (p->set == param_auth)
-        return s->esmtp && server_auth_offered(s) != 0;
+    if (p->set == param_auth) /* some relays say it wherever they send, and nothing is made of it */
+        return s->esmtp;
     return s->esmtp && !*((const bool *)((const char *)s->options + p->off_at));
 }
 
