@@ -60,8 +60,17 @@ static void choices_forget(struct trace_facts *f, uint32_t ignored)
 static const char *from_refusal(const struct reading *r)
 {
     struct draft *d = r->draft;
+    struct buf added = {0};
+    bool good;
 
-    if (authorship_check(&d->rule, r->start, r->len, &d->refusal))
+    if (trace_adds_author(&d->stamp, &r->facts)) {
+        buf_printf(&added, "From: <%.*s>\r\n", STR_FMT(d->stamp.author));
+        good = authorship_check(&d->rule, added.data, added.len, &d->refusal);
+        buf_done(&added);
+    } else {
+        good = authorship_check(&d->rule, r->start, r->len, &d->refusal);
+    }
+    if (good)
         return NULL;
     buf_putc(&d->refusal, '\0');
     return (char *)d->refusal.data;

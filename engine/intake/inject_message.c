@@ -269,7 +269,8 @@ bool inject_body_begin(struct inject *s)
     s->body_room =
         trace_stamp_room(&(struct trace_stamp){.helo = helo_ascii(s, &helo),
                                                .host_name = s->config->host_name,
-                                               .recipient = slice_str(s, s->rcpts[0].address)});
+                                               .recipient = slice_str(s, s->rcpts[0].address),
+                                               .author = inject_sender(s)});
     inject_count(s);
     s->body.data = inject_has_room(s, s->body_room + want) ? malloc(s->body_room + want) : NULL;
     if (s->body.data == NULL)
@@ -365,6 +366,7 @@ static struct message *make_message(struct inject *s, int64_t now_ms, const stru
                   .host_name = s->config->host_name,
                   .id = id,
                   .recipient = s->rcpts_len == 1 ? slice_str(s, s->rcpts[0].address) : STR(""),
+                  .author = inject_sender(s),
                   .now_ms = now_ms},
         .received_max = s->settings->received_max,
         .recipients = s->rcpts_len,

@@ -9,15 +9,15 @@
 #include "mail/header.h"
 #include "smtp/address.h"
 
-#define HELO_BYTES_MAX   255
-#define HOST_BYTES_MAX   255
-#define FOR_BYTES_MAX    400
-#define WANTED_BYTES_MAX 512
-#define CIPHER_BYTES_MAX 64
-#define FIXED_BYTES_MAX  576 /* of a stamp: all but the three names */
-#define BORDER_BYTES     2
+#define HELO_BYTES_MAX    255
+#define HOST_BYTES_MAX    255
+#define ADDRESS_BYTES_MAX 400
+#define WANTED_BYTES_MAX  512
+#define CIPHER_BYTES_MAX  64
+#define FIXED_BYTES_MAX   576 /* of a stamp: all but names and addresses */
+#define BORDER_BYTES      2
 
-_Static_assert(FIXED_BYTES_MAX + HELO_BYTES_MAX + 2 * HOST_BYTES_MAX + FOR_BYTES_MAX <=
+_Static_assert(FIXED_BYTES_MAX + HELO_BYTES_MAX + 2 * HOST_BYTES_MAX + 2 * ADDRESS_BYTES_MAX <=
                    TRACE_STAMP_BYTES_MAX,
                "the longest stamp");
 
@@ -301,16 +301,30 @@ static void put_host(struct out *o, struct str name, size_t max)
     }
 }
 
-/* The recipient comes from our own parser, but the field must stay whole and 7-bit: else it is left
+/* An address comes from our own parser, but its field must stay whole and 7-bit: else it is left
  * out. */
-static bool may_name(struct str recipient)
+static bool may_name(struct str address)
 {
-    if (recipient.len == 0 || recipient.len > FOR_BYTES_MAX)
+    if (address.len == 0 || address.len > ADDRESS_BYTES_MAX)
         return false;
-    for (size_t i = 0; i < recipient.len; i++)
-        if (recipient.ptr[i] < ' ' || recipient.ptr[i] > '~')
+    for (size_t i = 0; i < address.len; i++)
+        if (address.ptr[i] < ' ' || address.ptr[i] > '~')
             return false;
     return true;
+}
+
+/* "<address>", its local part in quotes where it needs them. */
+static void put_path(struct out *o, struct str address)
+{
+    char room[SMTP_PATH_MAX];
+    size_t given;
+    struct str local = smtp_address_local(address, room, &given);
+
+    ASSERT(given <= address.len && local.len <= sizeof(room));
+    PUT(o, "<");
+    out_put(o, local.ptr, local.len);
+    out_put(o, address.ptr + given, address.len - given);
+    PUT(o, ">");
 }
 
 /* RFC 3848; RFC 6531 4.3. */
@@ -363,15 +377,8 @@ static void put_received(struct out *o, const struct trace_stamp *s, const char 
     PUT(o, " id ");
     out_put(o, id, MSGID_TEXT_BYTES - 1);
     if (may_name(s->recipient)) {
-        char room[SMTP_PATH_MAX];
-        size_t given;
-        struct str local = smtp_address_local(s->recipient, room, &given);
-
-        ASSERT(given <= s->recipient.len && local.len <= sizeof(room));
-        PUT(o, "\r\n\tfor <");
-        out_put(o, local.ptr, local.len);
-        out_put(o, s->recipient.ptr + given, s->recipient.len - given);
-        PUT(o, ">");
+        PUT(o, "\r\n\tfor ");
+        put_path(o, s->recipient);
     }
     PUT(o, ";\r\n\t");
     out_put(o, date, date_len);
@@ -387,7 +394,13 @@ size_t trace_stamp_room(const struct trace_stamp *stamp)
 {
     return BORDER_BYTES + FIXED_BYTES_MAX + at_most(stamp->helo.len, HELO_BYTES_MAX) +
            2 * at_most(strlen(stamp->host_name), HOST_BYTES_MAX) +
-           at_most(stamp->recipient.len, FOR_BYTES_MAX);
+           at_most(stamp->recipient.len, ADDRESS_BYTES_MAX) +
+           at_most(stamp->author.len, ADDRESS_BYTES_MAX);
+}
+
+bool trace_adds_author(const struct trace_stamp *stamp, const struct trace_facts *facts)
+{
+    return !facts->has_from && may_name(stamp->author);
 }
 
 uint8_t *trace_prepend(uint8_t *end, const struct trace_stamp *stamp,
@@ -401,6 +414,11 @@ uint8_t *trace_prepend(uint8_t *end, const struct trace_stamp *stamp,
     msgid_text(stamp->id, id);
     if (!stamp->no_received)
         put_received(&o, stamp, id, date, date_len);
+    if (trace_adds_author(stamp, facts)) {
+        PUT(&o, "From: ");
+        put_path(&o, stamp->author);
+        PUT(&o, "\r\n");
+    }
     if (!facts->has_message_id) {
         PUT(&o, "Message-ID: <");
         out_put(&o, id, MSGID_TEXT_BYTES - 1);

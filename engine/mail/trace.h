@@ -71,17 +71,22 @@ struct trace_stamp {
     const char *host_name;      /* ours: "by", and the right side of a Message-ID */
     const struct msgid *id;
     struct str recipient; /* "for"; empty when the message has more than one (RFC 5321 7.2) */
+    /* The From of a message without one, which many providers refuse and which can have no
+     * signature; empty: it stays without. */
+    struct str author;
     int64_t now_ms;
 };
 
-#define TRACE_STAMP_BYTES_MAX 2048
-/* How many bytes trace_border() and trace_prepend() need in front of a message; helo, host_name and
- * recipient are looked at. */
+#define TRACE_STAMP_BYTES_MAX 2304
+/* How many bytes trace_border() and trace_prepend() need in front of a message; helo, host_name,
+ * recipient and author are looked at. */
 size_t trace_stamp_room(const struct trace_stamp *stamp);
-/* Writes Received, and Message-ID and Date where facts say they are missing, so that they end right
- * at *end (where the message starts), into at least trace_stamp_room() free bytes in front of it
- * (less what trace_border() took). Returns the new start. Whatever the client sent, each field is
- * well-formed and folded below 998 bytes. */
+/* Whether trace_prepend() writes a From field: of an author whose address is ASCII. */
+bool trace_adds_author(const struct trace_stamp *stamp, const struct trace_facts *facts);
+/* Writes Received, and From, Message-ID and Date where facts say they are missing, so that they end
+ * right at *end (where the message starts), into at least trace_stamp_room() free bytes in front of
+ * it (less what trace_border() took). Returns the new start. Whatever the client sent, each field
+ * is well-formed and below 998 bytes. */
 uint8_t *trace_prepend(uint8_t *end, const struct trace_stamp *stamp,
                        const struct trace_facts *facts);
 

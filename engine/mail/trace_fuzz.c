@@ -28,6 +28,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const struct str text = {(const char *)data, size};
     struct trace_stamp stamp = {.helo = text,
                                 .recipient = text,
+                                .author = text,
                                 .host_name = "mx.example.com",
                                 .peer_addr = "192.0.2.1",
                                 .id = &id};

@@ -326,6 +326,13 @@ static void test_stamp(void **state)
                "\tSun, 22 Nov 2026 00:49:17 +0000\r\n"
                "Message-ID: <019900ff000000000000000000000000@mx.example.jp>\r\n"
                "Date: Sun, 22 Nov 2026 00:49:17 +0000\r\n");
+    s.author = STR("a..b@docomo.example");
+    assert_non_null(strstr(stamp(room, &s, &none).ptr, "\r\nFrom: <\"a..b\"@docomo.example>\r\n"));
+    s.author = STR("\xe3\x81\x82@example.jp");
+    assert_null(strstr(stamp(room, &s, &none).ptr, "From:"));
+    s.author = STR("a@example.jp");
+    whole.has_from = true;
+    assert_null(strstr(stamp(room, &s, &whole).ptr, "From:"));
 }
 
 static void test_protocols(void **state)
@@ -384,7 +391,7 @@ static void test_hostile(void **state)
         struct trace_facts seen;
         struct str text;
 
-        s.recipient = texts[i];
+        s.recipient = s.author = texts[i];
         text = stamp(room, &s, &f);
         trace_scan((const uint8_t *)text.ptr, text.len, NULL, 0, &seen);
         assert_int_equal(seen.body_offset, text.len);

@@ -199,6 +199,19 @@ def test_commands_against_the_book():
         client.expect(client.command("MAIL FROM:<a@sender.example >"), 501)
 
 
+def test_author_is_added():
+    """Mail without a From gets one of its envelope's sender, as on a host with Postfix."""
+    with holding() as engine, Client(engine) as client:
+        for sender, data, wanted in (
+                ("a@sender.example", b"Subject: s\r\n\r\nFrom: x@y\r\n", "<a@sender.example>"),
+                (".a@sender.example", b"no field\r\n", '<".a"@sender.example>'),
+                ("a@sender.example", b"from : b@sender.example\r\n\r\nx\r\n", "b@sender.example"),
+                ("", b"Subject: s\r\n\r\nx\r\n", None)):
+            reply = client.expect(client.message("b@d.example", sender=sender, data=data), 250)
+            message = email.message_from_bytes(stored(engine, reply))
+            assert message.get_all("From") == (wanted and [wanted]), (data, message)
+
+
 def test_border_of_header_and_body():
     """What ends a header is an empty line, for us and for all who read the message behind us; a mbox
     line, a byte order mark and an empty line in front of a header are no body."""
