@@ -533,7 +533,7 @@ def test_from_rules():
             reply = said(name, sender, data)
             assert reply.startswith(want), (name, data, reply)
         wait_empty(s.engine)
-        refused = [r["response"]["content"] for r in s.engine.wait_records("Rejection", 10)]
+        refused = [r["response"]["content"] for r in s.engine.wait_records("Rejection", 11)]
         assert sum("From: has an address" in text for text in refused) == 8, refused
 
 
