@@ -58,6 +58,29 @@ void tls_first_name(X509 *leaf, char *out, size_t size)
     buf_done(&names);
 }
 
+/* OpenSSL decodes the names at each question. A ClientHello asks it of many certificates, so that
+ * is left to OpenSSL only where a name is a pattern, or stands where it has none of DNS. */
+bool tls_certificate_is_for(const struct tls_certificate *c, const char *host)
+{
+    bool named = false;
+
+    for (int i = 0; i < sk_GENERAL_NAME_num(c->alternatives); i++) {
+        const GENERAL_NAME *name = sk_GENERAL_NAME_value(c->alternatives, i);
+        struct str text;
+
+        if (name->type != GEN_DNS)
+            continue;
+        named = true;
+        text = (struct str){(const char *)ASN1_STRING_get0_data(name->d.dNSName),
+                            (size_t)ASN1_STRING_length(name->d.dNSName)};
+        if (str_eq_nocase(text, str_of(host)))
+            return true;
+        if (text.len > 0 && memchr(text.ptr, '*', text.len) != NULL)
+            return X509_check_host(c->leaf, host, 0, 0, NULL) == 1;
+    }
+    return !named && X509_check_host(c->leaf, host, 0, 0, NULL) == 1;
+}
+
 static void key_type_set(struct tls_certificate *c)
 {
     char group[32] = "";
@@ -202,6 +225,7 @@ static int certificate_load(struct tls_certificate *c, const char *chain_file, c
     if (err < 0)
         return err;
     key_type_set(c);
+    c->alternatives = X509_get_ext_d2i(c->leaf, NID_subject_alt_name, NULL, NULL);
     put_names(&names, c->leaf);
     buf_putc(&names, '\0');
     c->names = (char *)names.data;
@@ -239,6 +263,7 @@ void tls_certificate_unref(struct tls_certificate *c)
     X509_free(c->leaf);
     EVP_PKEY_free(c->key); /* OpenSSL wipes it */
     sk_X509_pop_free(c->chain, X509_free);
+    GENERAL_NAMES_free(c->alternatives);
     free(c->names);
     free(c);
 }

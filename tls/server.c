@@ -31,7 +31,7 @@ static bool is_chosen(const struct tls_server *s, size_t i, enum choice choice, 
 
     switch (choice) {
     case CHOICE_NAME:
-        return name != NULL && X509_check_host(shown->certificate->leaf, name, 0, 0, NULL) == 1;
+        return name != NULL && tls_certificate_is_for(shown->certificate, name);
     case CHOICE_FIRST:
         return shown->of_first;
     case CHOICE_ANY:

@@ -4,6 +4,7 @@
 
 #include <openssl/sha.h>
 #include <openssl/ssl.h>
+#include <openssl/x509v3.h>
 #include <stdatomic.h>
 
 #include "tls/tls.h"
@@ -17,8 +18,9 @@ struct tls_certificate {
     _Atomic uint32_t refs;
     X509 *leaf;
     EVP_PKEY *key;
-    STACK_OF(X509) * chain; /* behind the leaf */
-    char *names;            /* in words */
+    STACK_OF(X509) * chain;      /* behind the leaf */
+    char *names;                 /* in words */
+    GENERAL_NAMES *alternatives; /* NULL: it has none */
     char key_type[48];
 };
 
@@ -101,5 +103,7 @@ int tls_on_client_verify(X509_STORE_CTX *store, void *arg);
 bool tls_ask_client(SSL *ssl, struct tls_authorities *authorities);
 /* certificate.c: the first name of a certificate, else "". */
 void tls_first_name(X509 *leaf, char *out, size_t size);
+/* Whether it is for the host. */
+bool tls_certificate_is_for(const struct tls_certificate *c, const char *host);
 
 #endif

@@ -496,7 +496,7 @@ struct shown {
     size_t expected;        /* of the certificates */
 };
 
-#define MAKES_MAX 4
+#define MAKES_MAX 5
 
 static void assert_shown(const struct make *makes, size_t makes_len, const struct shown *cases,
                          size_t cases_len)
@@ -542,8 +542,13 @@ static void test_server_names(void **state)
         {.file = "a-ec", .names = "DNS:a.example,DNS:www.a.example"},
         {.file = "a-rsa", .names = "DNS:a.example", .rsa = true},
         {.file = "b-ec", .names = "DNS:*.b.example"},
-        {.file = "cn", .common_name = "c.example"}};
+        {.file = "cn", .common_name = "c.example"},
+        {.file = "d-ec", .names = "DNS:d.example,DNS:www.d.example", .common_name = "n.example"}};
     static const struct shown cases[] = {{"a.example", NULL, NULL, 0},
+                                         {"WWW.d.Example", NULL, NULL, 4},
+                                         {"ww.d.example", NULL, NULL, 0},
+                                         {"d.exampl", NULL, NULL, 0},
+                                         {"n.example", NULL, NULL, 0}, /* it has names of DNS */
                                          {"a.example", "RSA-PSS+SHA256", NULL, 1},
                                          {"a.example", NULL, "ECDHE-RSA-AES128-GCM-SHA256", 1},
                                          {"x.b.example", NULL, NULL, 2},
