@@ -105,6 +105,8 @@ static bool scope_set(SSL *ssl, const unsigned char *name, size_t name_len)
     const struct tls *t = tls_of(ssl);
     uint8_t bytes[sizeof(t->scope) + SHA256_DIGEST_LENGTH], hash[SHA256_DIGEST_LENGTH];
 
+    if (name_len == 0)
+        return SSL_set_session_id_context(ssl, t->scope, sizeof(t->scope)) == 1;
     memcpy(bytes, t->scope, sizeof(t->scope));
     return EVP_Digest(name, name_len, bytes + sizeof(t->scope), NULL, EVP_sha256(), NULL) == 1 &&
            EVP_Digest(bytes, sizeof(bytes), hash, NULL, EVP_sha256(), NULL) == 1 &&

@@ -3,8 +3,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "base/clock.h"
-
 #define CREW_FULL_MS 5
 
 enum shake_state { SHAKE_WAITS, SHAKE_QUEUED, SHAKE_RUNS, SHAKE_OPEN, SHAKE_FAILED };
@@ -108,18 +106,18 @@ static void run_here(struct stream_tls *st)
     crew_run_here(&st->job);
 }
 
-/* A session that is asked for need not be resumed: then the step takes as long as any, and for a
- * while the crew runs all of these. How long this one took is no measure of that: on a busy machine
- * one of a thousand takes a millisecond. */
-static void measure_here(struct stream_tls *st, enum tls_cost cost)
+/* A session that is asked for need not be resumed: then the step takes as long as any, the turn has
+ * no time left, and for a while the crew runs all of these. */
+static void resume_here(struct stream_tls *st)
 {
     struct handshakes *h = st->all;
-    uint64_t before_ns = clock_thread_cpu_ns();
 
     run_here(st);
-    h->used_ns += clock_thread_cpu_ns() - before_ns;
-    if (cost == TLS_RESUMING && !tls_resumes(st->tls))
-        h->resuming_ms = io_now_ms(h->io) + HANDSHAKE_REFUSED_MS;
+    h->used_ns += HANDSHAKE_SHORT_NS;
+    if (tls_resumes(st->tls))
+        return;
+    h->used_ns += HANDSHAKES_TURN_NS;
+    h->resuming_ms = io_now_ms(h->io) + HANDSHAKE_REFUSED_MS;
 }
 
 /* All but long steps are run here: handing one over and back costs two threads as much. */
@@ -132,11 +130,11 @@ static void queue_step(struct stream_tls *st)
     if (!has_time(h, cost)) {
         list_push_back(&h->queued, &st->node);
         begin_queued(h);
-    } else if (cost == TLS_BRIEF) {
-        run_here(st);
-        h->used_ns += HANDSHAKE_BRIEF_NS;
+    } else if (cost == TLS_RESUMING) {
+        resume_here(st);
     } else {
-        measure_here(st, cost);
+        run_here(st);
+        h->used_ns += cost == TLS_BRIEF ? HANDSHAKE_BRIEF_NS : HANDSHAKE_SHORT_NS;
     }
 }
 

@@ -20,11 +20,13 @@
 #include "worker/stream.h"
 
 #define HANDSHAKES_AT_ONCE 16 /* of a worker, in the crew */
-/* Steps that the worker itself runs: one more in a turn while those before took less, by the
- * thread's CPU; what a brief one counts as; and for how long the crew runs those to resume a
+/* Steps that the worker itself runs: one more in a turn while those before count as less; what a
+ * brief one counts as, and another, as measured on a slow machine (asking how much CPU each took
+ * costs two system calls, a fiftieth of it); and for how long the crew runs those to resume a
  * session, behind one that was refused. */
 #define HANDSHAKES_TURN_NS   UINT64_C(1000000)
 #define HANDSHAKE_BRIEF_NS   UINT64_C(15000)
+#define HANDSHAKE_SHORT_NS   UINT64_C(120000)
 #define HANDSHAKE_REFUSED_MS 1000
 /* How much a peer may send while its step waits or runs. Anybody may be a client, so clients may
  * send less; and a client has less to say. */
@@ -39,7 +41,7 @@ struct handshakes {
     struct list queued;
     uint32_t running;
     uint64_t turn_ns;     /* in which ... */
-    uint64_t used_ns;     /* ... steps took so long here, */
+    uint64_t used_ns;     /* ... steps here count as so long, */
     uint64_t turn_max_ns; /* of HANDSHAKES_TURN_NS; a test sets it, since its machine may be slow */
     uint64_t resuming_ms; /* until then the crew runs those that resume */
     struct timer timer;   /* the crew was full: look again */
