@@ -210,7 +210,7 @@ struct warmup_view {
     const char *source, *provider;
     uint32_t stage, stages, cap, used, share, hour_used; /* stage from 1; used: sent */
     uint32_t events[WARMUP_EVENTS];
-    uint32_t next_cap; /* of the next stage; WARMUP_NO_CAP: none */
+    uint32_t next_cap; /* of the next stage, or of this one where it stays; WARMUP_NO_CAP: none */
     bool configured, paused;
     enum warmup_verdict verdict;
     int32_t day, since;  /* since: in this stage */

@@ -54,8 +54,10 @@ static void stream_view(struct warmup *w, const struct warmup_stream *s, int64_t
         out->begins = (int32_t)s->policy.from;
     if (!state.warm && out->hour_used >= out->share)
         out->next_ms = warmup_opens_ms(w, s, &state, &now);
-    state.warm = state.stage + 1 >= s->policy.steps_len;
-    state.stage += !state.warm;
+    if (s->policy.promote && !state.paused) {
+        state.warm = state.stage + 1 >= s->policy.steps_len;
+        state.stage += !state.warm;
+    }
     out->next_cap = warmup_cap(&s->policy, &state);
 }
 

@@ -66,7 +66,7 @@ def test_cap():
         share = share_of(engine)
         nothing_more(sink, 1 + hour() - began)
         text = engine.command("queue", "list", "x.example", "--limit", "5")
-        if f"warm-up: 1 of {SMALL} today" not in text and hour() == began:
+        if f": 1 of {SMALL} today" not in text and hour() == began:
             raise Failure(f"the list does not say why:\n{text}")
         row = engine.status()["destinations"][0]
         # The next of the hour goes when the pace lets it, minutes from now.
@@ -275,7 +275,8 @@ def test_orders():
         one, = streams(engine, "new")
         if (one["stage"], one["paused"], one["complained"], one["verdict"]) != (2, True, 3, "set"):
             raise Failure(f"after orders: {one}")
-        if "; next stage in " not in engine.command("warmup", "status", "new"):
+        if "; stays in this stage" not in engine.command("warmup", "status", "new") or \
+                one["next_cap"] != one["cap"]:
             raise Failure(engine.command("warmup", "status", "new"))
         caps = [[row["caps"]["default"] for row in engine.rows(
             "warmup", "plan", "new", "--mix", "default=100", *now) if "caps" in row]

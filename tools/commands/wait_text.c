@@ -13,7 +13,7 @@ static const struct {
     {"no_route", "no route", "no route, again in "},
     {"lookup", "looking up its route", NULL},
     {"rate", "our rate limit", "our rate limit: next in "},
-    {"warmup", "warm-up", NULL},
+    {"warmup", "warm-up", "warm-up, next in "},
     {"quiet_hours", "quiet hours", "quiet hours, for "},
     {"sessions", "session limit: all are busy", NULL},
     {"connect", "connecting", "no session, next try in "},

@@ -132,12 +132,15 @@ static void put_sentence(struct buf *out, size_t from, struct buf *text, const s
 static void put_why(struct buf *out, const json_t *o)
 {
     int64_t now_ms = clock_wall_ms(), next_ms = reply_number(o, "next_ms");
+    const json_t *cap = json_object_get(o, "cap");
 
     put_text(out, reply_text(o, "why"), 0, false);
     if (json_is_true(json_object_get(o, "paused")))
         buf_puts(out, "; paused");
     put_signs(out, o, "; today ");
-    if (json_is_integer(json_object_get(o, "cap")) && json_object_get(o, "begins") == NULL) {
+    if (json_is_integer(cap) && json_equal(cap, json_object_get(o, "next_cap"))) {
+        buf_puts(out, "; stays in this stage");
+    } else if (json_is_integer(cap) && json_object_get(o, "begins") == NULL) {
         buf_puts(out, "; next stage in ");
         put_age(out, reply_number(o, "day_ends_ms") - now_ms);
         buf_puts(out, " at the earliest");
