@@ -88,7 +88,7 @@ static uint32_t offer_status(struct control_job *job, struct lane *lane)
 
     d.rows = queue_lane_rows(lane->worker->shared->queue, lane->shard, lane->flow, lane_name(lane),
                              &complete);
-    /* While rows are counted after a start, what has none may well have some. */
+    /* While rows are still being counted after a start, a lane that shows none may have some. */
     if (complete && d.rows == 0 && lane->in_memory == 0 && lane->last_error == NULL)
         return 0;
     if (!control_status_wants(&job->status, &d))
@@ -108,7 +108,7 @@ static uint32_t offer_status(struct control_job *job, struct lane *lane)
     return lane_wait_cost(lane);
 }
 
-/* Shows lane to the job. Returns the work that was. */
+/* Shows lane to the job. Returns how much work that was. */
 static uint32_t offer(struct lane *lane, void *arg)
 {
     struct control_job *job = arg;
@@ -149,7 +149,7 @@ static void answer_query(struct worker *w, struct control_wait_query *q)
         if (worker_of_shard(w->shared, shard) != w)
             continue;
         lane = lane_known(w, shard, q->flow, q->queue);
-        /* One that is in the store alone comes in to be asked, and leaves again. */
+        /* A lane that is in the store alone comes into memory to be asked, and leaves again. */
         if (lane == NULL && q->shard != CONTROL_SHARD_ANY && lanes_are_absent(w, shard))
             lane = lane_found(w, shard, q->flow, q->queue, INT64_MAX);
         if (lane == NULL)

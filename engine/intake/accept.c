@@ -165,7 +165,7 @@ static void acceptance_begin(struct acceptance *a, const struct accept_order *o,
     waiter->under_way = a;
 }
 
-/* Who waits, which is told once; NULL: nobody. */
+/* Takes out whoever waits, since that is told once; NULL: nobody waits. */
 static struct accept_waiter *waiter_take(struct acceptance *a)
 {
     struct accept_waiter *waiter = a->waiter;
@@ -229,8 +229,8 @@ static void note_send(struct worker *w, uint32_t shard, struct worker_note *note
         worker_post(w->shared, w, owner->index, note);
 }
 
-/* Some more of the rows come to their lanes, *arrived have. False: note, whose rows they are, is
- * run again in the next turn. Who drains leaves all to the store at once. */
+/* Brings some more of the rows to their lanes; *arrived are there. False: note, whose rows they
+ * are, is run again in the next turn. A worker that drains leaves all to the store at once. */
 static bool rows_arrive(struct worker *w, struct worker_note *note, uint32_t shard,
                         const struct queue_row *rows, size_t len, size_t *arrived)
 {
@@ -410,7 +410,7 @@ static uint32_t rcpt_shard(const struct accept_order *o, uint32_t i)
     return queue_shard_of(o->worker->shared->queue, slice_of(o, o->rcpts[i].address));
 }
 
-/* Room for each shard's rows, which are counted, and a message of its own for it. */
+/* Makes room for the rows of each shard, which it counts, and a message of its own for each. */
 static bool spread_alloc(struct spread *c, const struct accept_order *o)
 {
     uint32_t count[SHARDS_MAX] = {0};

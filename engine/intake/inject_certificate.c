@@ -6,8 +6,8 @@
 #include "base/log.h"
 #include "intake/inject_message.h"
 
-/* The next of what the certificate is called; begins with *at 0. Empty: that was all. One that was
- * taken back is called nothing, by its fingerprint neither: somebody else may have its key. */
+/* The next name of the certificate; begins with *at 0. Empty: that was all. A certificate that was
+ * taken back has no name, not even its fingerprint: somebody else may have its key. */
 static struct str next_id(const struct tls_shown *shown, size_t *at)
 {
     size_t n = (*at)++;

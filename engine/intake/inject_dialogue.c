@@ -1,6 +1,6 @@
 /* What a session in says and hears, for those who watch it (worker/dialogues.h). What the client
- * says is shown as far as it was understood, so that no content and no password can be in it: of a
- * line that is no command nothing. */
+ * says is shown as far as it was understood, so that no content and no password can be in it:
+ * nothing is shown of a line that is no command. */
 #include <stdio.h>
 
 #include "intake/inject_message.h"
@@ -14,7 +14,8 @@ static void line_put(const struct inject *s, bool from_us, struct str text)
     dialogues_put(&s->worker->shared->dialogues, &who, worker_wall_ms(s->worker), from_us, text);
 }
 
-/* Of challenges only that there was one: who has those of SCRAM can try passwords on them. */
+/* Of a challenge only that there was one: whoever has SCRAM's challenges can try passwords on them.
+ */
 void inject_watched_said(const struct inject *s)
 {
     struct str rest = buf_str(&s->sending);
@@ -32,8 +33,8 @@ void inject_watched_said(const struct inject *s)
     buf_done(&text);
 }
 
-/* Commands that the machine refuses by itself. Where it refuses content, or what is one too many,
- * the command has been shown. */
+/* Commands that the machine refuses by itself. Where it refuses content, or a message or recipient
+ * that is one too many, the command has been shown already. */
 void inject_watched_refused(const struct inject *s)
 {
     const struct smtp_server *server = &s->server;

@@ -1,10 +1,11 @@
 /* Recipients who are on the suppression list (worker/suppressions.h), where the listener looks
  * there: refused at RCPT.
  *
- * The filter is asked in the worker. Whom it may have is looked up in the store, which may wait for
- * the disk, by the crew. Meanwhile the session takes no step, as during a login; the recipient is
- * in the envelope already, and goes from it if it is refused. However many sessions ask, the crew
- * has a few of them at a time, in turn: the logins and handshakes of others wait for no more. */
+ * The filter is asked in the worker. A recipient whom it may have is looked up in the store by the
+ * crew, since the store may wait for the disk. Meanwhile the session takes no step, as during a
+ * login; the recipient is in the envelope already, and goes from it if it is refused. However many
+ * sessions ask, the crew has a few of their questions at a time, in turn, so that logins and
+ * handshakes of others wait for no more than these. */
 #include <stdlib.h>
 
 #include "intake/inject_message.h"

@@ -21,8 +21,8 @@ static _Atomic uint32_t *handshakes_of(const struct inject *s)
     return &s->worker->shared->listener_handshakes[s->listener->index];
 }
 
-#define STRANGER_PART 16 /* of a listener's handshakes, what one client may have */
-#define USER_PART     2  /* the same where nobody is known before the login */
+#define STRANGER_PART 16 /* one client may have a 16th of a listener's handshakes */
+#define USER_PART     2  /* and half where nobody is known before the login */
 
 /* Memory of a handshake is outside of intake_memory_max, and anybody may begin one. NULL: this
  * session may; else why not. */
@@ -65,8 +65,8 @@ void inject_handshake_over(struct inject *s)
 
 /* --- the handshake --- */
 
-/* What came behind the command was there before its reply: no client that means well does that, but
- * somebody on the way who wants his commands to be the client's. */
+/* What came behind the command was there before its reply. No client that means well does that:
+ * somebody on the way may want his commands to be taken for the client's. */
 bool inject_tls_answer(struct inject *s, size_t behind)
 {
     const char *refusal = NULL;

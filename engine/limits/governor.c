@@ -10,12 +10,12 @@
 /* How long a session may be held at its fair share while another worker waits for one. */
 #define SLICE_MS      2000
 #define GROW_S        60              /* after a peer asked for less */
-#define STEPPED_MAX   10000           /* sessions: what was stepped down is so no more */
+#define STEPPED_MAX   10000           /* sessions: with so many nothing is stepped down any more */
 #define PROBE_WAIT_MS UINT64_C(30000) /* without an answer to a probe another one may go out */
 #define BYTE_PARTS    1024u           /* of a nanosecond: what intervals of bytes count in */
 #define SUMS_MAX      4096 /* entries that nobody holds and that are kept for their sums */
 #define VISIT_BUCKETS 64
-#define COOLED_MAX    8 /* entries that nobody holds, each time that one is let go */
+#define COOLED_MAX    8 /* cold entries that are looked at when one is let go */
 
 struct governor {
     pthread_mutex_t mutex; /* protects entries and each entry's node, refs, key */
@@ -54,7 +54,7 @@ static void entry_drop(struct governor *g, struct governor_entry *e)
     free(e);
 }
 
-/* Whether a rate's bucket is as it would be anew. */
+/* Whether a rate's bucket is as full as that of a new entry. */
 static bool is_full(const _Atomic uint64_t *next_ns, const _Atomic uint64_t *burst_ns,
                     uint64_t now_ns)
 {
@@ -63,7 +63,8 @@ static bool is_full(const _Atomic uint64_t *next_ns, const _Atomic uint64_t *bur
     return next <= now_ns && now_ns - next >= atomic_load_explicit(burst_ns, memory_order_relaxed);
 }
 
-/* A session that is open holds an entry too: that of an exchanger may be nobody's else. */
+/* Whether a new entry would be no different. An open session is a difference too: nobody else may
+ * hold an exchanger's entry. */
 static bool is_cold(const struct governor_entry *e, uint64_t now_ns)
 {
     for (int i = 0; i < GOVERNOR_COUNTS; i++)

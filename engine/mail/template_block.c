@@ -42,8 +42,8 @@ static struct value context_value(const struct render *r, const struct frame *f)
     return f != NULL ? f->value : value_of_json(r->variables);
 }
 
-/* The context that is n further out. A block that opens the context it stands in is none, as in
- * Handlebars. */
+/* The context that is n further out. A block that opens the context that it stands in does not
+ * count, as in Handlebars. */
 static struct value context(struct render *r, uint32_t at, unsigned n)
 {
     const struct frame *f = r->frame;
@@ -81,7 +81,8 @@ static bool named(struct render *r, uint32_t at, struct str name, struct value *
     return false;
 }
 
-/* In Mustache a name is that of the nearest context that has it; in Handlebars the context's. */
+/* In Mustache a name is looked for in the nearest context that has it, in Handlebars in the present
+ * context alone. */
 static struct value field(struct render *r, const struct node *node)
 {
     const struct frame *f = r->frame;

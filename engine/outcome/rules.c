@@ -146,7 +146,7 @@ const struct config_rule *rule_of_text(const struct config *c, const char *provi
     return found;
 }
 
-/* What is lowered of mail, and not of sources, ends no session. */
+/* A rule that lowers limits of mail, and not of sources, ends no session. */
 static bool is_of_sources(enum config_rule_scope scope)
 {
     return scope == CONFIG_RULE_SOURCE || scope == CONFIG_RULE_NETBLOCK ||
@@ -159,7 +159,8 @@ void rule_verdict(const struct config_rule *rule, enum smtp_stage stage, bool pa
 {
     bool before_mail = stage <= SMTP_STAGE_READY;
 
-    /* Who only names the reply, or raises an alarm, leaves what the words ask for. */
+    /* A rule that only names the reply, or raises an alarm, leaves what the reply's words ask for.
+     */
     if (rule->outcome == CONFIG_RULE_AS_SAID && rule->suspend_s == 0 && rule->retry_s == 0 &&
         !rule->slow_down && !config_rule_lowers(rule) && rule->pool == NULL)
         return;

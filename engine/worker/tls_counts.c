@@ -135,7 +135,8 @@ static struct tls_report_policy *policy_find(const struct tls_counts_entry *e,
     return NULL;
 }
 
-/* Of an entry with as many as it may have, the last one stands for others. NULL: no room. */
+/* Where the entry has as many policies as it may have, the last one stands for all others. NULL: no
+ * room. */
 static struct tls_report_policy *policy_get(struct tls_counts *c, struct tls_counts_entry *e,
                                             enum tls_report_policy_type type, struct str texts)
 {
@@ -405,8 +406,8 @@ struct tls_counts_entry *tls_counts_next_due(struct tls_counts *c, int64_t now_s
         struct tls_counts_entry *e = LIST_ENTRY(n, struct tls_counts_entry, all);
 
         next = list_next(&c->entries, n);
-        if (e->end_s > now_s || freed == FREED_AT_ONCE) /* those behind it are younger, but where
-                                                           the clock was set */
+        if (e->end_s > now_s ||
+            freed == FREED_AT_ONCE) /* those behind it are younger, unless the clock was set */
             break;
         if (e->state == TLS_COUNTS_DUE || e->state == TLS_COUNTS_ASKED)
             continue;
@@ -423,7 +424,7 @@ struct tls_counts_entry *tls_counts_next_due(struct tls_counts *c, int64_t now_s
     }
     if (due != NULL) {
         due->state = TLS_COUNTS_DUE;
-        if (list_node_linked(&due->dirty_node)) /* what is to be stored of it, the keeper does */
+        if (list_node_linked(&due->dirty_node)) /* the keeper stores what is to be stored of it */
             list_remove(&due->dirty_node);
     }
     pthread_mutex_unlock(&c->lock);
@@ -518,7 +519,7 @@ static bool take_policy(struct tls_counts *c, struct str *in, struct tls_counts_
     return true;
 }
 
-/* What is behind what is known is of a later build. */
+/* Bytes behind those that this build knows are a later build's. */
 static bool decode(struct tls_counts *c, struct str in, struct tls_counts_entry *e)
 {
     uint64_t version, flags, end_s, policies;
