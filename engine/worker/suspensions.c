@@ -21,6 +21,7 @@
 struct entry {
     struct map_node node;
     struct suspension one;
+    int64_t since_ms, until_ms; /* as stored; those of one are by a clock that was set back since */
 };
 
 static const char *const scope_names[SUSPENSION_SCOPES] = {
@@ -171,8 +172,11 @@ int suspensions_put(struct suspensions *s, const struct suspension *one)
             stored_add(s, one->scope, 1);
         }
     }
-    if (e != NULL)
+    if (e != NULL) {
         e->one = *one;
+        e->since_ms = one->since_ms;
+        e->until_ms = one->until_ms;
+    }
     count_again(s, one->scope);
     pthread_mutex_unlock(&s->lock);
     return e == NULL ? -ENOMEM : 0;
@@ -243,14 +247,22 @@ bool suspensions_hold(struct suspensions *s, enum suspension_scope scope, struct
     return suspensions_of(s, names) != 0;
 }
 
-/* The clock was set back since one began: it lasts as long from now on as it was to last. A
- * campaign's lasts until the time of its start, whatever the clock said when that was set. */
-static void keep_length(struct suspension *one, int64_t now_ms)
+/* Where the clock was set back since it began, it lasts as long from now on as it was to last; once
+ * the clock is right again, until its own time. A campaign's lasts until the time of its start,
+ * whatever the clock said when that was set. */
+static void keep_length(struct entry *e, int64_t now_ms)
 {
-    if (one->since_ms - now_ms < CLOCK_SET_BACK_MS || one->scope == SUSPENSION_CAMPAIGN_TENANT)
+    struct suspension *one = &e->one;
+
+    if (one->scope == SUSPENSION_CAMPAIGN_TENANT)
         return;
-    one->until_ms -= one->since_ms - now_ms;
-    one->since_ms = now_ms;
+    if (now_ms > e->since_ms - CLOCK_SET_BACK_MS) {
+        one->since_ms = e->since_ms;
+        one->until_ms = e->until_ms;
+    } else if (now_ms <= one->since_ms - CLOCK_SET_BACK_MS) {
+        one->until_ms -= one->since_ms - now_ms;
+        one->since_ms = now_ms;
+    }
 }
 
 bool suspensions_ended(struct suspensions *s, int64_t now_ms, struct suspension *out,
@@ -263,11 +275,12 @@ bool suspensions_ended(struct suspensions *s, int64_t now_ms, struct suspension 
     *next_ms = INT64_MAX;
     pthread_mutex_lock(&s->lock);
     while (!found && (n = map_walk(&s->by_name, &bucket, n)) != NULL) {
-        struct suspension *one = &CONTAINER_OF(n, struct entry, node)->one;
+        struct entry *e = CONTAINER_OF(n, struct entry, node);
+        const struct suspension *one = &e->one;
 
         if (one->until_ms == 0)
             continue;
-        keep_length(one, now_ms);
+        keep_length(e, now_ms);
         found = one->until_ms <= now_ms;
         if (found)
             *out = *one;

@@ -183,9 +183,9 @@ uint32_t suspensions_of(struct suspensions *s, const struct str names[SUSPENSION
 /* Whether what is called so in scope is suspended. */
 bool suspensions_hold(struct suspensions *s, enum suspension_scope scope, struct str name);
 /* A suspension whose time is over at now_ms. Those that began later than that, by a clock that was
- * set back since, begin anew now, in memory: a pause of a minute would last for a day. False: there
- * is none. *next_ms: when the first will be
- * over, INT64_MAX: never. */
+ * set back since, begin anew now, in memory, until the clock is right again: a pause of a minute
+ * would last for a day. False: there is none. *next_ms: when the first will be over, INT64_MAX:
+ * never. */
 bool suspensions_ended(struct suspensions *s, int64_t now_ms, struct suspension *out,
                        int64_t *next_ms);
 /* Visits all, in no order, under the lock. */

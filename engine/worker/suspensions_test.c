@@ -188,6 +188,10 @@ static void test_clock_set_back(void **state)
     assert_int_equal(next_ms, 86402000); /* so little is no jump */
     assert_false(suspensions_ended(&p.table, 1000, &out, &next_ms));
     assert_int_equal(next_ms, 3000);
+    assert_false(suspensions_ended(&p.table, 86401000, &out, &next_ms)); /* and right again */
+    assert_int_equal(next_ms, 86402000);
+    assert_false(suspensions_ended(&p.table, 1000, &out, &next_ms));
+    assert_int_equal(next_ms, 3000);
     assert_true(suspensions_ended(&p.table, 3000, &out, &next_ms));
     assert_int_equal(out.scope, SUSPENSION_SITE);
     assert_true(suspensions_remove(&p.table, SUSPENSION_SITE, STR("mx")));
