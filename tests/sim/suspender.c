@@ -13,6 +13,7 @@
 
 struct entry {
     struct suspend_order order;
+    uint64_t since_ns;
     uint32_t *jobs; /* of the process that was asked; NULL: it answered, or is gone */
     bool holds;     /* it answered that nothing goes */
 };
@@ -44,12 +45,21 @@ static void forget(const struct suspension *what)
             book.entries[i].holds = false;
 }
 
+/* By a clock that is set back meanwhile one lasts as long as it was to last, not longer. */
+static bool has_lasted(const struct entry *e)
+{
+    int64_t length_ms = e->order.what.until_ms - e->order.what.since_ms;
+
+    return (int64_t)((sim_now_ns() - e->since_ns) / 1000000) >= length_ms;
+}
+
 void suspender_time(void)
 {
     for (uint32_t i = 0; i < book.len; i++) {
         struct entry *e = &book.entries[i];
 
-        if (e->order.what.until_ms != 0 && e->order.what.until_ms <= sim_wall_ms())
+        if (e->order.what.until_ms != 0 &&
+            (e->order.what.until_ms <= sim_wall_ms() || has_lasted(e)))
             e->holds = false;
     }
 }
@@ -127,6 +137,7 @@ static void submit(struct engine *engine, const struct suspension *what, bool re
     forget(what);
     e = &book.entries[book.len++];
     *e = (struct entry){.order = {.what = *what, .resume = resume, .on_done = on_done, .arg = e},
+                        .since_ns = sim_now_ns(),
                         .jobs = jobs};
     ++*jobs;
     suspend_submit(&engine->shared, &e->order);
