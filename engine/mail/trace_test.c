@@ -307,6 +307,7 @@ static void test_stamp(void **state)
     struct trace_facts whole = {.has_message_id = true, .has_date = true, .body_offset = 10};
     struct trace_facts none = {0};
     struct trace_stamp s = make_stamp(STR("client.example.com"));
+    struct str text;
 
     (void)state;
     s.recipient = STR("a@example.org");
@@ -329,10 +330,12 @@ static void test_stamp(void **state)
     s.author = STR("a..b@docomo.example");
     assert_non_null(strstr(stamp(room, &s, &none).ptr, "\r\nFrom: <\"a..b\"@docomo.example>\r\n"));
     s.author = STR("\xe3\x81\x82@example.jp");
-    assert_null(strstr(stamp(room, &s, &none).ptr, "From:"));
+    text = stamp(room, &s, &none);
+    assert_null(memmem(text.ptr, text.len, "From:", 5));
     s.author = STR("a@example.jp");
     whole.has_from = true;
-    assert_null(strstr(stamp(room, &s, &whole).ptr, "From:"));
+    text = stamp(room, &s, &whole);
+    assert_null(memmem(text.ptr, text.len, "From:", 5));
 }
 
 static void test_protocols(void **state)
