@@ -148,24 +148,6 @@ static int replay_close(struct replay *p, int err)
     return err;
 }
 
-/* Whether the file begins with the entry's lines, as one does that a replay found cut and wrote to
- * before, in a start that could not empty the outbox, or was killed. No two entries have the same
- * lines: each line has its event's time and message. */
-static bool begins_with(int fd, struct str lines, size_t size)
-{
-    char bytes[4096];
-    size_t n = lines.len < size ? lines.len : size, at = 0;
-
-    while (at < n) {
-        ssize_t got = pread(fd, bytes, n - at < sizeof(bytes) ? n - at : sizeof(bytes), (off_t)at);
-
-        if (got <= 0 || memcmp(bytes, lines.ptr + at, (size_t)got) != 0)
-            return false;
-        at += (size_t)got;
-    }
-    return n > 0;
-}
-
 static int replay_open(struct replay *p, const struct outbox_entry *entry)
 {
     char name[SEGMENT_NAME_BYTES];
@@ -185,8 +167,7 @@ static int replay_open(struct replay *p, const struct outbox_entry *entry)
         return -errno;
     /* What was synced before the crash is gone: somebody removed or cut the file. The lines that
      * the outbox has then go to the file's beginning, each time the same way. */
-    if (entry->offset == 0 || ((uint64_t)st.st_size >= entry->offset &&
-                               !begins_with(p->fd, entry->lines, (size_t)st.st_size)))
+    if ((uint64_t)st.st_size >= entry->offset)
         return 0;
     p->base = entry->offset;
     p->end = 0;

@@ -475,46 +475,6 @@ static void test_cut_file(void **state)
     }
 }
 
-static int fails_store(int fd)
-{
-    char link[40], path[600];
-    ssize_t n;
-
-    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-    n = readlink(link, path, sizeof(path) - 1);
-    assert_true(n > 0);
-    path[n] = 0;
-    return strstr(path, "data.mdb") != NULL ? EIO : 0;
-}
-
-/* The start that wrote them could not say so in the store, and the next one does not take what it
- * finds for what was there before. */
-static void test_cut_file_twice(void **state)
-{
-    struct fixture *f = *state;
-    const char *error = NULL;
-    struct files found;
-    unsigned first;
-
-    f->options.records.segment_bytes_max = 1u << 20;
-    open_queue(f);
-    run_lines(f, 1);
-    syncer_round(f->q);
-    first = f->lines + 1;
-    run_change(f, 2000);
-    close_unsynced(f);
-    cut_file(f, 50);
-    on_sync = fails_store;
-    assert_int_equal(queue_open(&f->q, &f->options, &error), -EIO);
-    on_sync = NULL;
-    found = look(f);
-    assert_int_equal(found.first, first);
-    open_queue(f);
-    found = look(f);
-    assert_int_equal(found.first, first);
-    assert_int_equal(found.lines, f->lines - first + 1);
-}
-
 /* Many lines fill pages of their own. A page whose header is damaged is not freed, which would free
  * what is others', and is not written again by each start over what its file got since. */
 static void test_pages(void **state)
@@ -568,8 +528,7 @@ int main(void)
         TEST(test_retention),   TEST(test_clock_jumps),
         TEST(test_removed),     TEST(test_records_off),
         TEST(test_short_times), TEST(test_sync_beside_catch_up),
-        TEST(test_cut_file),    TEST(test_cut_file_twice),
-        TEST(test_pages),
+        TEST(test_cut_file),    TEST(test_pages),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
