@@ -163,8 +163,7 @@ static bool idle_is_wanted(const struct delivery *d)
 }
 
 /* A session that ended while its channel waits for a rate would be opened anew for the next
- * message, and each leave of the rate would be used late. So it stays, if leave comes soon enough.
- */
+ * message, and each leave of the rate would be used late. It stays, if leave comes soon enough. */
 static bool waits_for_leave(struct delivery *d)
 {
     uint64_t until_ms = !idle_rests(d)                 ? channel_leave_ms(d->channel)

@@ -353,8 +353,7 @@ void warmup_doubt(struct warmup *w, struct warmup_stream *s, int64_t wall_ms, ui
             JUMP_MS)
         return;
     if (atomic_load_explicit(&s->shared.asked, memory_order_relaxed))
-        return; /* the answer under way may be by the old clock: it is asked for again behind that
-                 */
+        return; /* the answer under way may be by the old clock: the next look asks again */
     atomic_store_explicit(&s->shared.doubted_ms, ahead_ms, memory_order_relaxed);
     ask(w, s);
 }
