@@ -141,8 +141,7 @@ const struct config_pool *config_pool_engaged(const struct config *c,
 void config_pool_engaged_put(const struct config *c, const struct config_pool *pool,
                              struct buf *out)
 {
-    unsigned line = config_line_of(
-        c, pool, config_key(config_key(&config_schema, "pools")->section, "engaged"));
+    unsigned line = config_line_of(c, pool, config_key_in("pools", "engaged"));
 
     buf_printf(out, "pools['%s'].engaged, %s:%u", pool->name, c->file, line);
 }
@@ -152,7 +151,7 @@ void config_pool_engaged_put(const struct config *c, const struct config_pool *p
 void config_source_origin_put(const struct config *c, const struct config_source *source,
                               const char *key, struct buf *out)
 {
-    const struct config_field *f = config_key(config_key(&config_schema, "sources")->section, key);
+    const struct config_field *f = config_key_in("sources", key);
     unsigned line = config_line_of(c, source, f);
 
     if (line != 0)
@@ -174,8 +173,7 @@ void config_source_limits_visit(const struct config *c, const struct config_sour
     for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
         buf_clear(&value);
         buf_clear(&origin);
-        config_print_member(config_key(config_key(&config_schema, "sources")->section, keys[i]),
-                            source, &value);
+        config_print_member(config_key_in("sources", keys[i]), source, &value);
         if (i > 2 && str_eq(buf_str(&value), STR("none"))) /* shown where it is set */
             continue;
         config_source_origin_put(c, source, keys[i], &origin);
@@ -187,7 +185,7 @@ void config_source_limits_visit(const struct config *c, const struct config_sour
 
 static const struct config_section *share_site_section(void)
 {
-    return config_key(config_key(&config_schema, "tenants")->section, "sites")->section;
+    return config_key_in("tenants", "sites")->section;
 }
 
 void config_share_limits_visit(
@@ -437,7 +435,7 @@ static void check_use(const struct config_checker *k)
 static void check_shares(const struct config_checker *k, const char *name,
                          const struct config_share *shares, size_t len)
 {
-    const struct config_field *f = config_key(config_key(&config_schema, name)->section, "pool");
+    const struct config_field *f = config_key_in(name, "pool");
 
     for (size_t i = 0; i < len; i++)
         check_pool_name(k, config_line_of(k->c, &shares[i], f), name, shares[i].pool);
@@ -461,7 +459,7 @@ static void no_provider(const struct config_checker *k, unsigned line, const cha
 static void check_share_sites(const struct config_checker *k, const char *name,
                               const struct config_share *share)
 {
-    const struct config_field *f = config_key(config_key(&config_schema, name)->section, "sites");
+    const struct config_field *f = config_key_in(name, "sites");
 
     for (size_t i = 0; i < share->sites_len; i++) {
         const struct config_share_site *at = &share->sites[i];

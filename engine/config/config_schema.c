@@ -349,3 +349,8 @@ const struct config_field *config_key(const struct config_section *s, const char
     ASSERT(f != NULL);
     return f;
 }
+
+const struct config_field *config_key_in(const char *top, const char *name)
+{
+    return config_key(config_key(&config_schema, top)->section, name);
+}

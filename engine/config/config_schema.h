@@ -134,5 +134,7 @@ extern const struct config_section config_rule_schema;        /* in struct confi
 const struct config_field *config_field_find(const struct config_section *s, struct str name);
 /* The field of a key that this program's code names: the section has it. */
 const struct config_field *config_key(const struct config_section *s, const char *name);
+/* The same of a key within a key of the top, as `path` of `queue`. */
+const struct config_field *config_key_in(const char *top, const char *name);
 
 #endif

@@ -21,8 +21,7 @@ static void begin_warning(struct buf *out, const struct config *c, unsigned line
 
 static unsigned line_of_listener(const struct config *c, const struct config_listener *l)
 {
-    return config_line_of(c, l,
-                          config_key(config_key(&config_schema, "listeners")->section, "listen"));
+    return config_line_of(c, l, config_key_in("listeners", "listen"));
 }
 
 static bool is_loopback_server(const char *text)
@@ -140,9 +139,7 @@ static void warn_of_records(const struct config *c, struct buf *out)
     if (records == NULL || strncmp(records, queue, len) != 0 ||
         (records[len] != '/' && records[len] != 0))
         return;
-    begin_warning(
-        out, c,
-        config_line_of(c, c, config_key(config_key(&config_schema, "records")->section, "path")));
+    begin_warning(out, c, config_line_of(c, c, config_key_in("records", "path")));
     buf_printf(out,
                "records.path: %s is within queue.path: who moves or removes the queue takes the "
                "records along; give them a directory of their own\n",
@@ -187,8 +184,7 @@ static void warn_of_name(const struct config *c, unsigned line, const char *key,
 
 static void warn_of_names(const struct config *c, struct buf *out)
 {
-    const struct config_field *own =
-        config_key(config_key(&config_schema, "sources")->section, "ehlo_name");
+    const struct config_field *own = config_key_in("sources", "ehlo_name");
     unsigned line = config_line_given(c, c, config_key(&config_schema, "host_name"));
 
     if (line != 0)
@@ -237,9 +233,7 @@ void config_warnings(const struct config *c, bool as_root, struct buf *out)
     warn_of_records(c, out);
     warn_of_credentials(c, out);
     if (!c->dns.ipv4 && !c->dns.ipv6) {
-        begin_warning(
-            out, c,
-            config_line_of(c, c, config_key(config_key(&config_schema, "dns")->section, "ipv6")));
+        begin_warning(out, c, config_line_of(c, c, config_key_in("dns", "ipv6")));
         buf_puts(out, "dns: with neither ipv4 nor ipv6 no name leads to an address; say yes "
                       "to one\n");
     }
@@ -248,10 +242,7 @@ void config_warnings(const struct config *c, bool as_root, struct buf *out)
     warn_of_destinations(c, out);
     for (size_t i = 0; i < c->dns.servers_len; i++)
         if (!is_loopback_server(c->dns.servers[i])) {
-            begin_warning(
-                out, c,
-                config_line_of(c, c,
-                               config_key(config_key(&config_schema, "dns")->section, "servers")));
+            begin_warning(out, c, config_line_of(c, c, config_key_in("dns", "servers")));
             buf_printf(
                 out,
                 "dns.servers: %s is beyond loopback: its answers say where mail goes, "

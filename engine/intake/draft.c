@@ -64,7 +64,7 @@ static const char *from_refusal(const struct reading *r)
     bool good;
 
     if (trace_adds_author(&d->stamp, &r->facts)) {
-        buf_printf(&added, "From: <%.*s>\r\n", STR_FMT(d->stamp.author));
+        trace_put_author(&d->stamp, &added);
         good = authorship_check(&d->rule, added.data, added.len, &d->refusal);
         buf_done(&added);
     } else {

@@ -403,6 +403,22 @@ bool trace_adds_author(const struct trace_stamp *stamp, const struct trace_facts
     return !facts->has_from && may_name(stamp->author);
 }
 
+static void put_author(struct out *o, struct str author)
+{
+    PUT(o, "From: ");
+    put_path(o, author);
+    PUT(o, "\r\n");
+}
+
+void trace_put_author(const struct trace_stamp *stamp, struct buf *out)
+{
+    struct out o;
+
+    o.len = 0;
+    put_author(&o, stamp->author);
+    buf_put(out, o.bytes, o.len);
+}
+
 uint8_t *trace_prepend(uint8_t *end, const struct trace_stamp *stamp,
                        const struct trace_facts *facts)
 {
@@ -414,11 +430,8 @@ uint8_t *trace_prepend(uint8_t *end, const struct trace_stamp *stamp,
     msgid_text(stamp->id, id);
     if (!stamp->no_received)
         put_received(&o, stamp, id, date, date_len);
-    if (trace_adds_author(stamp, facts)) {
-        PUT(&o, "From: ");
-        put_path(&o, stamp->author);
-        PUT(&o, "\r\n");
-    }
+    if (trace_adds_author(stamp, facts))
+        put_author(&o, stamp->author);
     if (!facts->has_message_id) {
         PUT(&o, "Message-ID: <");
         out_put(&o, id, MSGID_TEXT_BYTES - 1);

@@ -10,6 +10,8 @@
 #include "base/msgid.h"
 #include "base/str.h"
 
+struct buf;
+
 #define TRACE_WANTED_MAX     16 /* configured headers for records */
 #define TRACE_NAME_BYTES_MAX 64 /* campaign and tenant names */
 
@@ -83,6 +85,8 @@ struct trace_stamp {
 size_t trace_stamp_room(const struct trace_stamp *stamp);
 /* Whether trace_prepend() writes a From field: of an author whose address is ASCII. */
 bool trace_adds_author(const struct trace_stamp *stamp, const struct trace_facts *facts);
+/* That field, where it is written. */
+void trace_put_author(const struct trace_stamp *stamp, struct buf *out);
 /* Writes Received, and From, Message-ID and Date where facts say they are missing, so that they end
  * right at *end (where the message starts), into at least trace_stamp_room() free bytes in front of
  * it (less what trace_border() took). Returns the new start. Whatever the client sent, each field
@@ -97,7 +101,6 @@ uint8_t *trace_finish(uint8_t *start, const uint8_t *end, const struct trace_sta
 
 /* The configured headers as a JSON object for message.trace: {"Subject":"..."}, names as given,
  * values unfolded, at most 512 bytes each. Appends nothing when none is present. */
-struct buf;
 void trace_wanted_json(const struct trace_facts *facts, const struct str *names, size_t names_len,
                        struct buf *out);
 
